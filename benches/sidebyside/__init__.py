@@ -1,0 +1,1 @@
+"""Portreeve beside the proxies that people already trust: the parts of `benches/run`."""

@@ -1,0 +1,75 @@
+"""What is read from other programs' output, and what makes a row invalid. `python3 -B -m unittest` in benches/."""
+
+import unittest
+
+from .load import Sample, parse_h2load, parse_wrk, percentile
+from .process import BenchError, Stat
+from .report import add_ratios, goals, row
+
+WRK = ('RESULT {"requests":100,"seconds":2.0,"bytes":126000,"p50_us":30,"p99_us":90,'
+       '"status":%d,"connect":0,"read":0,"write":0,"timeout":%d,"wrong":%d}\n')
+H2LOAD = """\
+Application protocol: {protocol}
+{closed}
+requests: 4 total, 4 started, 4 done, {good} succeeded, {bad} failed, 0 errored, 0 timeout
+traffic: 4.39KB (4600) total, 430B (440) headers (space savings 38.55%), 4.0KB ({data}) data
+"""
+
+
+def h2load(protocol="h2", closed="", bad=0, data=4096, statuses=(200, 200, 200, 200)):
+    text = H2LOAD.format(protocol=protocol, closed=closed, good=4 - bad, bad=bad, data=data)
+    return parse_h2load(text, "".join(f"17953738\t{s}\t{us}\n" for s, us in zip(statuses, (40, 10, 30, 20))), 2)
+
+
+class Parsing(unittest.TestCase):
+    def test_stat_with_a_name_that_imitates_fields(self):
+        text = "7 (a) S 1 (b)) S 3 0 0 0 0 0 0 0 0 0 10 20 1 2 20 0 1 0 777 0"
+        self.assertEqual(Stat.parse(text), Stat(parent=3, ticks=33, started=777))
+
+    def test_wrk(self):
+        for numbers, problems in (((0, 0, 0), 0), ((3, 0, 0), 1), ((0, 1, 0), 1), ((1, 1, 2), 3)):
+            self.assertEqual(len(parse_wrk(WRK % numbers).problems), problems, numbers)
+        self.assertEqual(parse_wrk(WRK % (0, 0, 0)).bytes_each, 1260)
+        with self.assertRaises(BenchError):
+            parse_wrk("Running 2s test")
+
+    def test_h2load(self):
+        load = h2load()
+        self.assertEqual((load.p50_us, load.p99_us, load.problems), (20, 40, []))
+        for wrong in ({"protocol": "http/1.1"}, {"closed": "Process Request Failure:1"}, {"bad": 1}, {"data": 900},
+                      {"statuses": (200, 303, 200, 200)}, {"statuses": (200, -1, 200, 200)}, {"statuses": ()}):
+            self.assertEqual(len(h2load(**wrong).problems), 1, wrong)
+
+    def test_percentile(self):
+        for count, percent, rank in ((1, 50, 1), (2, 50, 1), (100, 99, 99), (101, 99, 100), (1000, 99, 990)):
+            self.assertEqual(percentile(range(1, count + 1), percent), rank)
+
+
+class Rows(unittest.TestCase):
+    @staticmethod
+    def rows(problems=()):
+        def samples(cpu):
+            return [Sample(n, 100, 50.0, 30.0, 90.0, c) for n, c in enumerate(cpu, 1)]
+
+        mine = samples((26.0, 30.0, 27.0))
+        mine[1].problems += problems
+        rows = [row("haproxy", 1, samples((40.0, 20.0, 30.0))), row("portreeve", 1, mine)]
+        add_ratios(rows)
+        return rows
+
+    def test_medians_ratios_and_goals(self):
+        mine = self.rows()[1]
+        self.assertEqual(mine["median"]["cpu_us_per_request"], 27.0)
+        self.assertEqual(mine["spread"]["cpu_us_per_request"], [26.0, 30.0])
+        self.assertEqual(mine["ratio"]["cpu_us_per_request"], 0.9)
+        self.assertEqual([g["reached"] for g in goals(self.rows())], [True])
+
+    def test_one_bad_round_makes_the_row_invalid(self):
+        mine = self.rows(["1 x status outside 2xx and 3xx"])[1]
+        self.assertFalse(mine["valid"])
+        self.assertEqual(mine["ratio"], {})
+        self.assertEqual(goals(self.rows(["x"])), [])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,186 @@
+//! The group rule's look: with which effective group do the processes run that hold these sockets? Socket diagnosis
+//! does not tell groups, so the holders are searched in /proc. Before: `lookup` knows the owner and the inodes.
+//! Invariant: what is remembered is where to look, or that there is nothing to find; a gid is read anew every time.
+
+use crate::processes::{Budget, Process, Unread, each_of_uid};
+use lru::LruCache;
+use portreeve_model::{ListenerId, OwnerGroups, UnknownGroup};
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many listeners are remembered.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+/// How long the holders found are looked at alone: the set changes when a process forks.
+const HOLDERS_AGE: Duration = Duration::from_secs(2);
+/// How long a fruitless look is not repeated, so that refused visitors can't keep the node busy.
+const REFUSAL_AGE: Duration = Duration::from_secs(1);
+
+/// The sockets to look for.
+pub(crate) struct Sockets {
+    /// The LISTEN socket that took the connection.
+    pub(crate) listener: ListenerId,
+    /// The inodes of it and of those that share its address. Empty if it has closed since.
+    pub(crate) listening: Vec<u32>,
+    /// The inode of the connection's own socket, once accepted.
+    pub(crate) accepted: Option<u32>,
+}
+
+/// Finds holders, and remembers where they were.
+pub(crate) struct Holders {
+    remembered: Mutex<LruCache<ListenerId, (Instant, Memory)>>,
+    /// What the kernel shows for a gid without a name in this user namespace: no group at all.
+    no_group: u32,
+}
+
+#[derive(Clone)]
+enum Memory {
+    Pids { uid: u32, pids: Vec<u32> },
+    Refused { uid: u32, why: UnknownGroup },
+}
+
+impl Holders {
+    pub(crate) fn new(no_group: u32) -> Self {
+        Self { remembered: Mutex::new(LruCache::new(REMEMBERED)), no_group }
+    }
+
+    /// The one effective gid of all processes of `uid` that hold any of the sockets.
+    pub(crate) fn group(&self, uid: u32, sockets: &Sockets, now: Instant) -> OwnerGroups {
+        match self.recall(uid, sockets.listener, now) {
+            Some(Memory::Refused { why, .. }) => return OwnerGroups::Unknown(why),
+            Some(Memory::Pids { pids, .. }) => {
+                let mut look = Look::new(uid, sockets);
+                for pid in pids {
+                    if look.visit(Process::open(pid, uid)).is_break() {
+                        break;
+                    }
+                }
+                // Anything but a full answer may only mean that a new process holds the connection.
+                if let Ok(gid) = look.verdict() {
+                    return self.named(gid);
+                }
+            }
+            None => {}
+        }
+        let mut look = Look::new(uid, sockets);
+        let walked = each_of_uid(uid, |process| look.visit(process));
+        if let Err(error) = walked {
+            tracing::warn!(%error, "/proc can't be read");
+            look.hidden = true;
+        }
+        match look.verdict() {
+            Ok(gid) => {
+                self.remember(sockets.listener, now, Memory::Pids { uid, pids: look.pids });
+                self.named(gid)
+            }
+            Err(why) => {
+                // A connection that ended meanwhile says nothing about the next one to the same listener.
+                let only_the_connection_is_missing = why == UnknownGroup::NoHolderSeen
+                    && look.missing.iter().all(|m| Some(*m) == sockets.accepted);
+                if !only_the_connection_is_missing {
+                    self.remember(sockets.listener, now, Memory::Refused { uid, why });
+                }
+                OwnerGroups::Unknown(why)
+            }
+        }
+    }
+
+    fn named(&self, gid: u32) -> OwnerGroups {
+        if gid == self.no_group || gid == u32::MAX {
+            OwnerGroups::Unknown(UnknownGroup::NotPermitted)
+        } else {
+            OwnerGroups::Egid(gid)
+        }
+    }
+
+    fn recall(&self, uid: u32, listener: ListenerId, now: Instant) -> Option<Memory> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, memory) = remembered.get(&listener)?;
+        let (of, age) = match memory {
+            Memory::Pids { uid, .. } => (*uid, HOLDERS_AGE),
+            Memory::Refused { uid, .. } => (*uid, REFUSAL_AGE),
+        };
+        (of == uid && now.saturating_duration_since(*since) < age).then(|| memory.clone())
+    }
+
+    fn remember(&self, listener: ListenerId, now: Instant, memory: Memory) {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(listener, (now, memory));
+    }
+}
+
+/// One look at some processes.
+struct Look {
+    uid: u32,
+    wanted: Vec<u32>,
+    /// Those of `wanted` that nobody was seen to hold yet.
+    missing: Vec<u32>,
+    pids: Vec<u32>,
+    gid: Option<u32>,
+    disagree: bool,
+    hidden: bool,
+    budget: Budget,
+}
+
+impl Look {
+    fn new(uid: u32, sockets: &Sockets) -> Self {
+        let wanted: Vec<u32> = sockets.listening.iter().copied().chain(sockets.accepted).collect();
+        Self {
+            uid,
+            missing: wanted.clone(),
+            wanted,
+            pids: Vec::new(),
+            gid: None,
+            disagree: false,
+            hidden: false,
+            budget: Budget::new(),
+        }
+    }
+
+    fn visit(&mut self, process: Result<Process, Unread>) -> ControlFlow<()> {
+        match process.and_then(|process| self.examine(&process)) {
+            Ok(()) | Err(Unread::Gone) => {}
+            Err(Unread::Hidden) => self.hidden = true,
+        }
+        if self.disagree { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn examine(&mut self, process: &Process) -> Result<(), Unread> {
+        let (wanted, mut held) = (&self.wanted, Vec::new());
+        process.each_socket(&mut self.budget, |inode| {
+            if wanted.contains(&inode) {
+                held.push(inode);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        let credentials = process.credentials()?;
+        // A set-user-id program carries the group of whoever started it, who is not the owner.
+        let is_the_owners = credentials.real_uid == self.uid && credentials.effective_uid == self.uid;
+        let gid = *self.gid.get_or_insert(credentials.effective_gid);
+        self.disagree |= !is_the_owners || gid != credentials.effective_gid;
+        self.missing.retain(|inode| !held.contains(inode));
+        self.pids.push(process.pid);
+        Ok(())
+    }
+
+    /// A gid only if every socket was seen held, by processes that agree, and none was kept from us: an unseen
+    /// process could be one that disagrees.
+    fn verdict(&self) -> Result<u32, UnknownGroup> {
+        if self.disagree {
+            return Err(UnknownGroup::Disagree);
+        }
+        if self.hidden {
+            return Err(UnknownGroup::NotPermitted);
+        }
+        match self.gid {
+            Some(gid) if self.missing.is_empty() => Ok(gid),
+            _ => Err(UnknownGroup::NoHolderSeen),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Reads a forward file for the person this process runs as.
+//!
+//! Invariant: what is judged and what is read is one file. It is opened once with `O_PATH | O_NOFOLLOW` as a single
+//! name below the directory; the checks and the content go through that descriptor, so nothing can be swapped between.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{AccessFlags, access};
+use portreeve_model::forward_file::{self, MAX_FORWARD_FILE};
+use portreeve_model::{ForwardFile, ForwardFileError, ForwardName, ForwardStat};
+
+/// The directory that forward files live in.
+#[derive(Debug, Clone)]
+pub struct Forwards {
+    dir: PathBuf,
+}
+
+/// A forward file as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardRead {
+    /// Owner, group and mode: what the judgement needs.
+    pub stat: ForwardStat,
+    /// Where it points, or that it is disabled.
+    pub file: ForwardFile,
+}
+
+/// Why a forward file gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such name.
+    #[error("there is no forward of this name")]
+    NotFound,
+    /// The asking person lacks execute permission on the file: nobody shared it with them.
+    #[error("the forward's file does not give you execute permission")]
+    NotExecutable,
+    /// A symbolic link, directory, fifo, device, or a file with several names.
+    #[error("the forward's file is {0}, and only a plain file with one name is used")]
+    NotPlain(&'static str),
+    /// May be executed but not read by the asking person.
+    #[error("the forward's file may be used but not read by you; its owner can allow reading (chmod g+r)")]
+    Unreadable,
+    /// Its content is no target.
+    #[error("the forward's file can't be understood")]
+    Invalid(#[from] ForwardFileError),
+    /// The directory or file could not be looked at.
+    #[error("the forward's file can't be looked at")]
+    Io(#[source] io::Error),
+}
+
+impl From<Errno> for ReadError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ENOENT => Self::NotFound,
+            Errno::ELOOP => Self::NotPlain("a symbolic link"),
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
+impl Forwards {
+    /// Forward files in this directory.
+    #[must_use]
+    pub fn in_dir(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads the forward called `name`, if the person this process runs as may use it. Blocks on the file system.
+    ///
+    /// # Errors
+    /// Every reason not to forward, by name.
+    pub fn read(&self, name: &ForwardName) -> Result<ForwardRead, ReadError> {
+        let (file, stat) = self.open(name)?;
+        // Real and effective ids are the same in this process, so `access` asks about exactly this person; the
+        // kernel answers, so access control lists and "noexec" mounts count.
+        match access(descriptor_path(&file).as_path(), AccessFlags::X_OK) {
+            Ok(()) => {}
+            Err(Errno::EACCES) => return Err(ReadError::NotExecutable),
+            Err(other) => return Err(other.into()),
+        }
+        let file = forward_file::parse(&content(&file)?)?;
+        Ok(ForwardRead { stat, file })
+    }
+
+    /// The names of all forward files that belong to `uid`, sorted; what is no valid name is passed over.
+    ///
+    /// # Errors
+    /// When the directory can't be listed.
+    pub fn owned_by(&self, uid: u32) -> io::Result<Vec<ForwardName>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().and_then(|text| ForwardName::parse(text).ok()) else {
+                continue;
+            };
+            if self.open(&name).is_ok_and(|(_, stat)| stat.uid == uid) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The file itself, without any permission on it, and what its inode says.
+    fn open(&self, name: &ForwardName) -> Result<(OwnedFd, ForwardStat), ReadError> {
+        let dir = open(&self.dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|errno| ReadError::Io(errno.into()))?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&dir, name.as_str(), flags, Mode::empty())?;
+        let stat = fstat(&file)?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        let refused = match kind {
+            SFlag::S_IFREG if stat.st_nlink == 1 => None,
+            SFlag::S_IFREG => Some("a file with several names (hard links)"),
+            SFlag::S_IFLNK => Some("a symbolic link"),
+            SFlag::S_IFDIR => Some("a directory"),
+            SFlag::S_IFIFO => Some("a fifo"),
+            _ => Some("a device or socket"),
+        };
+        match refused {
+            Some(kind) => Err(ReadError::NotPlain(kind)),
+            None => {
+                Ok((file, ForwardStat { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }))
+            }
+        }
+    }
+}
+
+fn descriptor_path(file: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn content(file: &OwnedFd) -> Result<Vec<u8>, ReadError> {
+    let readable = match File::open(descriptor_path(file)) {
+        Ok(readable) => readable,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(ReadError::Unreadable),
+        Err(error) => return Err(ReadError::Io(error)),
+    };
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that the parser sees that it is too much.
+    readable.take(MAX_FORWARD_FILE as u64 + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn forwards() -> (tempfile::TempDir, Forwards) {
+        let dir = tempfile::tempdir().unwrap();
+        let forwards = Forwards::in_dir(dir.path().to_owned());
+        (dir, forwards)
+    }
+
+    fn put(forwards: &Forwards, name: &str, mode: u32, text: &str) -> ForwardName {
+        let path = forwards.dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        ForwardName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn execute_permission_decides() {
+        let (_dir, forwards) = forwards();
+        for (mode, allowed) in [(0o700, true), (0o755, true), (0o644, false), (0o600, false)] {
+            let name = put(&forwards, "app", mode, "http://localhost:8888/\n");
+            assert_eq!(forwards.read(&name).is_ok(), allowed, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_file_with_one_name_is_used() {
+        let (_dir, forwards) = forwards();
+        let real = put(&forwards, "real", 0o700, "http://localhost:8888/\n");
+        symlink("real", forwards.dir().join("link")).unwrap();
+        std::fs::create_dir(forwards.dir().join("dir")).unwrap();
+        nix::unistd::mkfifo(&forwards.dir().join("fifo"), Mode::S_IRWXU).unwrap();
+        for name in ["link", "dir", "fifo"] {
+            let refused = forwards.read(&ForwardName::parse(name).unwrap());
+            assert!(matches!(refused, Err(ReadError::NotPlain(_))), "{name}: {refused:?}");
+        }
+        assert!(forwards.read(&real).is_ok());
+        std::fs::hard_link(forwards.dir().join("real"), forwards.dir().join("second")).unwrap();
+        assert!(matches!(forwards.read(&real), Err(ReadError::NotPlain(_))));
+    }
+
+    #[test]
+    fn an_empty_file_is_disabled_and_a_huge_or_odd_one_is_refused() {
+        let (_dir, forwards) = forwards();
+        let name = put(&forwards, "app", 0o700, "");
+        assert_eq!(forwards.read(&name).unwrap().file, ForwardFile::Disabled);
+        for text in ["x".repeat(MAX_FORWARD_FILE + 1).as_str(), "ftp://localhost/\n", "http://a b/\n"] {
+            let name = put(&forwards, "app", 0o700, text);
+            assert!(matches!(forwards.read(&name), Err(ReadError::Invalid(_))));
+        }
+        assert!(matches!(
+            forwards.read(&ForwardName::parse("nobody-made-it").unwrap()),
+            Err(ReadError::NotFound)
+        ));
+    }
+}

@@ -1,0 +1,126 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use portreeve_model::{CertificatePin, ForwardName};
+
+/// Reach your web applications on this machine from a browser, and let nobody else in.
+#[derive(Debug, Parser)]
+#[command(name = "portreeve", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the portal for yourself on this machine
+    Up(Up),
+    /// Print a fresh address that signs you in at your running portal
+    Login(Login),
+    /// Make, list, change and share lasting names for applications
+    Forward(Forward),
+    /// Check a configuration file and report every problem in it
+    Check(Check),
+}
+
+/// `portreeve up`
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+    /// Directory of forward files [default: forwards in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) forwards: Option<PathBuf>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Where a portal keeps its keys, certificate and forwards.
+#[derive(Debug, Args)]
+pub(crate) struct StateDir {
+    /// State directory [default: $XDG_STATE_HOME/portreeve, or ~/.local/state/portreeve]
+    #[arg(long = "state", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `portreeve login`
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+}
+
+/// `portreeve check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// `portreeve forward`
+#[derive(Debug, Args)]
+pub(crate) struct Forward {
+    #[command(subcommand)]
+    pub(crate) action: ForwardAction,
+    #[command(flatten)]
+    pub(crate) state: StateDir,
+    /// Directory of forward files [default: the running portal's, or forwards in the state directory]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) forwards: Option<PathBuf>,
+}
+
+/// `portreeve forward ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ForwardAction {
+    /// Point NAME at an application; an existing forward of yours is changed
+    Add {
+        /// Letters, digits and . _ -
+        name: ForwardNameArgument,
+        /// Address such as http://localhost:8888/, or just localhost:8888 or 8888
+        target: String,
+        /// With https: SHA-256 of the certificate that the application must show, in hex
+        #[arg(long, value_name = "SHA256", value_parser = CertificatePin::parse)]
+        pin: Option<CertificatePin>,
+    },
+    /// Show your forwards
+    List,
+    /// Switch a forward off; its name stays yours
+    Disable {
+        /// The forward
+        name: ForwardNameArgument,
+    },
+    /// Remove a forward; its name is free again
+    Remove {
+        /// The forward
+        name: ForwardNameArgument,
+    },
+    /// Let the members of a group use a forward
+    Share {
+        /// The forward
+        name: ForwardNameArgument,
+        /// Name of the group; you must be a member
+        #[arg(long)]
+        group: String,
+    },
+}
+
+/// A forward's name as an argument.
+#[derive(Debug, Clone)]
+pub(crate) struct ForwardNameArgument(pub(crate) ForwardName);
+
+impl std::str::FromStr for ForwardNameArgument {
+    type Err = portreeve_model::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        ForwardName::parse(text).map(Self)
+    }
+}

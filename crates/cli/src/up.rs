@@ -1,0 +1,135 @@
+//! `portreeve up`: portal, worker and socket look-up in one unprivileged process, for whoever runs it.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+use portreeve_broker::{Account, Broker, Forwards};
+use portreeve_model::HostRules;
+use portreeve_portal::{Listening, Portal, now, run};
+use portreeve_worker::Worker;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::Up;
+use crate::{config, control, listen, state};
+
+/// The domain below which every application has an origin of its own: browsers send it to this machine (RFC 6761
+/// section 6.3).
+const APPS_DOMAIN: &str = "localhost";
+
+pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
+    start_log();
+    let account = Account::of_this_process()?;
+    let state_dir = up.state.path()?;
+    state::prepare(&state_dir)?;
+    let mut lock = state::lock(&state_dir)?;
+    let checked = config::read(up.config.as_deref())?;
+    let forwards_dir = config::forwards_dir(up.forwards.as_deref(), &state_dir)?;
+    state::prepare_forwards(&forwards_dir)?;
+    state::note_forwards(&state_dir, &forwards_dir)?;
+    let bound = listen::bind(up.listen)?;
+    let port = bound.addresses.first().map_or(0, std::net::SocketAddr::port);
+    let url = if port == 443 {
+        format!("https://{}", bound.host)
+    } else {
+        format!("https://{}:{port}", bound.host)
+    };
+
+    let certified = certificate_names(&bound.names);
+    let lifetimes = config::lifetimes(&checked);
+    let settings = config::settings(checked, &state_dir, &certified)?;
+    let broker = Broker::open(account, &state_dir, Forwards::in_dir(forwards_dir), lifetimes, now())?;
+    let machine = portreeve_sys::host_name().unwrap_or_else(|_| "this machine".to_owned());
+    let worker = Worker::new(&broker, machine);
+    let hosts = HostRules { portal_names: bound.names, apps_domain: APPS_DOMAIN.to_owned() };
+    let portal = Arc::new(Portal::new(settings, Arc::new(broker), worker, hosts, bound.addresses, url));
+
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    runtime.block_on(async {
+        let listening = Listening::new(bound.sockets)?;
+        tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&portal)));
+        tokio::spawn(heed_signals(Arc::clone(&portal), up.config.clone(), state_dir.clone(), certified)?);
+        lock.note(&portal.address()).context("the state directory can't be written")?;
+        announce(&portal)?;
+        run(Arc::clone(&portal), listening).await?;
+        anyhow::Ok(())
+    })?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env("PORTREEVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+/// The two lines on standard output, once the sockets listen.
+fn announce(portal: &Portal) -> anyhow::Result<()> {
+    let sign_in = portal.sign_in_address()?;
+    let mut out = std::io::stdout().lock();
+    // Nobody may be reading: the portal works all the same.
+    let _ = writeln!(out, "portal: {}\nsign in: {sign_in}", portal.address()).and_then(|()| out.flush());
+    Ok(())
+}
+
+fn certificate_names(names: &[String]) -> Vec<String> {
+    let mut all: Vec<String> =
+        names.iter().map(|name| name.trim_start_matches('[').trim_end_matches(']').to_owned()).collect();
+    all.extend(["*", "*.fh", "*.fn"].map(|label| format!("{label}.{APPS_DOMAIN}")));
+    all
+}
+
+/// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads.
+fn heed_signals(
+    portal: Arc<Portal>,
+    file: Option<std::path::PathBuf>,
+    state_dir: std::path::PathBuf,
+    names: Vec<String>,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    match reload(&portal, file.as_deref(), &state_dir, &names) {
+                        Ok(()) => tracing::info!("configuration and certificate reloaded"),
+                        Err(error) => tracing::error!("not reloaded, the old configuration stays in force: {error:#}"),
+                    }
+                    continue;
+                }
+            }
+            if draining {
+                tracing::warn!("stopped at once");
+                std::process::exit(130);
+            }
+            draining = true;
+            tracing::info!(
+                "draining: no new connections, those that are open may end; once more to stop at once"
+            );
+            portal.drain();
+        }
+    })
+}
+
+fn reload(
+    portal: &Portal,
+    file: Option<&std::path::Path>,
+    state_dir: &std::path::Path,
+    names: &[String],
+) -> anyhow::Result<()> {
+    let checked = config::read(file)?;
+    let lifetimes = config::lifetimes(&checked);
+    portal.reload(config::settings(checked, state_dir, names)?, lifetimes);
+    Ok(())
+}

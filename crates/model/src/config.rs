@@ -1,0 +1,178 @@
+//! The configuration, checked. Before: the file's text. After: every process that needs a setting.
+//! Invariant: a `Config` holds only values in their ranges; every problem of a file is reported at once, and an unknown
+//! key is one of them, since a misspelt limit would otherwise silently not be one.
+//!
+//! `written` reads what stands in the file, `check` judges it.
+
+mod check;
+mod written;
+
+use crate::names::ForwardName;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration. `Config::default()` is what an empty file gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Threads that serve requests, 0 to 64; 0: see [`Config::worker_threads`].
+    pub threads: usize,
+    /// `[session]`
+    pub session: SessionConfig,
+    /// `[tls]`; `None`: no certificate given.
+    pub tls: Option<TlsConfig>,
+    /// `[groups]`
+    pub groups: GroupsConfig,
+    /// `[forwards]`
+    pub forwards: ForwardsConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+}
+
+/// How long a sign-in lasts. `idle` is at most `lifetime`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Without a request for so long, the session ends.
+    pub idle: Duration,
+    /// The session ends after so long in any case.
+    pub lifetime: Duration,
+    /// A single-use sign-in address is good for so long.
+    pub code_lifetime: Duration,
+}
+
+/// The portal's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Certificate chain, PEM; absolute.
+    pub certificate: PathBuf,
+    /// Private key, PEM; absolute.
+    pub key: PathBuf,
+}
+
+/// Which groups never grant access.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupsConfig {
+    /// To be resolved by the caller; a name that the group database lacks grants nothing and is no error.
+    pub never: Vec<GroupRef>,
+}
+
+/// A group as the sysadmin wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum GroupRef {
+    /// By name.
+    Name(String),
+    /// By gid.
+    Gid(u32),
+}
+
+/// Which forwards are the administrators'.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForwardsConfig {
+    /// Names whose file, if root's and sticky, skips the owner check.
+    pub admin: Vec<ForwardName>,
+}
+
+impl ForwardsConfig {
+    /// Whether the sysadmin lists this name.
+    #[must_use]
+    pub fn is_admin(&self, name: &ForwardName) -> bool {
+        self.admin.contains(name)
+    }
+}
+
+/// Bounds on what a client or an application may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Client connections at once.
+    pub connections: usize,
+    /// Requests of one session at once, tunnels included.
+    pub requests_per_session: usize,
+    /// How long an application may take to its response's head.
+    pub response_head: Duration,
+    /// How long a body may stand still in either direction.
+    pub body_stall: Duration,
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(8 * HOUR),
+            lifetime: Duration::from_secs(24 * HOUR),
+            code_lifetime: Duration::from_secs(5 * MINUTE),
+        }
+    }
+}
+
+impl Default for GroupsConfig {
+    fn default() -> Self {
+        Self { never: vec![GroupRef::Name("users".to_owned()), GroupRef::Gid(100)] }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            requests_per_session: 512,
+            response_head: Duration::from_secs(5 * MINUTE),
+            body_stall: Duration::from_secs(MINUTE),
+        }
+    }
+}
+
+impl Config {
+    /// How many threads to start on a machine with so many cores: as configured, or one per core and at most 8.
+    #[must_use]
+    pub fn worker_threads(&self, cores: usize) -> usize {
+        match self.threads {
+            0 => cores.clamp(1, 8),
+            threads => threads,
+        }
+    }
+}
+
+/// One thing wrong with a configuration file: `FILE:LINE: KEY: what; remedy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file as the caller named it.
+    pub file: String,
+    /// Counted from 1; `None` when it is the whole file's problem.
+    pub line: Option<usize>,
+    /// The dotted key; empty for an error of syntax.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}; {}", self.what, self.remedy)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Reads and checks a configuration. `file` only names it in the problems.
+///
+/// # Errors
+/// Every problem of the text, in the order of its lines.
+pub fn parse(text: &str, file: &str) -> Result<Config, Vec<Problem>> {
+    let (written, mut notes) = written::read(text);
+    let config = check::check(written, &mut notes);
+    if notes.is_empty() { Ok(config) } else { Err(notes.into_problems(text, file)) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Which origin a `Host` value names. Before: the request's head. After: routing.
+//! Invariant: a name is ours only if it is listed or has exactly an application's form; all else is `Unknown`, so that
+//! a foreign name made to resolve to us (DNS rebinding) reaches nothing.
+
+use crate::names::{ForwardName, NodePort, Port};
+
+/// What a host name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostForm {
+    /// The portal's own origin.
+    Portal,
+    /// One application's origin.
+    Application(AppHost),
+    /// Not ours: refuse.
+    Unknown,
+}
+
+/// The application that a host name stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum AppHost {
+    /// `NODE-PORT.DOMAIN` or `NODE-PORT.fh.DOMAIN`.
+    NodePort(NodePort),
+    /// `NAME.fn.DOMAIN`.
+    Forward(ForwardName),
+}
+
+/// The names that are ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRules {
+    /// The portal's names without port, an IPv6 address in brackets.
+    pub portal_names: Vec<String>,
+    /// The domain that applications' names end in, such as `localhost`; empty: no application has a name.
+    pub apps_domain: String,
+}
+
+impl HostRules {
+    /// What this host name (without port) stands for, in any case. A trailing dot makes another origin of the same
+    /// address and is therefore `Unknown`.
+    #[must_use]
+    pub fn classify(&self, host_without_port: &str) -> HostForm {
+        let host = host_without_port.to_ascii_lowercase();
+        if host.is_empty() || host.ends_with('.') {
+            return HostForm::Unknown;
+        }
+        if self.portal_names.iter().any(|name| name.eq_ignore_ascii_case(&host)) {
+            return HostForm::Portal;
+        }
+        self.application(&host).map_or(HostForm::Unknown, HostForm::Application)
+    }
+
+    /// The application of a name in lower case.
+    fn application(&self, host: &str) -> Option<AppHost> {
+        let domain = self.apps_domain.to_ascii_lowercase();
+        let labels = host.strip_suffix(domain.as_str()).filter(|_| !domain.is_empty())?.strip_suffix('.')?;
+        match labels.split_once('.') {
+            None | Some((_, "fh")) => {
+                let label = labels.strip_suffix(".fh").unwrap_or(labels);
+                NodePort::parse_label(label).ok().map(AppHost::NodePort)
+            }
+            Some((name, "fn")) => {
+                ForwardName::parse(name).ok().filter(ForwardName::is_host_label).map(AppHost::Forward)
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Splits a `Host` value: `h`, `h:8443`, `[::1]`, `[::1]:8443`. The host keeps its brackets. `None` for anything that
+/// is neither: an empty host or port, user information, a bare IPv6 address, characters of no host name.
+#[must_use]
+pub fn split_host_port(value: &str) -> Option<(&str, Option<Port>)> {
+    let end =
+        if value.starts_with('[') { value.find(']')? + 1 } else { value.find(':').unwrap_or(value.len()) };
+    let (host, rest) = value.split_at(end);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let address = |inside: &str| inside.parse::<std::net::Ipv6Addr>().is_ok();
+    let well_formed = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(inside) => address(inside),
+        None => !host.is_empty() && host.bytes().all(plain),
+    };
+    let port = match rest.strip_prefix(':') {
+        Some(digits) => Some(Port::parse(digits).ok()?),
+        None if rest.is_empty() => None,
+        None => return None,
+    };
+    well_formed.then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> HostRules {
+        HostRules {
+            portal_names: vec![
+                "localhost".into(),
+                "127.0.0.1".into(),
+                "[::1]".into(),
+                "Portal.example.org".into(),
+            ],
+            apps_domain: "localhost".into(),
+        }
+    }
+
+    #[test]
+    fn our_names() {
+        for name in
+            ["localhost", "LocalHost", "127.0.0.1", "[::1]", "portal.example.org", "PORTAL.EXAMPLE.ORG"]
+        {
+            assert_eq!(rules().classify(name), HostForm::Portal, "{name}");
+        }
+        let node = |text| HostForm::Application(AppHost::NodePort(NodePort::parse(text).unwrap()));
+        let forward = |text| HostForm::Application(AppHost::Forward(ForwardName::parse(text).unwrap()));
+        for (name, form) in [
+            ("c1-8888.localhost", node("c1:8888")),
+            ("C1-8888.LOCALHOST", node("c1:8888")),
+            ("gpu-node-3-12001.fh.localhost", node("gpu-node-3:12001")),
+            ("localhost-8000.localhost", node("localhost:8000")),
+            ("alice-tb.fn.localhost", forward("alice-tb")),
+            ("a_1.fn.localhost", forward("a_1")),
+            ("c1-8888.fn.localhost", forward("c1-8888")),
+        ] {
+            assert_eq!(rules().classify(name), form, "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_unknown() {
+        for name in [
+            "",
+            ".",
+            "localhost.",
+            "c1-8888.localhost.",
+            "evil.example",
+            "localhost.evil.example",
+            "xlocalhost",
+            "evil-localhost",
+            "c1-8888localhost",
+            ".localhost",
+            "fn.localhost",
+            "fh.localhost",
+            ".fn.localhost",
+            ".fh.localhost",
+            "c1.localhost",
+            "c1-0.localhost",
+            "c1-8888.fx.localhost",
+            "c1-8888.fh.fh.localhost",
+            "a.c1-8888.fh.localhost",
+            "a.b-80.localhost",
+            "127.0.0.1-80.localhost",
+            "a.b.fn.localhost",
+            "-a.fn.localhost",
+            "a b.fn.localhost",
+            "c1-8888.fh.localhost:8443",
+            "127.0.0.2",
+            "[::2]",
+            "::1",
+            "0.0.0.0",
+            "127.1",
+            "c1-8888.example.org",
+            "portal.example.org.",
+            "x.portal.example.org",
+            "c1-8888.fh",
+            "localhost\0",
+        ] {
+            assert_eq!(rules().classify(name), HostForm::Unknown, "{name:?}");
+        }
+        let none = HostRules { portal_names: vec![], apps_domain: String::new() };
+        for name in ["", "localhost", "c1-8888", "c1-8888.", "a.fn."] {
+            assert_eq!(none.classify(name), HostForm::Unknown, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn host_and_port() {
+        for (value, host, port) in [
+            ("h", "h", None),
+            ("h:8443", "h", Some(8443)),
+            ("a.b_c-d:1", "a.b_c-d", Some(1)),
+            ("[::1]", "[::1]", None),
+            ("[::1]:8443", "[::1]", Some(8443)),
+            ("127.0.0.1:80", "127.0.0.1", Some(80)),
+            ("localhost.", "localhost.", None),
+        ] {
+            assert_eq!(split_host_port(value), Some((host, port.and_then(Port::new))), "{value}");
+        }
+        for bad in [
+            "",
+            ":",
+            ":80",
+            "h:",
+            "h:0",
+            "h:080",
+            "h:+80",
+            "h:65536",
+            "h:80:80",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[::1]:",
+            "[]",
+            "[]:80",
+            "[h]:80",
+            "[fe80::1%1]:80",
+            "u@h",
+            "h/x",
+            "h x",
+            "h,g",
+            "h\t",
+            "é",
+            "h:80 ",
+        ] {
+            assert_eq!(split_host_port(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The vocabulary of Portreeve: names, configuration, the forward file's grammar, the judgement, wire messages.
+//! Every other crate stands on this one. Invariant: nothing here does input or output, reads a clock, or is async;
+//! whatever has one of these types has been checked.
+
+// In a test, a panic is the report.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod claims;
+pub mod config;
+pub mod decision;
+pub mod forward_file;
+pub mod host;
+pub mod names;
+pub mod owner;
+pub mod wire;
+
+pub use claims::{ApplicationHost, Audience, Claims, SignIn, TICKET_TYP};
+pub use config::{Config, GroupRef, LimitsConfig, Problem, SessionConfig};
+pub use decision::{
+    Decision, ForwardStat, GroupRules, LoginGroup, Refusal, Visitor, Why, direct_needs_group,
+    forward_needs_group, judge_direct, judge_forward, skips_owner,
+};
+pub use forward_file::{CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, Scheme};
+pub use host::{AppHost, HostForm, HostRules, split_host_port};
+pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, UserName};
+pub use owner::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
+pub use wire::{ControlReply, ControlRequest, WireError};

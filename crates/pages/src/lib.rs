@@ -1,0 +1,84 @@
+//! The look that every page of Portreeve shares, whichever process made the page.
+//!
+//! Invariant: a page is self-contained. It names no other host, loads no second file, and its content security
+//! policy admits exactly the stylesheet and the script that are compiled in, by their hashes.
+
+use std::sync::LazyLock;
+
+use askama::Template;
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+const STYLE: &str = include_str!("../assets/style.css");
+const WAIT_SCRIPT: &str = include_str!("../assets/wait.js");
+
+/// The `Content-Security-Policy` of every page made here.
+pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        hash(STYLE),
+        hash(WAIT_SCRIPT)
+    )
+});
+
+fn hash(text: &str) -> String {
+    STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
+}
+
+/// What a page adds to the frame.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Frame<'a> {
+    /// Shown in the window's title and read first by a screen reader.
+    pub title: &'a str,
+    /// Name of the signed-in user; with it the page has a *Sign out* button.
+    pub user: Option<&'a str>,
+    /// The page asks again by itself until the application answers (`assets/wait.js`).
+    pub waits: bool,
+    /// Small print under the page: the request id of an error.
+    pub footnote: Option<&'a str>,
+}
+
+#[derive(Template)]
+#[template(path = "frame.html")]
+struct FrameTemplate<'a> {
+    frame: Frame<'a>,
+    style: &'static str,
+    script: &'static str,
+    body: &'a str,
+}
+
+impl Frame<'_> {
+    /// The whole document around `body`, which must be HTML that was escaped already (an askama template's output).
+    ///
+    /// # Errors
+    /// Only when memory for the text runs out.
+    pub fn around(self, body: &str) -> Result<String, askama::Error> {
+        FrameTemplate { frame: self, style: STYLE, script: WAIT_SCRIPT, body }.render()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_names_both_hashes_and_nothing_unsafe() {
+        let policy = &*CONTENT_SECURITY_POLICY;
+        assert_eq!(policy.matches("'sha256-").count(), 2);
+        assert!(!policy.contains("unsafe"));
+    }
+
+    #[test]
+    fn titles_and_names_are_escaped() {
+        let frame = Frame { title: "<b>", user: Some("<i>"), ..Frame::default() };
+        let page = frame.around("<p>kept</p>").unwrap();
+        assert!(page.contains("<p>kept</p>"));
+        assert!(!page.contains("<b>") && !page.contains("<i>"));
+    }
+
+    #[test]
+    fn a_page_names_no_other_host() {
+        let page = Frame { title: "t", waits: true, ..Frame::default() }.around("").unwrap();
+        assert!(!page.contains("http:") && !page.contains("https:"), "{page}");
+    }
+}

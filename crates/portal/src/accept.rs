@@ -1,0 +1,173 @@
+//! Takes TCP connections and gives each to one thread, where it stays. One thread accepts; each of the others runs
+//! its own single-threaded runtime, so that nothing on a request's way is shared between threads.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::LocalSet;
+
+use crate::flows;
+use crate::front;
+use crate::limits;
+use crate::portal::Portal;
+use crate::room::Room;
+
+/// A connection on its way to a thread, with the place it takes.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+}
+
+struct Thread {
+    queue: mpsc::UnboundedSender<Accepted>,
+    connections: Arc<AtomicUsize>,
+    handle: JoinHandle<()>,
+}
+
+/// Listening sockets, bound before anything else so that a port that is taken is said at once.
+pub struct Listening(Vec<TcpListener>);
+
+impl Listening {
+    /// Takes over sockets that are bound and listening.
+    ///
+    /// # Errors
+    /// When one can't be made non-blocking.
+    pub fn new(sockets: Vec<TcpListener>) -> io::Result<Self> {
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self(sockets))
+    }
+}
+
+/// Serves until the portal drains and everything has ended or was cut off.
+///
+/// # Errors
+/// When a thread can't be started.
+pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
+    let config = &portal.settings.load().config;
+    let wanted = if config.threads == 0 {
+        std::thread::available_parallelism().map_or(1, usize::from).min(8)
+    } else {
+        config.threads
+    };
+    let places = Arc::new(Semaphore::new(config.limits.connections));
+    let mut threads = Vec::with_capacity(wanted);
+    for number in 0..wanted {
+        threads.push(start_thread(Arc::clone(&portal), number as u64)?);
+    }
+    let queues: Vec<_> = threads.iter().map(|t| (t.queue.clone(), Arc::clone(&t.connections))).collect();
+    let mut acceptors = tokio::task::JoinSet::new();
+    for listener in listening.0 {
+        acceptors.spawn(accept(Arc::clone(&portal), listener, queues.clone(), Arc::clone(&places)));
+    }
+    drop(queues);
+    portal.draining.cancelled().await;
+    acceptors.shutdown().await;
+    let cut_off = {
+        let stopping = portal.stopping.clone();
+        async move {
+            tokio::time::sleep(limits::DRAIN).await;
+            stopping.cancel();
+        }
+    };
+    let ended = tokio::task::spawn_blocking(move || {
+        let (queues, handles): (Vec<_>, Vec<_>) = threads.into_iter().map(|t| (t.queue, t.handle)).unzip();
+        drop(queues);
+        for handle in handles {
+            // A thread that panicked has said so; the others still end in order.
+            let _ = handle.join();
+        }
+    });
+    tokio::select! {
+        _ = ended => {}
+        () = async { cut_off.await; tokio::time::sleep(Duration::from_secs(5)).await } => {}
+    }
+    Ok(())
+}
+
+async fn accept(
+    portal: Arc<Portal>,
+    listener: TcpListener,
+    threads: Vec<(mpsc::UnboundedSender<Accepted>, Arc<AtomicUsize>)>,
+    places: Arc<Semaphore>,
+) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a listening socket can't be used"),
+    };
+    loop {
+        // With every place taken, new connections wait in the kernel's queue.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = portal.draining.cancelled() => return,
+        };
+        // Off this thread's reactor: it will be on that of the thread that serves it.
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => {
+                let least = threads.iter().min_by_key(|(_, count)| count.load(Relaxed));
+                if let Some((queue, count)) = least {
+                    count.fetch_add(1, Relaxed);
+                    let _ = queue.send(Accepted { stream, peer, place });
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, or the peer was gone already: neither may end the listener.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
+    let (queue, mut incoming) = mpsc::unbounded_channel::<Accepted>();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(8)
+        .thread_keep_alive(Duration::from_secs(5))
+        .build()?;
+    let handle = std::thread::Builder::new().name(format!("portal-{number}")).spawn(move || {
+        let local = LocalSet::new();
+        let room = match Room::open(portal, number) {
+            Ok(room) => Rc::new(room),
+            Err(error) => {
+                tracing::error!(%error, "this thread can't ask the kernel who owns a socket, and serves nobody");
+                return;
+            }
+        };
+        let work = async {
+            let sweeper = tokio::task::spawn_local(flows::sweep(Rc::clone(&room)));
+            while let Some(Accepted { stream, peer, place }) = incoming.recv().await {
+                let room_of_task = Rc::clone(&room);
+                let count = Arc::clone(&count);
+                room.tasks.spawn_local(async move {
+                    front::serve_connection(room_of_task, stream, peer).await;
+                    count.fetch_sub(1, Relaxed);
+                    drop(place);
+                });
+            }
+            room.tasks.close();
+            tokio::select! {
+                () = room.tasks.wait() => {}
+                () = room.portal.stopping.cancelled() => {}
+            }
+            sweeper.abort();
+        };
+        runtime.block_on(local.run_until(work));
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    })?;
+    Ok(Thread { queue, connections, handle })
+}

@@ -1,0 +1,145 @@
+//! An answer's body on its way to the browser: a page of ours, or what the application sends, as it comes.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::flows::{Basis, Flow};
+use crate::pool::Link;
+use crate::room::Room;
+use crate::sessions::InFlight;
+
+/// Why an answer was cut off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    /// The application's connection failed.
+    #[error("the application broke off")]
+    Application(#[source] hyper::Error),
+    /// The session, or the right to this application, ended meanwhile.
+    #[error("the session or the right to this application ended")]
+    Ended,
+}
+
+/// A body.
+pub(crate) enum Answer {
+    /// A page of ours, or nothing.
+    Whole(Option<Bytes>),
+    /// An application's.
+    Carried(Box<Carried>),
+}
+
+/// A body that an application sends.
+pub(crate) struct Carried {
+    incoming: Incoming,
+    /// The connection it comes on, to be used again once the body is complete.
+    link: Option<Link>,
+    room: Rc<Room>,
+    basis: Basis,
+    /// From when the body first had to wait.
+    flow: Option<Flow>,
+    _place: InFlight,
+}
+
+impl Answer {
+    /// Nothing.
+    pub(crate) fn empty() -> Self {
+        Self::Whole(None)
+    }
+
+    /// The application's body, which gives its connection back to the pool when it is complete.
+    pub(crate) fn carried(
+        incoming: Incoming,
+        link: Option<Link>,
+        room: Rc<Room>,
+        basis: Basis,
+        place: InFlight,
+    ) -> Self {
+        Self::Carried(Box::new(Carried { incoming, link, room, basis, flow: None, _place: place }))
+    }
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self::Whole(Some(text.into()))
+    }
+}
+
+impl Carried {
+    fn give_back(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.room.keep(link);
+        }
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        // The library does not poll again for the end of a body whose length it knew. A body that was not taken to
+        // its end closes the connection with the link, which tells the application that its reader left.
+        if self.incoming.is_end_stream() {
+            self.give_back();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let carried = match &mut *self {
+            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Carried(carried) => carried,
+        };
+        if let Some(flow) = &carried.flow
+            && flow.poll_ended(cx).is_ready()
+        {
+            carried.link = None;
+            return Poll::Ready(Some(Err(AnswerError::Ended.into())));
+        }
+        match Pin::new(&mut carried.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Err(error))) => {
+                carried.link = None;
+                Poll::Ready(Some(Err(AnswerError::Application(error).into())))
+            }
+            Poll::Ready(None) => {
+                carried.give_back();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if carried.flow.is_none() {
+                    let flow = Flow::enter(&carried.room, carried.basis.clone());
+                    // Registers the waker, so that the end of the session is noticed while waiting.
+                    if flow.poll_ended(cx).is_ready() {
+                        return Poll::Ready(Some(Err(AnswerError::Ended.into())));
+                    }
+                    carried.flow = Some(flow);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Carried(carried) => carried.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Carried(carried) => carried.incoming.size_hint(),
+        }
+    }
+}

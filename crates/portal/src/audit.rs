@@ -1,0 +1,49 @@
+//! One record for every decision: who, what, which connection, whose it is, the verdict, the reason. Written with the
+//! log, under the target `audit`.
+//!
+//! A request that is judged like the one before it on the same connection leaves no second record: the decision is
+//! the connection's. A refusal is always written.
+
+use portreeve_model::{Owner, Refusal, Tuple, Why};
+
+use crate::resolve::{Grant, Withdrawn};
+use crate::sessions::Session;
+
+/// A judgement of a connection.
+pub(crate) fn decided(
+    session: &Session,
+    grant: &Grant,
+    tuple: &Tuple,
+    owner: Option<&Owner>,
+    judged: &Result<Why, Refusal>,
+) {
+    let owner = owner.map(|owner| owner.uid);
+    let (user, session, Tuple { client, server }) = (&session.user, session.id.as_str(), tuple);
+    match judged {
+        Ok(why) => tracing::info!(
+            target: "audit", %user, session, what = %grant, from = %client, to = %server, owner, verdict = "allow",
+            reason = why.code(), "{why}"
+        ),
+        Err(refusal) => tracing::warn!(
+            target: "audit", %user, session, what = %grant, from = %client, to = %server, owner, verdict = "deny",
+            reason = refusal.code(), "{refusal}"
+        ),
+    }
+}
+
+/// A tunnel or a long answer was ended because its right does not hold any more.
+pub(crate) fn ended(session: &Session, grant: &Grant, why: &Withdrawn) {
+    tracing::warn!(
+        target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "end", "{why}"
+    );
+}
+
+/// Somebody signed in or out, or tried to.
+pub(crate) fn session(
+    event: &'static str,
+    user: Option<&str>,
+    session: Option<&str>,
+    from: std::net::SocketAddr,
+) {
+    tracing::info!(target: "audit", event, user, session, %from);
+}

@@ -1,0 +1,146 @@
+//! Who asks. Before: `site`. After: `route`. A cookie's ticket becomes a [`Principal`].
+//!
+//! Invariant: a principal can only be made here, from a ticket that was verified for this very origin and whose
+//! session is live. The ticket's signature is checked once a connection; that the session is live, at every request.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::COOKIE;
+
+use crate::front::Connection;
+use crate::portal::{Settings, now};
+use crate::sessions::Session;
+use crate::site::Site;
+
+/// The name of the session cookie. Every name that begins with it is ours.
+pub(crate) const COOKIE_NAME: &str = "__Host-portreeve";
+
+/// Somebody who signed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Principal {
+    session: Arc<Session>,
+    ticket_is_old: bool,
+}
+
+/// Nobody known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unauthenticated {
+    /// No ticket came with the request, or none that is genuine here.
+    #[error("you are not signed in")]
+    NoTicket,
+    /// The ticket was good once.
+    #[error("your session has ended")]
+    Over,
+    /// The table of sessions is full.
+    #[error("too many people are signed in")]
+    Full,
+}
+
+/// What a connection showed last, so that the same ticket need not be looked up again.
+pub(crate) struct Memo {
+    ticket: Box<str>,
+    audience: Box<str>,
+    known: Known,
+}
+
+/// A ticket that was verified.
+#[derive(Clone)]
+pub(crate) struct Known {
+    session: Arc<Session>,
+    /// When it was signed (seconds since 1970).
+    signed: i64,
+}
+
+impl Memo {
+    /// The login name.
+    pub(crate) fn user(&self) -> &str {
+        self.known.session.user.as_str()
+    }
+}
+
+impl Principal {
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// The ticket should be replaced by a younger one, so that the session outlives a restart of the portal.
+    pub(crate) fn ticket_is_old(&self) -> bool {
+        self.ticket_is_old
+    }
+}
+
+/// The session whose ticket the request's cookie carries.
+pub(crate) fn authenticate(
+    connection: &Connection,
+    settings: &Settings,
+    site: &Site,
+    headers: &HeaderMap,
+) -> Result<Principal, Unauthenticated> {
+    let ticket = cookie(headers, COOKIE_NAME).ok_or(Unauthenticated::NoTicket)?;
+    let now = now();
+    let Known { session, signed } = known(connection, site.audience(), ticket, now)?;
+    let idle = settings.idle_seconds();
+    if !session.is_live(now, idle) {
+        return Err(Unauthenticated::Over);
+    }
+    session.touch(now);
+    Ok(Principal { session, ticket_is_old: now - signed > idle / 4 })
+}
+
+fn known(connection: &Connection, audience: &str, ticket: &str, now: i64) -> Result<Known, Unauthenticated> {
+    if let Some(memo) = &*connection.memo.borrow()
+        && *memo.ticket == *ticket
+        && *memo.audience == *audience
+    {
+        return Ok(memo.known.clone());
+    }
+    let room = &connection.room;
+    // The audience is part of the key: a ticket for one origin says nothing about another.
+    let key = format!("{audience} {ticket}").into_boxed_str();
+    let remembered = room.tickets.borrow_mut().get(&key).cloned();
+    let known = match remembered {
+        Some(known) => known,
+        None => {
+            let portal = &room.portal;
+            let claims = portal.verifier.verify(ticket, audience, now).ok_or(Unauthenticated::NoTicket)?;
+            let account = portal.broker.account();
+            if claims.uid != account.uid || claims.sub != account.name || portal.broker.is_over(&claims.sid) {
+                return Err(Unauthenticated::Over);
+            }
+            let session =
+                portal.sessions.admit(&claims, &account.groups, now).ok_or(Unauthenticated::Full)?;
+            let known = Known { session, signed: claims.iat };
+            room.tickets.borrow_mut().put(key, known.clone());
+            known
+        }
+    };
+    *connection.memo.borrow_mut() =
+        Some(Memo { ticket: ticket.into(), audience: audience.into(), known: known.clone() });
+    Ok(known)
+}
+
+/// The value of the first cookie of this name. Browsers may split the cookies over several header lines (HTTP/2).
+/// Looked for in bytes: an application's cookie that is no ASCII must not hide ours.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get_all(COOKIE).iter().find_map(|line| {
+        line.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
+            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            std::str::from_utf8(value).ok()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_is_found_wherever_it_stands_and_only_by_its_whole_name() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, "a=1; __Host-portreeve-next=/x".parse().unwrap());
+        assert_eq!(cookie(&headers, COOKIE_NAME), None);
+        headers.append(COOKIE, "b=2;__Host-portreeve=T.I.C ; c=3".parse().unwrap());
+        assert_eq!(cookie(&headers, COOKIE_NAME), Some("T.I.C"));
+    }
+}

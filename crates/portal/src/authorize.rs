@@ -1,0 +1,120 @@
+//! May this person use this connection? Before: `connect`. After: `forward`, which takes nothing but [`Owned`].
+//!
+//! A new connection's owner is looked up by its very addresses and ports, after `connect` and before the first byte:
+//! there is no gap between the check and the use. The judgement is made again for every request, from the owner that
+//! was observed and the right as it is now.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+
+use portreeve_broker::account::login_group;
+use portreeve_model::{
+    Decision, Owner, Refusal, Visitor, Why, direct_needs_group, forward_needs_group, judge_direct,
+    judge_forward,
+};
+
+use crate::audit;
+use crate::connect::Reached;
+use crate::mode::Mode;
+use crate::resolve::Grant;
+use crate::room::Room;
+use crate::sessions::Session;
+
+/// A connection that its visitor may use. Made here and nowhere else.
+#[must_use]
+pub(crate) struct Owned {
+    reached: Reached,
+    owner: Owner,
+    grant: Rc<Grant>,
+}
+
+impl Owned {
+    /// Whose application it is.
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// By which right.
+    pub(crate) fn grant(&self) -> &Rc<Grant> {
+        &self.grant
+    }
+
+    /// How the application wants its paths, if this very connection knows.
+    pub(crate) fn known_mode(&self) -> Option<Mode> {
+        match &self.reached {
+            Reached::Open(link) => link.mode.get(),
+            Reached::New { .. } => None,
+        }
+    }
+
+    /// The connection, for the one step that may write to it.
+    pub(crate) fn into_reached(self) -> Reached {
+        self.reached
+    }
+}
+
+/// Finds the owner of a new connection, and judges.
+pub(crate) fn authorize(
+    room: &Room,
+    session: &Session,
+    grant: &Rc<Grant>,
+    reached: Reached,
+) -> Result<Owned, Refusal> {
+    let (tuple, observed) = match &reached {
+        Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
+        Reached::New { tuple, .. } => (*tuple, room.lookup.owner(tuple)),
+    };
+    let observed = observed.map(|owner| {
+        if needs_group(room, session, grant, &owner) { room.lookup.with_group(&tuple, owner) } else { owner }
+    });
+    let judged = match &observed {
+        Ok(owner) => judge(room, session, grant, owner),
+        Err(unowned) => Err(Refusal::from(unowned.clone())),
+    };
+    let news = match &reached {
+        Reached::Open(link) => {
+            if let Ok(owner) = observed {
+                link.owner.set(owner);
+            }
+            let mut hasher = DefaultHasher::new();
+            (&session.id, grant.place(), judged.as_ref().ok()).hash(&mut hasher);
+            link.audited.replace(hasher.finish()) != hasher.finish()
+        }
+        Reached::New { .. } => true,
+    };
+    if news || judged.is_err() {
+        audit::decided(session, grant, &tuple, observed.as_ref().ok(), &judged);
+    }
+    judged?;
+    let owner = observed.map_err(Refusal::from)?;
+    Ok(Owned { reached, owner, grant: Rc::clone(grant) })
+}
+
+/// The judgement alone: this person, by this right, towards this owner.
+pub(crate) fn judge(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> Result<Why, Refusal> {
+    let visitor = Visitor { uid: session.uid, groups: &session.groups };
+    let settings = room.portal.settings.load();
+    // Equal uid is the common case and needs no user database.
+    let login = if owner.uid == session.uid { None } else { login_group(owner.uid) };
+    let decision = match grant {
+        Grant::Direct(_) => judge_direct(visitor, owner, &settings.groups, login),
+        Grant::Forward { name, stat, .. } => {
+            judge_forward(visitor, stat, owner, &settings.groups, login, settings.is_admin_forward(name))
+        }
+    };
+    match decision {
+        Decision::Allow(why) => Ok(why),
+        Decision::Deny(refusal) => Err(refusal),
+    }
+}
+
+fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> bool {
+    let visitor = Visitor { uid: session.uid, groups: &session.groups };
+    let settings = room.portal.settings.load();
+    match grant {
+        Grant::Direct(_) => direct_needs_group(visitor, owner, &settings.groups),
+        Grant::Forward { name, stat, .. } => {
+            forward_needs_group(visitor, stat, owner, &settings.groups, settings.is_admin_forward(name))
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A connection to the target: one that is open already, or a new one. Before: `resolve`. After: `authorize`.
+//!
+//! Invariant: nothing is written to a new connection here, not even a TLS greeting.
+
+use std::io;
+use std::net::SocketAddr;
+
+use portreeve_model::Tuple;
+use tokio::net::TcpStream;
+
+use crate::limits;
+use crate::pool::{Key, Link};
+use crate::resolve::Target;
+use crate::room::Room;
+use crate::sessions::Session;
+
+/// A connection that nobody has judged.
+pub(crate) enum Reached {
+    /// From the pool.
+    Open(Link),
+    /// Just made.
+    New { stream: TcpStream, tuple: Tuple, key: Key },
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// Nothing listens there (any address refused).
+    #[error("nothing is listening on {0}")]
+    NotListening(SocketAddr),
+    /// No answer.
+    #[error("{0} did not answer in time")]
+    TimedOut(SocketAddr),
+    /// Anything else.
+    #[error("{address} can't be reached")]
+    Failed { address: SocketAddr, source: io::Error },
+}
+
+/// Reaches the target, from the pool unless `fresh`.
+pub(crate) async fn connect(
+    room: &Room,
+    session: &Session,
+    target: &Target,
+    fresh: bool,
+) -> Result<Reached, ConnectError> {
+    let key_of = |address| Key { uid: session.uid, address, tls: target.tls.clone() };
+    if !fresh {
+        for address in &target.addresses {
+            while let Some(mut link) = room.pool.take(&key_of(*address)) {
+                // Ready once the last answer was taken off it; an error means that the application closed it.
+                if link.sender.ready().await.is_ok() {
+                    return Ok(Reached::Open(link));
+                }
+            }
+        }
+    }
+    let mut failure = None;
+    for address in &target.addresses {
+        match dial(room, *address).await {
+            Ok((stream, tuple)) => return Ok(Reached::New { stream, tuple, key: key_of(*address) }),
+            // The first address is the one to speak of, unless only a later one has something to say.
+            Err(error) => match failure {
+                None | Some(ConnectError::NotListening(_))
+                    if !matches!(error, ConnectError::NotListening(_)) =>
+                {
+                    failure = Some(error);
+                }
+                None => failure = Some(error),
+                Some(_) => {}
+            },
+        }
+    }
+    Err(failure.unwrap_or(ConnectError::Failed {
+        address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        source: io::ErrorKind::AddrNotAvailable.into(),
+    }))
+}
+
+async fn dial(room: &Room, address: SocketAddr) -> Result<(TcpStream, Tuple), ConnectError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectError::NotListening(address),
+        io::ErrorKind::TimedOut => ConnectError::TimedOut(address),
+        _ => ConnectError::Failed { address, source: error },
+    };
+    let stream = room.portal.broker.dial(address, limits::CONNECT).await.map_err(failed)?;
+    let client = stream.local_addr().map_err(failed)?;
+    let server = stream.peer_addr().map_err(failed)?;
+    // Connecting to an ephemeral port on the loopback can meet itself (simultaneous open): nobody listens there.
+    if client == server || server != address {
+        return Err(ConnectError::NotListening(address));
+    }
+    Ok((stream, Tuple { client, server }))
+}

@@ -1,0 +1,133 @@
+//! What lives long: tunnels, and answers that take their time. Each is ended when its session ends, and judged again
+//! every few seconds, so that what was allowed an hour ago is not allowed still.
+//!
+//! Invariant: a flow is here from when it first has to wait until it is dropped.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use portreeve_model::Owner;
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::audit;
+use crate::authorize;
+use crate::limits;
+use crate::portal::now;
+use crate::resolve::{self, Grant, Withdrawn};
+use crate::room::Room;
+use crate::sessions::Session;
+
+/// On whose behalf, by which right, towards whom: all that a new judgement needs.
+#[derive(Clone)]
+pub(crate) struct Basis {
+    pub(crate) session: Arc<Session>,
+    pub(crate) grant: Rc<Grant>,
+    pub(crate) owner: Owner,
+}
+
+struct State {
+    ended: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    basis: Basis,
+}
+
+/// All flows of one thread.
+#[derive(Default)]
+pub(crate) struct Flows {
+    all: RefCell<Slab<Rc<State>>>,
+}
+
+/// One flow, as the one that carries it holds it.
+pub(crate) struct Flow {
+    room: Rc<Room>,
+    key: usize,
+    state: Rc<State>,
+}
+
+impl Flow {
+    pub(crate) fn enter(room: &Rc<Room>, basis: Basis) -> Self {
+        let state = Rc::new(State { ended: Cell::new(false), waker: RefCell::default(), basis });
+        let mut all = room.flows.all.borrow_mut();
+        let key = all.insert(Rc::clone(&state));
+        if all.len() == 1 {
+            room.to_look_after.notify_one();
+        }
+        drop(all);
+        Self { room: Rc::clone(room), key, state }
+    }
+
+    /// Ready when the flow must end.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.state.ended.get() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.state.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Notes that the person is there: bytes came from the browser.
+    pub(crate) fn touch(&self) {
+        self.state.basis.session.touch(now());
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.room.flows.all.borrow_mut().try_remove(self.key);
+    }
+}
+
+/// Looks after the flows and idle connections of one thread for as long as it runs. Sleeps while there are none.
+pub(crate) async fn sweep(room: Rc<Room>) {
+    let mut judged = Instant::now();
+    loop {
+        if room.flows.all.borrow().is_empty() && room.pool.is_empty() {
+            room.to_look_after.notified().await;
+        }
+        tokio::time::sleep(limits::SESSION_SWEEP).await;
+        end_with_their_sessions(&room);
+        if judged.elapsed() >= limits::JUDGE_AGAIN {
+            judged = Instant::now();
+            judge_again(&room).await;
+        }
+        room.pool.drop_idle();
+    }
+}
+
+fn end_with_their_sessions(room: &Room) {
+    let idle = room.portal.settings.load().idle_seconds();
+    let now = now();
+    for (_, flow) in room.flows.all.borrow().iter() {
+        if !flow.basis.session.is_live(now, idle) {
+            end(flow);
+        }
+    }
+}
+
+fn end(flow: &State) {
+    flow.ended.set(true);
+    if let Some(waker) = flow.waker.borrow_mut().take() {
+        waker.wake();
+    }
+}
+
+async fn judge_again(room: &Rc<Room>) {
+    let flows: Vec<Rc<State>> = room.flows.all.borrow().iter().map(|(_, flow)| Rc::clone(flow)).collect();
+    for flow in flows {
+        let Basis { session, grant, owner } = &flow.basis;
+        let refused = match resolve::still_granted(room, grant).await {
+            Ok(current) => authorize::judge(room, session, &current, owner).err().map(Withdrawn::from),
+            Err(withdrawn) => Some(withdrawn),
+        };
+        if let Some(refusal) = refused {
+            audit::ended(session, grant, &refusal);
+            end(&flow);
+        }
+    }
+}

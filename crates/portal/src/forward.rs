@@ -1,0 +1,234 @@
+//! Sends the request to the application and takes its answer. Before: `authorize`. After: `rewrite`.
+//!
+//! Invariant: takes nothing but [`Owned`]. A request of which not one byte was sent may be tried on another
+//! connection; one that was sent may not.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use portreeve_model::{Owner, Refusal, Tuple, Unowned};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::authorize::Owned;
+use crate::connect::Reached;
+use crate::flows::Basis;
+use crate::front_io::Interim;
+use crate::limits;
+use crate::pool::{Key, Link};
+use crate::request_body::{RequestBody, RequestBodyError};
+use crate::resolve::Tls;
+use crate::room::Room;
+use crate::sessions::Session;
+use crate::tls::client_config;
+
+/// What an application answered, and the connection that it answered on.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) link: Link,
+    pub(crate) basis: Basis,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForwardError {
+    /// Not one byte was sent: the request can be tried again.
+    #[error("the connection was closed before the request was sent")]
+    NotSent(Box<Request<RequestBody>>),
+    /// TLS with the application failed, or its certificate is not the pinned one.
+    #[error("no TLS connection with the application")]
+    Tls(#[source] std::io::Error),
+    /// The application closed the connection, or did not speak HTTP.
+    #[error("the application broke off")]
+    BrokeOff(#[source] hyper::Error),
+    /// The browser's part of it failed.
+    #[error("the request's body was cut off")]
+    Body(#[source] hyper::Error),
+    /// The browser sent nothing of its body for too long.
+    #[error("the request's body stood still")]
+    BodyStalled,
+    /// No answer in time.
+    #[error("the application did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// Who accepted the connection is not whom we asked.
+    #[error("the connection was accepted by somebody else")]
+    Refused(#[source] Refusal),
+}
+
+/// What a request needs beside itself.
+pub(crate) struct Sending<'a> {
+    pub(crate) room: &'a Rc<Room>,
+    pub(crate) session: &'a Arc<Session>,
+    /// Where interim answers go.
+    pub(crate) interim: Option<&'a Interim>,
+    /// How long to wait for the answer's head.
+    pub(crate) patience: Duration,
+}
+
+/// Sends the request over the connection that its visitor may use.
+pub(crate) async fn forward(
+    sending: &Sending<'_>,
+    owned: Owned,
+    mut request: Request<RequestBody>,
+) -> Result<Answered, ForwardError> {
+    let (owner, grant) = (owned.owner(), Rc::clone(owned.grant()));
+    let mut link = match owned.into_reached() {
+        Reached::Open(link) => link,
+        Reached::New { stream, tuple, key } => open(sending.room, stream, tuple, key, owner).await?,
+    };
+    attach_interim(sending, &mut request);
+    let sent = link.sender.try_send_request(request);
+    let response = match tokio::time::timeout(sending.patience, sent).await {
+        Err(_) => return Err(ForwardError::TimedOut(sending.patience)),
+        Ok(Ok(response)) => response,
+        Ok(Err(mut failed)) => {
+            return Err(match failed.take_message() {
+                Some(request) => ForwardError::NotSent(Box::new(request)),
+                None => failure(failed.into_error()),
+            });
+        }
+    };
+    confirm(sending.room, &link)?;
+    let basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
+    Ok(Answered { response, link, basis })
+}
+
+/// Begins HTTP on a connection whose owner was proven.
+async fn open(
+    room: &Room,
+    stream: TcpStream,
+    tuple: Tuple,
+    key: Key,
+    owner: Owner,
+) -> Result<Link, ForwardError> {
+    let sender = match &key.tls {
+        None => begin_http(room, stream).await?,
+        Some(tls) => {
+            let secured = tokio::time::timeout(limits::UPSTREAM_TLS, begin_tls(tls, stream)).await;
+            let secured = secured.map_err(|_| ForwardError::Tls(std::io::ErrorKind::TimedOut.into()))?;
+            begin_http(room, secured.map_err(ForwardError::Tls)?).await?
+        }
+    };
+    Ok(Link { key, tuple, owner: owner.into(), sender, audited: 0.into(), mode: None.into() })
+}
+
+async fn begin_tls(
+    tls: &Tls,
+    stream: TcpStream,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let config = client_config(tls.pin).map_err(std::io::Error::other)?;
+    let bare = tls.name.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(bare).map_err(std::io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn begin_http<S>(room: &Room, stream: S) -> Result<http1::SendRequest<RequestBody>, ForwardError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(limits::HEAD_BYTES)
+        .max_headers(limits::HEAD_FIELDS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(ForwardError::BrokeOff)?;
+    room.tasks.spawn_local(async move {
+        // Its failure reaches whoever waits for the answer; an idle connection that the application closes is none.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(sender)
+}
+
+/// Passes 1xx answers on, and lets the body go when the application asks for it.
+fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
+    let expects = request
+        .headers()
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let gate =
+        (expects && !request.body().is_none()).then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
+    let interim = sending.interim.cloned();
+    if gate.is_none() && interim.is_none() {
+        return;
+    }
+    hyper::ext::on_informational(request, move |informational| match informational.status() {
+        // Towards the browser, the HTTP library says "100" by itself as soon as the body is asked for.
+        StatusCode::CONTINUE => {
+            if let Some(gate) = &gate {
+                gate.notify_one();
+            }
+        }
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        status => {
+            if let Some(interim) = &interim {
+                interim.push(&interim_head(status, informational.headers()));
+            }
+        }
+    });
+}
+
+fn interim_head(status: StatusCode, headers: &http::HeaderMap) -> Vec<u8> {
+    let mut head =
+        format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("Interim"));
+    // Only what such answers are for: nothing that could set cookies or frame a message.
+    for value in headers.get_all(header::LINK) {
+        if let Ok(value) = value.to_str() {
+            head.push_str("link: ");
+            head.push_str(value);
+            head.push_str("\r\n");
+        }
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+/// A connection that was not yet accepted when its owner was looked up is looked at again now that it was.
+///
+/// An application that answers and closes at once leaves nothing of the connection to look at. Then the LISTEN socket
+/// must be the very one in whose queue the connection was seen: whoever accepted from it had it from its owner.
+fn confirm(room: &Room, link: &Link) -> Result<(), ForwardError> {
+    let owner = link.owner.get();
+    if owner.accepted {
+        return Ok(());
+    }
+    match room.lookup.confirm(&link.tuple, &owner) {
+        Ok(confirmed) => link.owner.set(confirmed),
+        Err(Unowned::Closing | Unowned::NoSuchConnection)
+            if room.lookup.listens_still(&link.tuple, owner.listener) => {}
+        Err(unowned) => return Err(ForwardError::Refused(unowned.into())),
+    }
+    Ok(())
+}
+
+fn failure(error: hyper::Error) -> ForwardError {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(one) = cause {
+        match one.downcast_ref::<RequestBodyError>() {
+            Some(RequestBodyError::Stalled(_)) => return ForwardError::BodyStalled,
+            Some(_) => return ForwardError::Body(error),
+            None => cause = one.source(),
+        }
+    }
+    ForwardError::BrokeOff(error)
+}
+
+/// The head for an application: HTTP/1.1, origin form, `Host` as the browser sent it.
+pub(crate) fn set_line(
+    parts: &mut http::request::Parts,
+    path_and_query: &str,
+    host: &str,
+) -> Result<(), http::Error> {
+    parts.uri = http::Uri::builder().path_and_query(path_and_query).build()?;
+    parts.version = Version::HTTP_11;
+    if !parts.headers.contains_key(header::HOST) {
+        parts.headers.insert(header::HOST, HeaderValue::try_from(host)?);
+    }
+    Ok(())
+}

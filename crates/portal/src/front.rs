@@ -1,0 +1,241 @@
+//! One browser connection: the TLS handshake, then HTTP/1.1 or HTTP/2 by what was agreed on in it (ALPN).
+//!
+//! Invariant: which protocol is spoken is decided once, by ALPN. Guessing from the first bytes would leave a client
+//! that sends nothing without any deadline.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::answer::Answer;
+use crate::authenticate::Memo;
+use crate::front_io::{FrontIo, Interim};
+use crate::limits;
+use crate::room::Room;
+use crate::serve::serve;
+use crate::site::Site;
+
+/// What lasts as long as one browser connection does.
+pub(crate) struct Connection {
+    pub(crate) room: Rc<Room>,
+    /// The browser's address.
+    pub(crate) peer: SocketAddr,
+    /// The browser's address as the header for applications says it.
+    pub(crate) peer_header: http::HeaderValue,
+    /// The ticket that this connection showed last.
+    pub(crate) memo: RefCell<Option<Memo>>,
+    /// The origin that this connection asked for last.
+    pub(crate) site: RefCell<Option<Rc<Site>>>,
+    /// Interim answers, over HTTP/1.1.
+    pub(crate) interim: Option<Interim>,
+    id: u64,
+    requests: Cell<u64>,
+    active: Cell<u32>,
+}
+
+impl Connection {
+    /// A number for the next request, unique within this process's life.
+    pub(crate) fn next_request(&self) -> RequestId {
+        let n = self.requests.get() + 1;
+        self.requests.set(n);
+        RequestId { connection: self.id, n }
+    }
+}
+
+/// Names one request in the log and on the page that its person sees.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestId {
+    connection: u64,
+    n: u64,
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x}-{:x}", self.connection, self.n)
+    }
+}
+
+/// Runs HTTP/2's tasks on this thread.
+#[derive(Clone)]
+struct OnThisThread(Rc<Room>);
+
+impl<F: Future + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, task: F) {
+        self.0.tasks.spawn_local(async move {
+            task.await;
+        });
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: SocketAddr) {
+    let tls = tokio::select! {
+        tls = handshake(&room, stream) => tls,
+        () = room.portal.stopping.cancelled() => return,
+    };
+    let Some(tls) = tls else { return };
+    let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let interim = (!http2).then(Interim::default);
+    let io = TokioIo::new(FrontIo::new(tls, interim.clone()));
+    let Ok(peer_header) = http::HeaderValue::try_from(peer.ip().to_canonical().to_string()) else { return };
+    let connection = Rc::new(Connection {
+        id: room.next_connection(),
+        room,
+        peer,
+        peer_header,
+        memo: RefCell::default(),
+        site: RefCell::default(),
+        interim,
+        requests: Cell::new(0),
+        active: Cell::new(0),
+    });
+    if http2 { serve_http2(connection, io).await } else { serve_http1(connection, io).await }
+}
+
+async fn handshake(room: &Rc<Room>, stream: TcpStream) -> Option<TlsStream<tokio::net::TcpStream>> {
+    stream.set_nonblocking(true).ok()?;
+    let stream = tokio::net::TcpStream::from_std(stream).ok()?;
+    stream.set_nodelay(true).ok()?;
+    let handshake = async {
+        let mut accepting = Box::pin(LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream));
+        let start = match accepting.as_mut().await {
+            Ok(start) => start,
+            Err(error) => {
+                tracing::debug!(%error, "no TLS handshake");
+                // Somebody typed http:// instead of https://: say so in the protocol they speak.
+                if error.kind() == std::io::ErrorKind::InvalidData
+                    && let Some(mut stream) = accepting.take_io()
+                {
+                    let _ = stream.write_all(PLAIN_HTTP).await;
+                }
+                return None;
+            }
+        };
+        let config = Arc::clone(&room.portal.settings.load().tls);
+        start.into_stream(config).await.inspect_err(|error| tracing::debug!(%error, "no TLS handshake")).ok()
+    };
+    tokio::time::timeout(limits::TLS_HANDSHAKE, handshake).await.ok().flatten()
+}
+
+const PLAIN_HTTP: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n\
+This address speaks HTTPS. Put https:// in front of it.\n";
+
+async fn answer(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    connection.active.set(connection.active.get() + 1);
+    let answer = serve(&connection, request).await;
+    connection.active.set(connection.active.get() - 1);
+    Ok(answer)
+}
+
+type Io = TokioIo<FrontIo<TlsStream<tokio::net::TcpStream>>>;
+
+async fn serve_http1(connection: Rc<Connection>, io: Io) {
+    let room = Rc::clone(&connection.room);
+    let service = service_fn(move |request| answer(Rc::clone(&connection), request));
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::REQUEST_HEAD)
+            .max_buf_size(limits::HEAD_BYTES)
+            .max_headers(limits::HEAD_FIELDS)
+            .serve_connection(io, service)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = room.portal.draining.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = served.as_mut() => ended,
+                () = room.portal.stopping.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %chain(&error), "an HTTP/1.1 connection ended");
+    }
+}
+
+async fn serve_http2(connection: Rc<Connection>, io: Io) {
+    let room = Rc::clone(&connection.room);
+    let watched = Rc::clone(&connection);
+    let service = service_fn(move |request| answer(Rc::clone(&connection), request));
+    let mut served = pin!(
+        http2::Builder::new(OnThisThread(Rc::clone(&room)))
+            .timer(TokioTimer::new())
+            .enable_connect_protocol()
+            .max_concurrent_streams(limits::HTTP2_STREAMS)
+            .max_header_list_size(limits::HTTP2_HEADER_LIST)
+            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+            .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
+            .max_pending_accept_reset_streams(limits::HTTP2_PENDING_RESETS)
+            .keep_alive_interval(limits::HTTP2_PING)
+            .keep_alive_timeout(limits::HTTP2_PING_ANSWER)
+            .serve_connection(io, service)
+    );
+    let mut draining = false;
+    loop {
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = idle(&watched), if !draining => {
+                served.as_mut().graceful_shutdown();
+                draining = true;
+                continue;
+            }
+            () = room.portal.draining.cancelled(), if !draining => {
+                served.as_mut().graceful_shutdown();
+                draining = true;
+                continue;
+            }
+            // After a graceful shutdown a peer that neither closes nor answers is not waited for.
+            () = tokio::time::sleep(limits::IDLE_CONNECTION), if draining && watched.active.get() == 0 => return,
+            () = room.portal.stopping.cancelled() => return,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error = %chain(&error), "an HTTP/2 connection ended");
+        }
+        return;
+    }
+}
+
+/// Returns when nothing was asked on the connection for as long as its age allows. An answer that is still being
+/// sent is not counted as active, but the graceful shutdown that follows lets it end.
+async fn idle(connection: &Connection) {
+    tokio::time::sleep(limits::FIRST_REQUEST).await;
+    let mut seen = 0;
+    while connection.requests.get() > seen || connection.active.get() > 0 {
+        seen = connection.requests.get();
+        tokio::time::sleep(limits::IDLE_CONNECTION.max(Duration::from_secs(1))).await;
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,175 @@
+//! The browser's connection under the HTTP library. It adds two things that the library lacks: a limit on how long
+//! a peer may refuse to take what is ready for it, and interim (1xx) answers over HTTP/1.1.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::limits;
+
+/// Interim answers that wait to be written. Cloned into the request that may cause them.
+///
+/// Invariant: bytes enter the stream only between two complete messages of the HTTP library. It flushes all that it
+/// has before it waits for an answer, so "everything flushed" is such a moment; while it is not, interim answers are
+/// dropped, which is harmless.
+#[derive(Clone, Default)]
+pub(crate) struct Interim(Arc<Mutex<InterimState>>);
+
+#[derive(Default)]
+struct InterimState {
+    pending: Vec<u8>,
+    flushed: bool,
+    waker: Option<Waker>,
+}
+
+impl Interim {
+    fn state(&self) -> std::sync::MutexGuard<'_, InterimState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a 1xx head, in wire form.
+    pub(crate) fn push(&self, head: &[u8]) {
+        let mut state = self.state();
+        if state.flushed && state.pending.len() + head.len() <= limits::HEAD_BYTES {
+            state.pending.extend_from_slice(head);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// A stream towards a browser.
+pub(crate) struct FrontIo<S> {
+    inner: S,
+    interim: Option<Interim>,
+    /// What of the interim answers is being written.
+    writing: Vec<u8>,
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncWrite + Unpin> FrontIo<S> {
+    pub(crate) fn new(inner: S, interim: Option<Interim>) -> Self {
+        Self { inner, interim, writing: Vec::new(), stall: None }
+    }
+
+    /// Writes queued interim answers; called whenever the library polls, which reading wakes it for.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(interim) = &self.interim else { return Ok(()) };
+        {
+            let mut state = interim.state();
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.waker = Some(cx.waker().clone());
+            }
+            if !state.pending.is_empty() {
+                self.writing.append(&mut state.pending);
+            }
+        }
+        if self.writing.is_empty() {
+            return Ok(());
+        }
+        while !self.writing.is_empty() {
+            match Pin::new(&mut self.inner).poll_write(cx, &self.writing) {
+                Poll::Ready(Ok(n)) => drop(self.writing.drain(..n)),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        match Pin::new(&mut self.inner).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes a write's outcome on, and ends the connection when it has been pending for too long.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stall = None;
+            return outcome;
+        }
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limits::WRITE_STALL)));
+        match stall.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// An interim answer that was begun must be complete before anything else is written.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.writing.is_empty() {
+            let n = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.writing))?;
+            self.writing.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn note_flushed(&self, flushed: bool) {
+        if let Some(interim) = &self.interim {
+            let mut state = interim.state();
+            state.flushed = flushed;
+            if !flushed {
+                state.pending.clear();
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for FrontIo<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_interim(cx)?;
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FrontIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.note_flushed(false);
+        let outcome = match self.poll_begun(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_write(cx, buf),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        self.watch(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.note_flushed(false);
+        let outcome = match self.poll_begun(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        };
+        self.watch(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_flush(cx);
+        if outcome.is_ready() {
+            self.note_flushed(true);
+        }
+        self.watch(cx, outcome)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.watch(cx, outcome)
+    }
+}

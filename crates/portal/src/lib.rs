@@ -1,0 +1,53 @@
+//! The process that faces the network. It holds no power of its own: it carries bytes between a browser and an
+//! application whose owner was proven. Begin reading at [`serve`], the life of one request; each step is a file.
+//!
+//! | step | file | what it yields |
+//! | --- | --- | --- |
+//! | accept | `accept.rs` | a TCP connection, given to one thread |
+//! | tls | `tls.rs`, `front.rs` | HTTP/1.1 or HTTP/2 requests |
+//! | authenticate | `authenticate.rs` | a `Principal` |
+//! | route | `site.rs`, `route.rs` | which origin, and the `Place` that was asked for |
+//! | resolve | `resolve.rs` | a `Target`: literal addresses |
+//! | connect | `connect.rs`, `pool.rs` | a connection, not yet trusted |
+//! | authorize | `authorize.rs` | `Owned`: the only thing that `forward` takes |
+//! | forward | `forward.rs`, `tunnel.rs` | the application's answer, or a tunnel |
+//! | rewrite | `rewrite.rs`, `headers.rs` | the answer as the browser may see it |
+//! | respond | `respond.rs` | the one place where an error becomes a status and a page |
+//!
+//! Beside them: `own/` answers `/-/...`, `flows.rs` ends what lives long when its session does, `room.rs` holds what
+//! one thread keeps for itself, `limits.rs` every limit.
+
+mod accept;
+mod answer;
+mod audit;
+mod authenticate;
+mod authorize;
+pub mod certificate;
+mod connect;
+mod flows;
+mod forward;
+mod front;
+mod front_io;
+mod headers;
+pub mod limits;
+mod mode;
+mod own;
+mod pool;
+mod portal;
+mod request_body;
+mod resolve;
+mod respond;
+mod rewrite;
+mod room;
+mod route;
+mod serve;
+mod sessions;
+mod site;
+mod ticket;
+mod tls;
+mod tunnel;
+mod upgrade;
+
+pub use accept::{Listening, run};
+pub use portal::{Portal, Settings, now};
+pub use tls::{TlsError, server_config};

@@ -1,0 +1,186 @@
+//! Takes codes, hands out session cookies, and ends sessions.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use portreeve_broker::{CodeError, Purpose};
+use portreeve_model::{Audience, SignIn};
+
+use super::origins::{STATE_COOKIE, state_of};
+use super::sign_in::NEXT_COOKIE;
+use super::{next, origins, parameter, query};
+use crate::answer::Answer;
+use crate::audit;
+use crate::authenticate::{COOKIE_NAME, Principal, authenticate, cookie};
+use crate::front::Connection;
+use crate::limits;
+use crate::portal::{Settings, now};
+use crate::respond::{self, Reject};
+use crate::room::Room;
+use crate::site::Site;
+
+/// Signs in with a code: from the printed address (GET), or typed into the sign-in page (POST).
+pub(super) async fn enter(
+    connection: &Rc<Connection>,
+    site: &Site,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<Answer>, Reject> {
+    let (code, wanted) = match parts.method {
+        Method::GET => (query(parts, "code"), query(parts, "next")),
+        Method::POST => {
+            origins::require_own_origin(site, parts)?;
+            let form = read_form(body).await?;
+            let text = std::str::from_utf8(&form).map_err(|_| Reject::BadRequest("the form is not UTF-8"))?;
+            (parameter(text, "code"), parameter(text, "next"))
+        }
+        // A program that looks before it follows must not use the code up.
+        Method::HEAD => return Ok(Response::new(Answer::empty())),
+        _ => return Err(Reject::Method),
+    };
+    // A browser that loads the address ahead of its person must not use the code up either.
+    let ahead = ["sec-purpose", "purpose", "x-moz"]
+        .iter()
+        .any(|name| parts.headers.get(*name).is_some_and(|value| value.as_bytes().starts_with(b"prefetch")));
+    if ahead {
+        return Err(Reject::BadRequest("a sign-in address is not loaded ahead"));
+    }
+    let typed = code.unwrap_or_default();
+    // The whole address may be pasted where a code is asked for.
+    let code = typed.rsplit_once("code=").map_or(typed.as_str(), |(_, code)| code).trim();
+    redeem(connection, code, |purpose| *purpose == Purpose::SignIn)?;
+
+    let portal = &connection.room.portal;
+    let (claims, ticket) =
+        portal.broker.start_session(SignIn::Code, now()).map_err(|error| Reject::Internal(error.into()))?;
+    audit::session("sign-in", Some(claims.sub.as_str()), Some(claims.sid.as_str()), connection.peer);
+    let remembered = cookie(&parts.headers, NEXT_COOKIE)
+        .map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
+    let wanted = wanted.filter(|wanted| wanted != "/").or(remembered).unwrap_or_default();
+    let mut response = respond::see_other(next::checked(&wanted).unwrap_or("/"));
+    let headers = response.headers_mut();
+    headers.append(header::SET_COOKIE, session_cookie(&ticket, claims.exp - now())?);
+    headers.append(header::SET_COOKIE, gone(NEXT_COOKIE));
+    Ok(response)
+}
+
+/// Enters an application's own origin with a code that this browser's session asked for.
+pub(super) fn enter_application(
+    connection: &Connection,
+    site: &Site,
+    parts: &Parts,
+) -> Result<Response<Answer>, Reject> {
+    if parts.method != Method::GET {
+        return Err(Reject::Method);
+    }
+    let code = query(parts, "code").unwrap_or_default();
+    let secret = cookie(&parts.headers, STATE_COOKIE).map(state_of);
+    let mut session = None;
+    let purpose = redeem(connection, &code, |purpose| match purpose {
+        Purpose::EnterApplication { host, browser, .. } => {
+            *host == *site.host && secret.as_ref().is_some_and(|secret| secret == browser)
+        }
+        Purpose::SignIn => false,
+    })?;
+    if let Purpose::EnterApplication { session: id, .. } = purpose {
+        session = connection.room.portal.sessions.find(&id);
+    }
+    let session = session.ok_or(CodeError::Expired)?;
+    let audience = Audience::parse(&site.host).map_err(|_| CodeError::Unknown)?;
+    let ticket = connection
+        .room
+        .portal
+        .broker
+        .renew(&session.claims, audience, now())
+        .map_err(|_| CodeError::Expired)?;
+    let wanted = query(parts, "next").unwrap_or_default();
+    let wanted = if wanted.starts_with('/') && !wanted.starts_with("//") && !wanted.contains('\\') {
+        &wanted
+    } else {
+        "/"
+    };
+    let mut response = respond::see_other(wanted);
+    let headers = response.headers_mut();
+    headers.append(header::SET_COOKIE, session_cookie(&ticket, session.claims.exp - now())?);
+    headers.append(header::SET_COOKIE, gone(STATE_COOKIE));
+    Ok(response)
+}
+
+/// Takes a code that fits; a wrong one is counted against its address.
+fn redeem(connection: &Connection, code: &str, fits: impl Fn(&Purpose) -> bool) -> Result<Purpose, Reject> {
+    let portal = &connection.room.portal;
+    let (address, started) = (connection.peer.ip(), Instant::now());
+    if !portal.attempts.may_try(address, started) {
+        return Err(Reject::TooManyCodes);
+    }
+    match portal.broker.redeem(code, now()) {
+        Ok(purpose) if fits(&purpose) => Ok(purpose),
+        Ok(_) => Err(CodeError::Unknown.into()),
+        Err(error) => {
+            portal.attempts.failed(address, started);
+            audit::session("code-refused", None, None, connection.peer);
+            Err(error.into())
+        }
+    }
+}
+
+/// Ends the session: its cookies, its tunnels, everywhere.
+pub(super) fn sign_out(
+    connection: &Connection,
+    settings: &Settings,
+    site: &Site,
+    parts: &Parts,
+) -> Result<Response<Answer>, Reject> {
+    if !matches!(parts.method, Method::GET | Method::POST) {
+        return Err(Reject::Method);
+    }
+    origins::require_own_origin(site, parts)?;
+    if let Ok(who) = authenticate(connection, settings, site, &parts.headers) {
+        let session = who.session();
+        session.end();
+        let ended = connection.room.portal.broker.end_session(&session.id, session.claims.exp, now());
+        if let Err(error) = ended {
+            tracing::error!(error = %crate::front::chain(&error), "a sign-out is in force, but would not survive a restart");
+        }
+        audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
+    }
+    let mut response = respond::see_other("/-/sign-in");
+    response.headers_mut().append(header::SET_COOKIE, gone(COOKIE_NAME));
+    Ok(response)
+}
+
+/// A younger ticket for a session in use; `None` when it can't be had, which hurts nobody yet.
+pub(crate) fn renewed_cookie(room: &Room, site: &Site, who: &Principal) -> Option<HeaderValue> {
+    let session = who.session();
+    let audience = Audience::parse(site.audience()).ok()?;
+    let ticket = room.portal.broker.renew(&session.claims, audience, now()).ok()?;
+    session_cookie(&ticket, session.claims.exp - now()).ok()
+}
+
+fn session_cookie(ticket: &str, seconds: i64) -> Result<HeaderValue, Reject> {
+    let text = format!("{COOKIE_NAME}={ticket}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax");
+    let mut value = HeaderValue::try_from(text).map_err(|error| Reject::Internal(error.into()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn gone(name: &'static str) -> HeaderValue {
+    HeaderValue::try_from(format!("{name}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax"))
+        .unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+async fn read_form(body: Incoming) -> Result<Bytes, Reject> {
+    let read = tokio::time::timeout(limits::REQUEST_HEAD, Limited::new(body, limits::FORM_BYTES).collect());
+    match read.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(_)) => Err(Reject::BadRequest("the form is too large or was cut off")),
+        Err(_) => Err(Reject::BadRequest("the form took too long")),
+    }
+}

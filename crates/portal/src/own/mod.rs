@@ -1,0 +1,127 @@
+//! What the portal answers itself: `/-/...`, and the workspace's page that the worker makes.
+//!
+//! | address | what |
+//! | --- | --- |
+//! | `/-/sign-in` | says how to sign in; takes a code by hand |
+//! | `/-/enter?code=` | takes a code: a new session, or entry to an application's own origin |
+//! | `/-/open?host=` | hands a signed-in browser such an entry code |
+//! | `/-/sign-out` | ends the session everywhere |
+//! | `/-/go?address=` | opens the application whose address was typed |
+//! | `/-/health` | says that the portal answers |
+//!
+//! Invariant: what changes something is asked for by our own page, or by no page at all.
+
+mod attempts;
+mod enter;
+mod next;
+pub(crate) mod origins;
+mod sign_in;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub(crate) use attempts::Attempts;
+pub(crate) use enter::renewed_cookie;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use hyper::body::Incoming;
+pub(crate) use sign_in::ask_to_sign_in;
+
+use crate::answer::Answer;
+use crate::authenticate::Principal;
+use crate::front::Connection;
+use crate::portal::Settings;
+use crate::respond::{self, Reject};
+use crate::route::RouteError;
+use crate::site::Site;
+
+/// Whether the portal answers this path itself. An application's own origin lends us one address only.
+pub(crate) fn is_ours(site: &Site, path: &str) -> bool {
+    if site.application.is_some() { path == "/-/enter" } else { path.starts_with("/-/") }
+}
+
+/// Answers `/-/...`.
+pub(crate) async fn answer(
+    connection: &Rc<Connection>,
+    settings: &Arc<Settings>,
+    site: &Site,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<Answer>, Reject> {
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    match parts.uri.path() {
+        "/-/enter" if site.application.is_some() => enter::enter_application(connection, site, parts),
+        "/-/enter" => enter::enter(connection, site, parts, body).await,
+        "/-/sign-in" if reads => sign_in::page(parts),
+        "/-/sign-out" => enter::sign_out(connection, settings, site, parts),
+        "/-/open" if reads => origins::open(connection, settings, site, parts),
+        "/-/go" if reads => Ok(go(parts)),
+        "/-/health" if reads => {
+            let mut response = Response::new(Answer::from("ok\n".to_owned()));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            Ok(response)
+        }
+        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" => Err(Reject::Method),
+        _ => Err(RouteError::NotFound.into()),
+    }
+}
+
+/// The workspace's page, made by the worker.
+pub(crate) async fn workspace(
+    connection: &Connection,
+    site: &Site,
+    who: &Principal,
+    parts: &Parts,
+) -> Result<Response<Answer>, Reject> {
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(Reject::Method);
+    }
+    let portal = &connection.room.portal;
+    let worker = Arc::clone(&portal.worker);
+    let view = portreeve_worker::View {
+        user: who.session().user.clone(),
+        own_origins: origins::are_offered(connection, site).then(|| origins::suffix(portal, site)),
+        own_port: site.port.map(portreeve_model::Port::get),
+    };
+    // It reads the forwards' directory, which may be on a file system that hangs.
+    let made = tokio::task::spawn_blocking(move || worker.workspace(&view));
+    let made = tokio::time::timeout(crate::limits::FORWARD_READ, made)
+        .await
+        .map_err(|_| crate::resolve::ResolveError::Hanging)?
+        .map_err(|error| Reject::Internal(error.into()))?;
+    made.map(respond::page).map_err(|error| Reject::Internal(error.into()))
+}
+
+/// Opens what was typed into the workspace's field: `host:port`, a forward's name, or a whole address.
+fn go(parts: &Parts) -> Response<Answer> {
+    let typed = query(parts, "address").unwrap_or_default();
+    let typed = typed.trim();
+    let typed = typed.strip_prefix("http://").unwrap_or(typed);
+    let (place, rest) = match typed.find('/') {
+        Some(at) if at > 0 => typed.split_at(at),
+        _ => (typed, "/"),
+    };
+    if let Ok(direct) = portreeve_model::NodePort::parse(place) {
+        return respond::see_other(&format!("/fw2/{direct}{rest}"));
+    }
+    if let Ok(port) = portreeve_model::Port::parse(place) {
+        return respond::see_other(&format!("/fw2/localhost:{port}{rest}"));
+    }
+    match portreeve_model::ForwardName::parse(place) {
+        Ok(name) => respond::see_other(&format!("/fw/{name}{rest}")),
+        Err(_) => respond::see_other("/?unknown-address"),
+    }
+}
+
+/// The decoded value of a query parameter.
+fn query(parts: &Parts, name: &str) -> Option<String> {
+    parameter(parts.uri.query().unwrap_or_default(), name)
+}
+
+/// The decoded value of one parameter of a query or form (application/x-www-form-urlencoded).
+fn parameter(encoded: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(encoded.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
+}

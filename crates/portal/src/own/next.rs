@@ -1,0 +1,48 @@
+//! Where a browser wanted to go before it was sent to sign in.
+//!
+//! Invariant: a path on this portal, nothing else. No other host (open redirect), no scheme, and nothing of our own
+//! that does something, except handing out the entry to an application's origin.
+
+/// The path, if it is one that a browser may be sent to.
+pub(super) fn checked(next: &str) -> Option<&str> {
+    let inside = next.starts_with('/')
+        && !next.starts_with("//")
+        && next.len() <= 4096
+        // Browsers read a backslash as a slash, and drop tabs and newlines.
+        && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    let path = next.split(['?', '#']).next().unwrap_or_default();
+    let dotted = path.split('/').any(|segment| {
+        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+        segment == "." || segment == ".."
+    });
+    let ours = ["/-/", "/api/", "/dav/"].iter().any(|own| path.starts_with(own)) && path != "/-/open";
+    (inside && !dotted && !ours).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checked;
+
+    #[test]
+    fn only_paths_of_this_portal() {
+        for good in ["/", "/fw2/localhost:8888/lab?x=/y", "/fw/a-b/", "/-/open?host=x.localhost"] {
+            assert_eq!(checked(good), Some(good));
+        }
+        for bad in [
+            "",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/\t/evil.example",
+            "evil",
+            "/-/sign-out",
+            "/api/v1/x",
+            "/dav/x",
+            "/fw/../-/sign-out",
+            "/fw/%2E%2e/-/sign-out",
+            "/ä",
+        ] {
+            assert_eq!(checked(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The page that says how to sign in, and the way there.
+
+use askama::Template;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use portreeve_pages::Frame;
+
+use super::{next, origins, query};
+use crate::answer::Answer;
+use crate::front::Connection;
+use crate::respond::{self, Reject, wants_page};
+use crate::site::Site;
+
+/// Remembers where a browser wanted to go, for a while.
+pub(super) const NEXT_COOKIE: &str = "__Host-portreeve-next";
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInTemplate<'a> {
+    next: &'a str,
+}
+
+/// The page.
+pub(super) fn page(parts: &Parts) -> Result<Response<Answer>, Reject> {
+    let wanted = query(parts, "next").unwrap_or_default();
+    let wanted = next::checked(&wanted).unwrap_or("/");
+    let body = SignInTemplate { next: wanted }.render().map_err(|error| Reject::Internal(error.into()))?;
+    let frame = Frame { title: "Sign in", ..Frame::default() };
+    let html = frame.around(&body).map_err(|error| Reject::Internal(error.into()))?;
+    let mut response = respond::page(html);
+    let cookie =
+        format!("{NEXT_COOKIE}={}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax", encoded(wanted));
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// Sends a person's browser to sign in, by way of the portal if it is at an application's own origin. A program, or
+/// something that a page loads, is not sent anywhere: `None`.
+pub(crate) fn ask_to_sign_in(
+    connection: &Connection,
+    site: &Site,
+    parts: &Parts,
+) -> Option<Response<Answer>> {
+    if !matches!(parts.method, Method::GET | Method::HEAD) || !wants_page(&parts.method, &parts.headers) {
+        return None;
+    }
+    let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if site.application.is_some() {
+        return origins::send_to_portal(connection, site, wanted);
+    }
+    let wanted = next::checked(wanted).unwrap_or("/");
+    Some(respond::see_other(&format!("/-/sign-in?next={}", encoded(wanted))))
+}
+
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}

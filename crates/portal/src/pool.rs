@@ -1,0 +1,106 @@
+//! Idle connections to applications, kept with the owner that was observed when each was made.
+//!
+//! Invariant: a pooled connection belongs to one user and one target, and is never used without a new judgement.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use hyper::client::conn::http1::SendRequest;
+use portreeve_model::{ListenerId, Owner, Tuple};
+use tokio::time::Instant;
+
+use crate::limits;
+use crate::mode::Mode;
+use crate::request_body::RequestBody;
+use crate::resolve::Tls;
+
+/// What a connection may be used for again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) uid: u32,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// A connection to an application that speaks HTTP already.
+pub(crate) struct Link {
+    pub(crate) key: Key,
+    pub(crate) tuple: Tuple,
+    pub(crate) owner: Cell<Owner>,
+    pub(crate) sender: SendRequest<RequestBody>,
+    /// The judgement that the audit log has, so that only a different one is written again.
+    pub(crate) audited: Cell<u64>,
+    /// What is known of how the application wants its paths.
+    pub(crate) mode: Cell<Option<Mode>>,
+}
+
+impl Link {
+    /// The socket that listened: the same for all connections until the application is restarted.
+    pub(crate) fn listener(&self) -> ListenerId {
+        self.owner.get().listener
+    }
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+/// One thread's idle connections.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    count: Cell<usize>,
+}
+
+impl Pool {
+    /// The connection that was used last, if one is open.
+    pub(crate) fn take(&self, key: &Key) -> Option<Link> {
+        let mut idle = self.idle.borrow_mut();
+        let links = idle.get_mut(key)?;
+        let mut found = None;
+        while found.is_none() {
+            let Some(Idle { link, since }) = links.pop() else { break };
+            self.count.set(self.count.get() - 1);
+            if !link.sender.is_closed() && since.elapsed() < limits::POOL_IDLE {
+                found = Some(link);
+            }
+        }
+        if links.is_empty() && found.is_none() {
+            idle.remove(key);
+        }
+        found
+    }
+
+    /// Keeps a connection for later, unless there are enough.
+    pub(crate) fn put(&self, link: Link) {
+        if link.sender.is_closed() || self.count.get() >= limits::POOL_TOTAL {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        // The key is cloned for the first connection to a target only.
+        let links = match idle.get_mut(&link.key) {
+            Some(links) => links,
+            None => idle.entry(link.key.clone()).or_default(),
+        };
+        if links.len() < limits::POOL_PER_TARGET {
+            links.push(Idle { link, since: Instant::now() });
+            self.count.set(self.count.get() + 1);
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn drop_idle(&self) {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|_, links| {
+            links.retain(|idle| !idle.link.sender.is_closed() && idle.since.elapsed() < limits::POOL_IDLE);
+            !links.is_empty()
+        });
+        self.count.set(idle.values().map(Vec::len).sum());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.get() == 0
+    }
+}

@@ -1,0 +1,123 @@
+//! Which place is asked for. Before: `authenticate`. After: `resolve`. Nothing is looked up here: a [`Place`] says
+//! what was asked, not whether it exists.
+
+use std::rc::Rc;
+
+use portreeve_model::{AppHost, ForwardName, NameError, NodePort};
+
+use crate::resolve::Nearby;
+use crate::room::Room;
+use crate::site::Site;
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Route {
+    /// The workspace's pages.
+    Workspace,
+    /// An application, and how much of the path names it.
+    Application { place: Rc<Place>, prefix_length: usize },
+    /// An application's address without its closing slash: the browser is sent to the one with it, so that relative
+    /// links work.
+    MissingSlash,
+}
+
+/// What was asked for, and under which path it appears.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) what: What,
+    /// `/fw/NAME` or `/fw2/NODE:PORT`; empty in an origin of its own.
+    pub(crate) prefix: Box<str>,
+    /// The same as a header value for the application.
+    pub(crate) prefix_header: http::HeaderValue,
+    /// What `resolve` found out for a direct address, for a few seconds.
+    pub(crate) nearby: std::cell::RefCell<Option<Nearby>>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// `/fw2/NODE:PORT/`: a port on a node.
+    Direct(NodePort),
+    /// `/fw/NAME/`: a forward.
+    Forward(ForwardName),
+}
+
+/// Why there is no route.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RouteError {
+    /// No page or application has such an address.
+    #[error("there is nothing at this address")]
+    NotFound,
+    /// It looks like an application's address.
+    #[error("{0}")]
+    BadName(#[from] NameError),
+}
+
+/// Longest name of a place, in bytes: a full host name and a port.
+const LONGEST_NAME: usize = 270;
+
+/// The route that the request's path and origin name.
+pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, RouteError> {
+    if let Some(application) = &site.application {
+        let what = match application {
+            AppHost::NodePort(direct) => What::Direct(direct.clone()),
+            AppHost::Forward(name) => What::Forward(name.clone()),
+        };
+        let place = remembered(room, &site.host, String::new(), || Ok(what))?;
+        return Ok(Route::Application { place, prefix_length: 0 });
+    }
+    let (kind, rest) = if let Some(rest) = path.strip_prefix("/fw2/") {
+        ("/fw2/", rest)
+    } else if let Some(rest) = path.strip_prefix("/fw/") {
+        ("/fw/", rest)
+    } else if path == "/" {
+        return Ok(Route::Workspace);
+    } else {
+        return Err(RouteError::NotFound);
+    };
+    let Some(length) = rest.find('/') else {
+        parse(kind, rest)?;
+        return Ok(Route::MissingSlash);
+    };
+    let prefix_length = kind.len() + length;
+    let prefix = &path[..prefix_length];
+    let place = remembered(room, prefix, prefix.to_owned(), || parse(kind, &rest[..length]))?;
+    Ok(Route::Application { place, prefix_length })
+}
+
+fn parse(kind: &str, name: &str) -> Result<What, RouteError> {
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return Err(RouteError::NotFound);
+    }
+    Ok(if kind == "/fw2/" {
+        What::Direct(NodePort::parse(name)?)
+    } else {
+        What::Forward(ForwardName::parse(name)?)
+    })
+}
+
+fn remembered(
+    room: &Room,
+    key: &str,
+    prefix: String,
+    what: impl FnOnce() -> Result<What, RouteError>,
+) -> Result<Rc<Place>, RouteError> {
+    if let Some(place) = room.places.borrow_mut().get(key) {
+        return Ok(Rc::clone(place));
+    }
+    let what = what()?;
+    let prefix_header = http::HeaderValue::try_from(&prefix).map_err(|_| RouteError::NotFound)?;
+    let place =
+        Rc::new(Place { what, prefix: prefix.into(), prefix_header, nearby: std::cell::RefCell::default() });
+    room.places.borrow_mut().put(key.into(), Rc::clone(&place));
+    Ok(place)
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Direct(direct) => direct.fmt(f),
+            Self::Forward(name) => name.fmt(f),
+        }
+    }
+}

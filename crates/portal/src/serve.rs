@@ -1,0 +1,323 @@
+//! The life of one request, from top to bottom. Each step hands the next a value that only it can make.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::answer::Answer;
+use crate::authenticate::{Principal, Unauthenticated, authenticate};
+use crate::authorize::{Owned, authorize};
+use crate::connect::connect;
+use crate::forward::{Answered, ForwardError, Sending, forward, set_line};
+use crate::front::Connection;
+use crate::headers::{Visit, remove_hop_by_hop, towards_application};
+use crate::mode::{Mode, leads_into};
+use crate::own;
+use crate::own::origins;
+use crate::portal::Settings;
+use crate::request_body::RequestBody;
+use crate::resolve::{Grant, Target, resolve};
+use crate::respond::{Asker, Reject, redirect, reject, wants_page};
+use crate::rewrite::{View, towards_browser};
+use crate::route::{Place, Route, route};
+use crate::sessions::InFlight;
+use crate::site::{Site, site};
+use crate::upgrade::{self, Upgrade};
+
+/// Answers one request, whatever it is.
+pub(crate) async fn serve(connection: &Rc<Connection>, mut request: Request<Incoming>) -> Response<Answer> {
+    let id = connection.next_request();
+    let on_upgrade = upgrade::is_wanted(&request).then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let wants_page = wants_page(&parts.method, &parts.headers);
+    match answer(connection, parts, body, on_upgrade).await {
+        Ok(response) => response,
+        Err(why) => {
+            let memo = connection.memo.borrow();
+            let user = memo.as_ref().map(|memo| memo.user());
+            reject(&why, &Asker { id, user, wants_page })
+        }
+    }
+}
+
+async fn answer(
+    connection: &Rc<Connection>,
+    parts: Parts,
+    body: Incoming,
+    on_upgrade: Option<OnUpgrade>,
+) -> Result<Response<Answer>, Reject> {
+    let room = &connection.room;
+    let settings = room.portal.settings.load_full();
+    let site = {
+        let mut known = connection.site.borrow_mut();
+        let site = site(&room.portal.hosts, known.as_ref(), &parts)?;
+        if !known.as_ref().is_some_and(|known| Rc::ptr_eq(known, &site)) {
+            *known = Some(Rc::clone(&site));
+        }
+        site
+    };
+    if own::is_ours(&site, parts.uri.path()) {
+        return own::answer(connection, &settings, &site, &parts, body).await;
+    }
+    let who = match authenticate(connection, &settings, &site, &parts.headers) {
+        Ok(who) => who,
+        Err(Unauthenticated::Full) => return Err(Unauthenticated::Full.into()),
+        Err(why) => {
+            return own::ask_to_sign_in(connection, &site, &parts).ok_or(Reject::Unauthenticated(why));
+        }
+    };
+    origins::refuse_cross_site(&site, &parts)?;
+    let route = route(room, &site, parts.uri.path())?;
+    let mut response = match route {
+        Route::Workspace => own::workspace(connection, &site, &who, &parts).await?,
+        Route::MissingSlash => {
+            let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            redirect(StatusCode::PERMANENT_REDIRECT, &format!("{}/{query}", parts.uri.path()))
+        }
+        Route::Application { place, prefix_length } => {
+            let most = u32::try_from(settings.config.limits.requests_per_session).unwrap_or(u32::MAX);
+            let in_flight = who.session().begin(most).ok_or(Reject::TooMany)?;
+            let target = resolve(room, &place).await?;
+            let visit = Journey {
+                connection,
+                settings: &settings,
+                site: &site,
+                who: &who,
+                place: &place,
+                prefix_length,
+                target: &target,
+            };
+            visit.to_application(parts, body, on_upgrade, in_flight).await?
+        }
+    };
+    if who.ticket_is_old()
+        && let Some(cookie) = own::renewed_cookie(room, &site, &who)
+    {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// A request whose target is known, on its way there and back.
+struct Journey<'a> {
+    connection: &'a Rc<Connection>,
+    settings: &'a Arc<Settings>,
+    site: &'a Site,
+    who: &'a Principal,
+    place: &'a Place,
+    prefix_length: usize,
+    target: &'a Target,
+}
+
+impl Journey<'_> {
+    async fn to_application(
+        &self,
+        mut parts: Parts,
+        body: Incoming,
+        on_upgrade: Option<OnUpgrade>,
+        in_flight: InFlight,
+    ) -> Result<Response<Answer>, Reject> {
+        let asked = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        if self.place.prefix.is_empty() && asked.path() == "/" && !self.target.base.is_empty() {
+            return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &format!("{}/", self.target.base)));
+        }
+        let page_of_browser = origins::Reader::of(&parts.headers);
+        let upgrade = Upgrade::of(&mut parts, on_upgrade)?;
+        let takes_trailers = remove_hop_by_hop(&mut parts.headers);
+        towards_application(
+            &mut parts.headers,
+            &Visit {
+                peer: &self.connection.peer_header,
+                user: self.who.session().user.as_str(),
+                host: &self.site.authority,
+                prefix: &self.place.prefix_header,
+            },
+        );
+        if let Some(upgrade) = &upgrade {
+            upgrade.announce(&mut parts.headers);
+        } else if takes_trailers {
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(authorization) = &self.target.authorization {
+            parts.headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let body = if upgrade.is_some() {
+            RequestBody::none()
+        } else {
+            RequestBody::new(body, Arc::clone(self.who.session()), self.settings.config.limits.body_stall)
+        };
+        let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser).await?;
+        self.back(answered, mode, upgrade, in_flight)
+    }
+
+    /// Sends the request, and learns on the way how the application wants its paths.
+    async fn exchange(
+        &self,
+        parts: Parts,
+        body: RequestBody,
+        asked: &PathAndQuery,
+        reader: origins::Reader,
+    ) -> Result<(Answered, Mode), Reject> {
+        let repeatable = body.is_none() && matches!(parts.method, Method::GET | Method::HEAD);
+        let again = (repeatable && self.fixed_mode().is_none()).then(|| parts.clone());
+        let (answered, mode) = self.send(Request::from_parts(parts, body), asked, reader, None).await?;
+        let Some(first_mode) = mode else {
+            let learned = self.learn(&answered, asked);
+            if answered.response.status() == StatusCode::NOT_FOUND
+                && let Some(parts) = again
+            {
+                let request = Request::from_parts(parts, RequestBody::none());
+                let kept = self.send(request, asked, reader, Some(Mode::Keep)).await;
+                if let Ok((kept, _)) = kept
+                    && kept.response.status() != StatusCode::NOT_FOUND
+                {
+                    self.remember(&kept, Mode::Keep);
+                    return Ok((kept, Mode::Keep));
+                }
+            }
+            return Ok((answered, learned));
+        };
+        Ok((answered, first_mode))
+    }
+
+    /// What an answer to a request without the prefix says about the application.
+    fn learn(&self, answered: &Answered, asked: &PathAndQuery) -> Mode {
+        let response = &answered.response;
+        let location = response.headers().get(header::LOCATION);
+        let into_prefix =
+            location.is_some_and(|location| leads_into(location.as_bytes(), &self.place.prefix));
+        if into_prefix {
+            self.remember(answered, Mode::Keep);
+            return Mode::Keep;
+        }
+        let found = response.status().is_success() || response.status().is_redirection();
+        if found
+            || (asked.path().len() == self.prefix_length + 1 && response.status() != StatusCode::NOT_FOUND)
+        {
+            self.remember(answered, Mode::Strip);
+        }
+        Mode::Strip
+    }
+
+    fn remember(&self, answered: &Answered, mode: Mode) {
+        answered.link.mode.set(Some(mode));
+        self.connection.room.portal.modes.learn(answered.link.listener(), &self.place.prefix, mode);
+    }
+
+    /// The mode that needs no learning.
+    fn fixed_mode(&self) -> Option<Mode> {
+        if self.place.prefix.is_empty() {
+            return Some(Mode::Keep);
+        }
+        (*self.target.base == *self.place.prefix).then_some(Mode::Keep)
+    }
+
+    fn mode(&self, owned: &Owned) -> Option<Mode> {
+        self.fixed_mode()
+            .or_else(|| owned.known_mode())
+            .or_else(|| self.connection.room.portal.modes.get(owned.owner().listener, &self.place.prefix))
+    }
+
+    /// Connects, authorizes, forwards; once more on a fresh connection when nothing was sent. Returns the mode that
+    /// was known, if any.
+    async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        asked: &PathAndQuery,
+        reader: origins::Reader,
+        forced: Option<Mode>,
+    ) -> Result<(Answered, Option<Mode>), Reject> {
+        let room = &self.connection.room;
+        let session = self.who.session();
+        let sending = Sending {
+            room,
+            session,
+            interim: self.connection.interim.as_ref(),
+            patience: self.settings.config.limits.response_head,
+        };
+        let mut fresh = false;
+        loop {
+            let reached = connect(room, session, self.target, fresh).await?;
+            let owned = authorize(room, session, &self.target.grant, reached)?;
+            if self.is_foreign(&owned) {
+                origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)?;
+            }
+            let mode = forced.or_else(|| self.mode(&owned));
+            let (mut parts, body) = request.into_parts();
+            let path = self.path(asked, mode.unwrap_or(Mode::Strip));
+            set_line(&mut parts, &path, &self.site.authority)
+                .map_err(|_| Reject::BadRequest("its address is malformed"))?;
+            match forward(&sending, owned, Request::from_parts(parts, body)).await {
+                Ok(answered) => {
+                    answered.link.mode.set(mode);
+                    return Ok((answered, mode));
+                }
+                Err(ForwardError::NotSent(unsent)) if !fresh => {
+                    request = *unsent;
+                    fresh = true;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn is_foreign(&self, owned: &Owned) -> bool {
+        let uid = self.who.session().uid;
+        let forward_is_foreign = match &**owned.grant() {
+            Grant::Direct(_) => false,
+            Grant::Forward { stat, .. } => stat.uid != uid,
+        };
+        owned.owner().uid != uid || forward_is_foreign
+    }
+
+    /// The path as the application is asked for it.
+    fn path<'p>(&self, asked: &'p PathAndQuery, mode: Mode) -> std::borrow::Cow<'p, str> {
+        let rest = &asked.as_str()[self.prefix_length..];
+        match mode {
+            Mode::Keep => asked.as_str().into(),
+            Mode::Strip if self.target.base.is_empty() => rest.into(),
+            Mode::Strip => format!("{}{rest}", self.target.base).into(),
+        }
+    }
+
+    /// The answer, or the tunnel, on its way to the browser.
+    fn back(
+        &self,
+        answered: Answered,
+        mode: Mode,
+        upgrade: Option<Upgrade>,
+        in_flight: InFlight,
+    ) -> Result<Response<Answer>, Reject> {
+        let room = &self.connection.room;
+        let view =
+            View { prefix: &self.place.prefix, base: &self.target.base, mode, host: &self.site.authority };
+        if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = upgrade.ok_or(Reject::BadRequest("the application changed protocols unasked"))?;
+            return upgrade.begin(room, answered, &view, in_flight);
+        }
+        let Answered { response, link, basis } = answered;
+        let foreign = basis.owner.uid != basis.session.uid;
+        let (mut parts, incoming) = response.into_parts();
+        // It was HTTP/1.1 here; what it becomes is for the browser's connection to say.
+        parts.version = http::Version::default();
+        parts.extensions = http::Extensions::new();
+        towards_browser(&mut parts.headers, &view);
+        if foreign && self.site.application.is_none() {
+            confine(&mut parts.headers);
+        }
+        let body = Answer::carried(incoming, Some(link), Rc::clone(room), basis, in_flight);
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// Somebody else's application under the portal's own address is answered to programs only; should a browser show it
+/// all the same, it gets no origin to act from.
+fn confine(headers: &mut HeaderMap) {
+    headers.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+}

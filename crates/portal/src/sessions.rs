@@ -1,0 +1,165 @@
+//! The sessions that this portal has seen: when each was last used, and whether it is over.
+//!
+//! A ticket says who and until when; this table adds what a signed text can't: use since then (idle expiry), and an
+//! end before time. A session that is over ends its tunnels through [`Session::is_live`], which `flows.rs` asks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use portreeve_model::{Claims, SessionId, UserName};
+
+use crate::limits;
+
+/// One sign-in.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) user: UserName,
+    pub(crate) uid: u32,
+    /// Effective and supplementary groups, from the system, never from the ticket.
+    pub(crate) groups: Arc<[u32]>,
+    /// The claims it was admitted with; renewal starts from them.
+    pub(crate) claims: Claims,
+    last_used: AtomicI64,
+    over: AtomicBool,
+    in_flight: AtomicU32,
+}
+
+impl Session {
+    /// Notes that the person is there.
+    pub(crate) fn touch(&self, now: i64) {
+        // Concurrent requests write nearly the same second; a store only when it changed keeps the line shared.
+        if self.last_used.load(Relaxed) < now {
+            self.last_used.store(now, Relaxed);
+        }
+    }
+
+    /// Neither ended, nor past its end, nor idle for too long. `idle` in seconds.
+    pub(crate) fn is_live(&self, now: i64, idle: i64) -> bool {
+        !self.over.load(Relaxed) && now < self.claims.exp && now < self.last_used.load(Relaxed) + idle
+    }
+
+    /// Ended before its time: signed out or revoked.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+
+    /// Ends it in this portal.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Relaxed);
+    }
+
+    /// Takes one of the session's places for a request; `None` when all are taken.
+    pub(crate) fn begin(self: &Arc<Self>, most: u32) -> Option<InFlight> {
+        if self.in_flight.fetch_add(1, Relaxed) >= most {
+            self.in_flight.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(InFlight(Arc::clone(self)))
+    }
+}
+
+/// A request, answer or tunnel that is going on. Counted against its session until dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Session>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    by_id: Mutex<HashMap<SessionId, Arc<Session>>>,
+}
+
+impl Sessions {
+    /// A session that was seen before.
+    pub(crate) fn find(&self, id: &SessionId) -> Option<Arc<Session>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The session that these claims belong to. `None` when the table is full of live ones.
+    pub(crate) fn admit(&self, claims: &Claims, groups: &Arc<[u32]>, now: i64) -> Option<Arc<Session>> {
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = by_id.get(&claims.sid) {
+            known.touch(claims.iat);
+            return Some(Arc::clone(known));
+        }
+        if by_id.len() >= limits::SESSIONS {
+            by_id.retain(|_, session| now < session.claims.exp);
+            if by_id.len() >= limits::SESSIONS {
+                return None;
+            }
+        }
+        let session = Arc::new(Session {
+            id: claims.sid.clone(),
+            user: claims.sub.clone(),
+            uid: claims.uid,
+            groups: Arc::clone(groups),
+            claims: claims.clone(),
+            last_used: AtomicI64::new(claims.iat),
+            over: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+        });
+        by_id.insert(claims.sid.clone(), Arc::clone(&session));
+        Some(session)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::{Audience, SignIn};
+
+    use super::*;
+
+    fn claims(iat: i64, exp: i64) -> Claims {
+        Claims {
+            iss: "portreeve".into(),
+            sub: UserName::parse("alice").unwrap(),
+            uid: 1000,
+            sid: SessionId::from_bytes([1; 16]),
+            iat,
+            auth_time: iat,
+            exp,
+            how: SignIn::Code,
+            aud: Audience::Portal,
+        }
+    }
+
+    #[test]
+    fn idle_absolute_and_early_end() {
+        let sessions = Sessions::default();
+        let groups: Arc<[u32]> = Arc::new([1000]);
+        let session = sessions.admit(&claims(100, 1000), &groups, 100).unwrap();
+        assert!(session.is_live(149, 50));
+        assert!(!session.is_live(150, 50), "idle for 50 s");
+        session.touch(960);
+        assert!(session.is_live(999, 50));
+        assert!(!session.is_live(1000, 50), "use does not move the end");
+        session.end();
+        assert!(!session.is_live(961, 50));
+    }
+
+    #[test]
+    fn an_old_ticket_does_not_wake_an_ended_session() {
+        let sessions = Sessions::default();
+        let groups: Arc<[u32]> = Arc::new([]);
+        sessions.admit(&claims(0, 1000), &groups, 0).unwrap().end();
+        let again = sessions.admit(&claims(0, 1000), &groups, 1).unwrap();
+        assert!(!again.is_live(1, 500));
+    }
+
+    #[test]
+    fn places_are_counted_and_given_back() {
+        let sessions = Sessions::default();
+        let session = sessions.admit(&claims(0, 10), &(Arc::new([]) as Arc<[u32]>), 0).unwrap();
+        let first = session.begin(1);
+        assert!(first.is_some() && session.begin(1).is_none());
+        drop(first);
+        assert!(session.begin(1).is_some());
+    }
+}

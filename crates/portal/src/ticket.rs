@@ -1,0 +1,40 @@
+//! Verifies tickets. The portal has the public key only.
+//!
+//! Invariant: one algorithm, one key id, one `typ`, one issuer, one audience; everything else is no ticket.
+
+use std::collections::HashSet;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use portreeve_model::{Claims, TICKET_TYP};
+
+/// Knows the public key.
+pub(crate) struct Verifier {
+    key: DecodingKey,
+    key_id: String,
+    validation: Validation,
+}
+
+impl Verifier {
+    pub(crate) fn new(public: &[u8], key_id: &str) -> Self {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        // Times and audience are compared here, with the caller's clock and the request's origin.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims = HashSet::new();
+        validation.set_issuer(&["portreeve"]);
+        Self { key: DecodingKey::from_ed_der(public), key_id: key_id.to_owned(), validation }
+    }
+
+    /// What the ticket says, if it is genuine, for this audience, and not past its end.
+    pub(crate) fn verify(&self, ticket: &str, audience: &str, now: i64) -> Option<Claims> {
+        let verified = jsonwebtoken::decode::<Claims>(ticket, &self.key, &self.validation).ok()?;
+        let header = verified.header;
+        let claims = verified.claims;
+        let genuine = header.typ.as_deref() == Some(TICKET_TYP)
+            && header.kid.as_deref() == Some(self.key_id.as_str())
+            && claims.aud.as_str() == audience
+            && claims.iat <= now + 60
+            && now < claims.exp;
+        genuine.then_some(claims)
+    }
+}

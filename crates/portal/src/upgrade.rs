@@ -1,0 +1,145 @@
+//! Changes of protocol: WebSocket over HTTP/1.1 (RFC 6455) and over HTTP/2 (RFC 8441), and whatever else a browser
+//! asks for with `Upgrade`. Towards the application it is always HTTP/1.1.
+//!
+//! Invariant: an upgrade that the browser did not ask for, or one to cleartext HTTP/2 (which would carry requests past
+//! the judgement), does not happen.
+
+use std::rc::Rc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use crate::answer::Answer;
+use crate::flows::Flow;
+use crate::forward::Answered;
+use crate::headers::contains_token;
+use crate::limits;
+use crate::respond::Reject;
+use crate::rewrite::{View, towards_browser};
+use crate::room::Room;
+use crate::sessions::InFlight;
+use crate::tunnel::{self, Ended};
+
+/// A protocol change that the browser asked for.
+pub(crate) struct Upgrade {
+    browser: OnUpgrade,
+    protocol: HeaderValue,
+    /// Over HTTP/2: the key that we made up for the application, and what it must answer to it.
+    http2: Option<Handshake>,
+}
+
+struct Handshake {
+    key: String,
+    accept: String,
+}
+
+/// Whether the request asks for another protocol.
+pub(crate) fn is_wanted(request: &Request<Incoming>) -> bool {
+    request.method() == Method::CONNECT
+        || (request.headers().contains_key(header::UPGRADE)
+            && request
+                .headers()
+                .get_all(header::CONNECTION)
+                .iter()
+                .any(|value| contains_token(value, "upgrade")))
+}
+
+impl Upgrade {
+    /// What the request asks for, which becomes a GET if it came over HTTP/2.
+    pub(crate) fn of(parts: &mut Parts, browser: Option<OnUpgrade>) -> Result<Option<Self>, Reject> {
+        let Some(browser) = browser else { return Ok(None) };
+        if parts.method == Method::CONNECT {
+            let Some(protocol) = parts.extensions.remove::<Protocol>() else { return Err(Reject::Method) };
+            let protocol = HeaderValue::from_str(protocol.as_str())
+                .map_err(|_| Reject::BadRequest("its protocol is malformed"))?;
+            parts.method = Method::GET;
+            let http2 = Some(Handshake::new()?);
+            return Ok(Some(Self { browser, protocol, http2 }));
+        }
+        let Some(protocol) = parts.headers.get(header::UPGRADE).cloned() else { return Ok(None) };
+        if contains_token(&protocol, "h2c") || parts.headers.get_all(header::UPGRADE).iter().count() > 1 {
+            return Err(Reject::BadRequest("this change of protocol is not offered"));
+        }
+        Ok(Some(Self { browser, protocol, http2: None }))
+    }
+
+    /// Asks the application for it. Call when the fields of the browser's hop are gone.
+    pub(crate) fn announce(&self, headers: &mut HeaderMap) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, self.protocol.clone());
+        if let Some(handshake) = &self.http2
+            && let Ok(key) = HeaderValue::from_str(&handshake.key)
+        {
+            headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
+    }
+
+    /// The answer that agrees, and the tunnel that follows it.
+    pub(crate) fn begin(
+        self,
+        room: &Rc<Room>,
+        answered: Answered,
+        view: &View<'_>,
+        in_flight: InFlight,
+    ) -> Result<Response<Answer>, Reject> {
+        let Answered { mut response, link, basis } = answered;
+        let application = hyper::upgrade::on(&mut response);
+        let (mut parts, _) = response.into_parts();
+        let agreed = parts.headers.get(header::UPGRADE).cloned();
+        towards_browser(&mut parts.headers, view);
+        let mut reply = Response::new(Answer::empty());
+        if let Some(handshake) = &self.http2 {
+            const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
+            if parts.headers.remove(ACCEPT).is_none_or(|accept| accept != handshake.accept) {
+                return Err(Reject::BadRequest("the application did not complete the WebSocket handshake"));
+            }
+            *reply.status_mut() = StatusCode::OK;
+            *reply.headers_mut() = parts.headers;
+        } else {
+            *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            *reply.headers_mut() = parts.headers;
+            let headers = reply.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, agreed.unwrap_or(self.protocol));
+        }
+        let flow = Flow::enter(room, basis);
+        let stopping = room.portal.stopping.clone();
+        let browser = self.browser;
+        room.tasks.spawn_local(async move {
+            // The connection to the application and the request's place are held for as long as the tunnel.
+            let _held = (link, in_flight);
+            let both = async { tokio::try_join!(browser, application) };
+            let Ok(Ok((browser, application))) = tokio::time::timeout(limits::UPGRADE, both).await else {
+                return;
+            };
+            let carried = tunnel::carry(TokioIo::new(browser), TokioIo::new(application), &flow);
+            tokio::select! {
+                ended = carried => match ended {
+                    Ended::Closed => {}
+                    Ended::Withdrawn => tracing::debug!("a tunnel was ended"),
+                    Ended::Broken(error) => tracing::debug!(%error, "a tunnel broke off"),
+                },
+                () = stopping.cancelled() => {}
+            }
+        });
+        Ok(reply)
+    }
+}
+
+impl Handshake {
+    fn new() -> Result<Self, Reject> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|error| Reject::Internal(error.into()))?;
+        let key = STANDARD.encode(nonce);
+        // RFC 6455 section 4.2.2: SHA-1 of the key and a fixed text. It is no secret, only proof of the protocol.
+        let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        Ok(Self { key, accept: STANDARD.encode(digest) })
+    }
+}
