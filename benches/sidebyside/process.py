@@ -14,7 +14,7 @@ from pathlib import Path
 
 LOAD_CORE = 0  # load generator and backend
 PROXY_CORE = 1  # the one process tree that is measured
-NOBODY = 65534  # who everything runs as when the run is started by root
+NOBODY = 1  # `daemon`: who everything runs as when the run is started by root (an account with a name)
 STOP_SECONDS = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -43,7 +43,10 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let machine = portreeve_sys::host_name().unwrap_or_else(|_| "this machine".to_owned());
     let worker = Worker::new(&broker, machine);
     let hosts = HostRules { portal_names: bound.names, apps_domain: APPS_DOMAIN.to_owned() };
-    let portal = Arc::new(Portal::new(settings, Arc::new(broker), worker, hosts, bound.addresses, url));
+    let portal = Arc::new(
+        Portal::new(settings, Arc::new(broker), worker, hosts, bound.addresses, url)
+            .context("the kernel can't be asked who owns a socket (NETLINK_SOCK_DIAG)")?,
+    );
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;

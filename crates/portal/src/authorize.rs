@@ -6,10 +6,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use portreeve_broker::account::login_group;
 use portreeve_model::{
-    Decision, Owner, Refusal, Visitor, Why, direct_needs_group, forward_needs_group, judge_direct,
+    Decision, Owner, Refusal, Tuple, Visitor, Why, direct_needs_group, forward_needs_group, judge_direct,
     judge_forward,
 };
 
@@ -54,7 +55,7 @@ impl Owned {
 }
 
 /// Finds the owner of a new connection, and judges.
-pub(crate) fn authorize(
+pub(crate) async fn authorize(
     room: &Room,
     session: &Session,
     grant: &Rc<Grant>,
@@ -64,9 +65,10 @@ pub(crate) fn authorize(
         Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
         Reached::New { tuple, .. } => (*tuple, room.lookup.owner(tuple)),
     };
-    let observed = observed.map(|owner| {
-        if needs_group(room, session, grant, &owner) { room.lookup.with_group(&tuple, owner) } else { owner }
-    });
+    let observed = match observed {
+        Ok(owner) if needs_group(room, session, grant, &owner) => Ok(with_group(room, tuple, owner).await),
+        other => other,
+    };
     let judged = match &observed {
         Ok(owner) => judge(room, session, grant, owner),
         Err(unowned) => Err(Refusal::from(unowned.clone())),
@@ -88,6 +90,14 @@ pub(crate) fn authorize(
     judged?;
     let owner = observed.map_err(Refusal::from)?;
     Ok(Owned { reached, owner, grant: Rc::clone(grant) })
+}
+
+/// The group of the processes that hold the socket. Milliseconds, so not on a thread that serves others.
+async fn with_group(room: &Room, tuple: Tuple, owner: Owner) -> Owner {
+    let portal = Arc::clone(&room.portal);
+    let looked = tokio::task::spawn_blocking(move || portal.group_lookup.with_group(&tuple, owner)).await;
+    // Without an answer the group stays "not looked", which grants nothing.
+    looked.unwrap_or(owner)
 }
 
 /// The judgement alone: this person, by this right, towards this owner.

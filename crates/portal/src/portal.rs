@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use portreeve_agent::Lookup;
 use portreeve_broker::{Broker, Lifetimes};
 use portreeve_model::{Config, ForwardName, GroupRules, HostRules, UserName};
 use portreeve_worker::Worker;
@@ -48,6 +49,8 @@ pub struct Portal {
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) worker: Arc<Worker>,
+    /// For the slow look at who holds a socket, off the threads that serve.
+    pub(crate) group_lookup: Lookup,
     pub(crate) verifier: Verifier,
     pub(crate) sessions: Sessions,
     pub(crate) hosts: HostRules,
@@ -66,7 +69,9 @@ pub struct Portal {
 
 impl Portal {
     /// A portal for the account that `broker` stands for.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When the kernel can't be asked who owns a socket: then nothing could be allowed.
     pub fn new(
         settings: Settings,
         broker: Arc<Broker>,
@@ -74,9 +79,10 @@ impl Portal {
         hosts: HostRules,
         listening: Vec<SocketAddr>,
         url: String,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let (key, key_id) = broker.ticket_key();
-        Self {
+        Ok(Self {
+            group_lookup: Lookup::open()?,
             verifier: Verifier::new(key, key_id),
             settings: ArcSwap::from_pointee(settings),
             broker,
@@ -90,7 +96,7 @@ impl Portal {
             url,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
-        }
+        })
     }
 
     /// Takes new settings into use. Connections that exist keep their certificate; every request sees the rest.

@@ -244,7 +244,7 @@ impl Journey<'_> {
         let mut fresh = false;
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
-            let owned = authorize(room, session, &self.target.grant, reached)?;
+            let owned = authorize(room, session, &self.target.grant, reached).await?;
             if self.is_foreign(&owned) {
                 origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)?;
             }
