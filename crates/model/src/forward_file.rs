@@ -63,6 +63,9 @@ pub enum ForwardFileError {
     /// `.` or `..` as a segment of the path, plain or percent-encoded.
     #[error("the path must not contain '.' or '..' as a segment")]
     DotSegment,
+    /// Two slashes at the beginning of the path.
+    #[error("the path must not begin with two slashes")]
+    DoubleSlash,
     /// A query or a fragment.
     #[error("the address must end with its path: no '?' and no '#'")]
     QueryOrFragment,

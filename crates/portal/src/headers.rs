@@ -33,9 +33,9 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+            // In bytes: one odd letter must not hide the names beside it.
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             // A peer may not have us drop what frames or addresses the message.
             .filter(|name| {
                 !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::COOKIE | header::TE)
@@ -46,7 +46,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
         }
         headers.remove(header::CONNECTION);
     }
-    let trailers = headers.remove(header::TE).is_some_and(|te| contains_token(&te, "trailers"));
+    let trailers = headers.get_all(header::TE).iter().any(|te| contains_token(te, "trailers"));
+    headers.remove(header::TE);
     for name in [
         KEEP_ALIVE,
         PROXY_CONNECTION,

@@ -73,6 +73,11 @@ fn location(value: &HeaderValue, view: &View<'_>) -> Option<HeaderValue> {
         Mode::Keep => return None,
     };
     let mapped = if mapped.starts_with('/') { mapped } else { format!("/{mapped}") };
+    // Browsers drop tabs and read `\` as `/`: without its origin, `//evil` would name another host.
+    let mut letters = mapped.chars().filter(|letter| !matches!(letter, '\t' | '\r' | '\n'));
+    if letters.next() == Some('/') && matches!(letters.next(), Some('/' | '\\')) {
+        return HeaderValue::try_from(format!("https://{}{mapped}", view.host)).ok();
+    }
     HeaderValue::try_from(mapped).ok()
 }
 
@@ -99,10 +104,9 @@ fn set_cookie(value: &HeaderValue, view: &View<'_>) -> Option<HeaderValue> {
     let mut parts = bytes.split(|byte| *byte == b';');
     let pair = parts.next()?;
     let name = pair.split(|byte| *byte == b'=').next()?.trim_ascii();
-    // A cookie without a name and `=` is sent back as its value, which could read like one of ours.
-    if is_our_cookie(name)
-        || (name.is_empty() && is_our_cookie(pair.trim_ascii().trim_start_matches_equals()))
-    {
+    // A cookie without a name is sent back as its value alone, which could read like one of ours.
+    let nameless = pair.trim_ascii().strip_prefix(b"=").unwrap_or_default().trim_ascii();
+    if is_our_cookie(name) || (name.is_empty() && is_our_cookie(nameless)) {
         return None;
     }
     let mut kept = pair.to_vec();
@@ -140,16 +144,6 @@ fn cookie_path(path: &[u8], view: &View<'_>) -> Option<Vec<u8>> {
     Some(if confined.contains("..") { format!("{}/", view.prefix) } else { confined }.into_bytes())
 }
 
-trait TrimEquals {
-    fn trim_start_matches_equals(&self) -> &Self;
-}
-
-impl TrimEquals for [u8] {
-    fn trim_start_matches_equals(&self) -> &Self {
-        self.strip_prefix(b"=").unwrap_or(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +168,9 @@ mod tests {
             ("https://LOCALHOST:8443", "/fw/tb", "/"),
             ("http://elsewhere/dir/", "http://elsewhere/dir/", "http://elsewhere/dir/"),
             ("//elsewhere/", "//elsewhere/", "//elsewhere/"),
+            ("https://localhost:8443//evil", "/fw/tb//evil", "https://localhost:8443//evil"),
+            ("https://localhost:8443/\\evil", "/fw/tb/\\evil", "https://localhost:8443/\\evil"),
+            ("https://localhost:8443/\t/evil", "/fw/tb/\t/evil", "https://localhost:8443/\t/evil"),
         ] {
             assert_eq!(one("location", from, &view(Mode::Strip)).as_deref(), Some(strip), "strip {from}");
             assert_eq!(one("location", from, &view(Mode::Keep)).as_deref(), Some(keep), "keep {from}");
@@ -194,6 +191,7 @@ mod tests {
             ("__Host-portreeve=x; Path=/", None),
             ("__host-Portreeve-next=x", None),
             ("=__Host-portreeve=x", None),
+            ("= __Host-portreeve=x", None),
             (" __Host-portreeve =x", None),
         ] {
             assert_eq!(one("set-cookie", from, &view(Mode::Strip)).as_deref(), expected, "{from}");

@@ -218,6 +218,10 @@ fn check_path(path: &str) -> Result<(), Error> {
     if decoded.iter().any(|b| b.is_ascii_control() || *b == b'\\') {
         return Err(Error::Percent);
     }
+    // As a redirect, "//host" would name another host.
+    if decoded.starts_with(b"//") {
+        return Err(Error::DoubleSlash);
+    }
     // A server that takes path parameters off first (";x") would see "..;x" as "..".
     let name = |segment: &[u8]| segment.split(|&b| b == b';').next().is_some_and(|s| s == b"." || s == b"..");
     if decoded.split(|&b| b == b'/').any(name) {

@@ -101,11 +101,7 @@ pub(super) fn enter_application(
         .renew(&session.claims, audience, now())
         .map_err(|_| CodeError::Expired)?;
     let wanted = query(parts, "next").unwrap_or_default();
-    let wanted = if wanted.starts_with('/') && !wanted.starts_with("//") && !wanted.contains('\\') {
-        &wanted
-    } else {
-        "/"
-    };
+    let wanted = next::on_this_host(&wanted).unwrap_or("/");
     let mut response = respond::see_other(wanted);
     let headers = response.headers_mut();
     headers.append(header::SET_COOKIE, session_cookie(&ticket, session.claims.exp - now())?);

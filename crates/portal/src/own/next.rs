@@ -3,20 +3,26 @@
 //! Invariant: a path on this portal, nothing else. No other host (open redirect), no scheme, and nothing of our own
 //! that does something, except handing out the entry to an application's origin.
 
-/// The path, if it is one that a browser may be sent to.
-pub(super) fn checked(next: &str) -> Option<&str> {
+/// The path, if it stays on the host that it is read on.
+pub(super) fn on_this_host(next: &str) -> Option<&str> {
     let inside = next.starts_with('/')
         && !next.starts_with("//")
         && next.len() <= 4096
         // Browsers read a backslash as a slash, and drop tabs and newlines.
         && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    inside.then_some(next)
+}
+
+/// The path, if it is one that a browser may be sent to on the portal.
+pub(super) fn checked(next: &str) -> Option<&str> {
+    let next = on_this_host(next)?;
     let path = next.split(['?', '#']).next().unwrap_or_default();
     let dotted = path.split('/').any(|segment| {
         let segment = segment.to_ascii_lowercase().replace("%2e", ".");
         segment == "." || segment == ".."
     });
     let ours = ["/-/", "/api/", "/dav/"].iter().any(|own| path.starts_with(own)) && path != "/-/open";
-    (inside && !dotted && !ours).then_some(next)
+    (!dotted && !ours).then_some(next)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use portreeve_broker::Purpose;
 use portreeve_model::HostForm;
 
 use super::sign_in::encoded;
-use super::{query, sign_in};
+use super::{next, query, sign_in};
 use crate::answer::Answer;
 use crate::authenticate::{Unauthenticated, authenticate};
 use crate::front::Connection;
@@ -189,5 +189,6 @@ pub(super) fn open(
         portal.broker.application_code(purpose, now()).map_err(|error| Reject::Internal(error.into()))?;
     let port = site.port.map(|port| format!(":{port}")).unwrap_or_default();
     let wanted = query(parts, "next").unwrap_or_default();
-    Ok(respond::see_other(&format!("https://{host}{port}/-/enter?code={code}&next={}", encoded(&wanted))))
+    let wanted = next::on_this_host(&wanted).unwrap_or("/");
+    Ok(respond::see_other(&format!("https://{host}{port}/-/enter?code={code}&next={}", encoded(wanted))))
 }

@@ -1,0 +1,35 @@
+// Runs every suite in one Chromium, one test after the other, and counts.
+
+import { chromium } from "./playwright.mjs";
+import { Report } from "./report.mjs";
+import { endChildren } from "./children.mjs";
+import * as jupyter from "./jupyter.mjs";
+import * as live from "./live.mjs";
+import * as origins from "./origins.mjs";
+import * as pages from "./pages.mjs";
+import * as signIn from "./sign_in.mjs";
+
+const launched = [
+  "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync",
+];
+// Chromium's own sandbox does not work for root.
+if (process.getuid() === 0) launched.push("--no-sandbox");
+
+const report = new Report(process.argv[2] ?? "");
+const browser = await chromium.launch({
+  executablePath: process.env.PORTREEVE_CHROMIUM, headless: true, args: launched, ignoreDefaultArgs: ["--hide-scrollbars"],
+});
+const overall = setTimeout(async () => {
+  report.failed("all", "not done after five minutes");
+  await endChildren();
+  process.exit(report.close());
+}, 300_000);
+try {
+  for (const suite of [signIn, pages, origins, live, jupyter]) await suite.run(browser, report);
+} finally {
+  clearTimeout(overall);
+  await browser.close();
+  await endChildren();
+}
+process.exit(report.close());

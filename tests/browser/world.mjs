@@ -1,0 +1,178 @@
+// A portal of its own for a suite, browsers that visit it, and what a page must never do.
+
+import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
+
+import { end, listening, start, until } from "./children.mjs";
+
+const program = process.env.PORTREEVE_PROGRAM;
+const made = resolve(process.env.PORTREEVE_NODE_MODULES, "../..");
+export const screenshots = join(made, "screenshots");
+mkdirSync(screenshots, { recursive: true });
+
+export const PHONE = { width: 390, height: 844 };
+export const DESKTOP = { width: 1280, height: 800 };
+
+/** A running portal with a state directory of its own. */
+export class World {
+  static async begin(browser) {
+    const world = new World();
+    world.browser = browser;
+    world.dir = mkdtempSync(join(tmpdir(), "portreeve-browser-"));
+    world.state = join(world.dir, "state");
+    world.log = join(world.dir, "portal.log");
+    const out = join(world.dir, "portal.out");
+    world.portal = start(program, ["up", "--listen", "127.0.0.1:0", "--state", world.state], {
+      stdout: out, stderr: world.log,
+    });
+    const printed = await until("the portal is ready", () => {
+      const text = readFileSync(out, "utf8");
+      return /^sign in: .*\n/m.test(text) && text;
+    }).catch((error) => {
+      throw new Error(`${error.message}\n${world.logTail()}`);
+    });
+    world.url = /^portal: (\S+)\/$/m.exec(printed)[1];
+    world.port = Number(new URL(world.url).port);
+    world.firstSignIn = /^sign in: (\S+)$/m.exec(printed)[1];
+    return world;
+  }
+
+  async end() {
+    await end(this.portal);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  logTail(lines = 25) {
+    return readFileSync(this.log, "utf8").trimEnd().split("\n").slice(-lines).map((line) => `    ${line}`).join("\n");
+  }
+
+  /** Runs `portreeve ARGS --state STATE`, and gives what it printed. */
+  async command(...args) {
+    const { stdout } = await promisify(execFile)(program, [...args, "--state", this.state]);
+    return stdout.trim();
+  }
+
+  /** A fresh sign-in address. */
+  login() {
+    return this.command("login");
+  }
+
+  forward(name, target) {
+    return this.command("forward", "add", name, target);
+  }
+
+  /** The address of an application's own origin. */
+  own(label) {
+    return `https://${label}.localhost:${this.port}`;
+  }
+
+  /** A visitor with a browser profile of their own, who has not signed in. */
+  async stranger() {
+    return Visitor.begin(this);
+  }
+
+  /** A visitor who has signed in, and looks at the workspace. */
+  async visitor() {
+    const visitor = await Visitor.begin(this);
+    await visitor.page.goto(await this.login());
+    return visitor;
+  }
+
+  /** A Python `http.server` that shows `dir`. */
+  async fileServer(port, dir, options = {}) {
+    const child = start("python3", ["-m", "http.server", String(port), "--bind", "127.0.0.1", "--directory", dir], {
+      cwd: "/", ...options,
+    });
+    await listening(port);
+    return child;
+  }
+}
+
+/** One person's browser: its own cookies, and a record of whatever went wrong in it. */
+export class Visitor {
+  static async begin(world) {
+    const visitor = new Visitor();
+    visitor.world = world;
+    visitor.context = await world.browser.newContext({ ignoreHTTPSErrors: true, viewport: DESKTOP });
+    visitor.context.setDefaultTimeout(15_000);
+    visitor.wrong = [];
+    visitor.requests = [];
+    await visitor.context.addInitScript(() => {
+      addEventListener("securitypolicyviolation", (event) => {
+        console.error(`violates its policy: ${event.violatedDirective} ${event.blockedURI}`);
+      });
+    });
+    visitor.context.on("request", (request) => visitor.requests.push(request.url()));
+    visitor.context.on("requestfailed", (request) => {
+      visitor.wrong.push(`request failed: ${request.method()} ${request.url()}: ${request.failure()?.errorText}`);
+    });
+    visitor.context.on("response", (response) => {
+      // A navigation that is refused is what a test is about; what a page loads must be there.
+      if (response.status() >= 400 && !response.request().isNavigationRequest()) {
+        visitor.wrong.push(`${response.status()}: ${response.request().method()} ${response.url()}`);
+      }
+    });
+    visitor.context.on("console", (message) => {
+      // Chromium says this of every answer from 400 up; the line above judges those.
+      if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) {
+        visitor.wrong.push(`console: ${message.text()} (${message.location().url})`);
+      }
+    });
+    visitor.context.on("weberror", (error) => visitor.wrong.push(`script: ${error.error().message}`));
+    visitor.page = await visitor.context.newPage();
+    return visitor;
+  }
+
+  /** Opens a path of the portal, or a whole address; gives the status. */
+  async open(address) {
+    const reply = await this.page.goto(new URL(address, this.world.url).href);
+    return reply.status();
+  }
+
+  /** Throws unless nothing went wrong in this browser but what is listed. */
+  expectClean(...known) {
+    const unknown = this.wrong.filter((line) => !known.some((pattern) => pattern.test(line)));
+    if (unknown.length > 0) throw new Error(`the browser complains:\n  ${unknown.join("\n  ")}`);
+  }
+
+  /** Throws unless every request went to one of these origins. */
+  expectOnly(...origins) {
+    const elsewhere = this.requests.filter((url) => {
+      const { origin, protocol } = new URL(url);
+      return !["data:", "blob:"].includes(protocol) && !origins.includes(origin);
+    });
+    if (elsewhere.length > 0) throw new Error(`asked elsewhere:\n  ${[...new Set(elsewhere)].join("\n  ")}`);
+  }
+
+  /** Pictures of the page as it is: phone and desktop, light and dark. Nothing may be cut off at the side. */
+  async pictures(name) {
+    for (const [size, viewport] of [["phone", PHONE], ["desktop", DESKTOP]]) {
+      await this.page.setViewportSize(viewport);
+      const over = await this.page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (over > 0) throw new Error(`${name} is ${over} px wider than a ${size}`);
+      for (const colorScheme of ["light", "dark"]) {
+        await this.page.emulateMedia({ colorScheme });
+        await this.page.screenshot({ path: join(screenshots, `${name}-${size}-${colorScheme}.png`), fullPage: true });
+      }
+    }
+    await this.page.emulateMedia({ colorScheme: null });
+    await this.page.setViewportSize(DESKTOP);
+  }
+
+  end() {
+    return this.context.close();
+  }
+}
+
+/** Throws unless they are equal. */
+export function same(found, expected, what) {
+  if (found !== expected) throw new Error(`${what}: expected ${JSON.stringify(expected)}, found ${JSON.stringify(found)}`);
+}
+
+/** Throws unless `text` contains `part`. */
+export function contains(text, part, what) {
+  if (!text.includes(part)) throw new Error(`${what}: expected ${JSON.stringify(part)} in ${JSON.stringify(text.slice(0, 600))}`);
+}
