@@ -13,3 +13,20 @@ mod processes;
 
 pub use listening::{Listening, listening};
 pub use lookup::Lookup;
+
+/// Doors to the parsers of proc(5), for the fuzz targets only.
+#[doc(hidden)]
+pub mod fuzz {
+    /// Real uid, effective uid and effective gid of a `status` file.
+    #[must_use]
+    pub fn credentials(status: &[u8]) -> Option<(u32, u32, u32)> {
+        let read = crate::processes::parse_credentials(status)?;
+        Some((read.real_uid, read.effective_uid, read.effective_gid))
+    }
+
+    /// The inode in a descriptor's link.
+    #[must_use]
+    pub fn socket_inode(link: &[u8]) -> Option<u32> {
+        crate::processes::socket_inode(link)
+    }
+}

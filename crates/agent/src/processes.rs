@@ -166,14 +166,14 @@ impl Process {
     }
 }
 
-fn socket_inode(link: &[u8]) -> Option<u32> {
+pub(crate) fn socket_inode(link: &[u8]) -> Option<u32> {
     let number = link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// Reads `Uid:` and `Gid:` (real, effective, saved, file system). The kernel escapes line feeds in `Name:`, so a
 /// process can't write such a line itself; were there two, there would be no answer.
-fn parse_credentials(status: &[u8]) -> Option<Credentials> {
+pub(crate) fn parse_credentials(status: &[u8]) -> Option<Credentials> {
     let field = |name: &[u8]| -> Option<[u32; 4]> {
         let mut lines = status.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(name));
         let (line, None) = (lines.next()?, lines.next()) else { return None };

@@ -47,7 +47,7 @@ pub(crate) struct Up {
 #[derive(Debug, Args)]
 pub(crate) struct StateDir {
     /// State directory [default: $XDG_STATE_HOME/portreeve, or ~/.local/state/portreeve]
-    #[arg(long = "state", value_name = "DIR")]
+    #[arg(long = "state", value_name = "DIR", global = true)]
     pub(crate) dir: Option<PathBuf>,
 }
 

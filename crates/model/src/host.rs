@@ -2,7 +2,7 @@
 //! Invariant: a name is ours only if it is listed or has exactly an application's form; all else is `Unknown`, so that
 //! a foreign name made to resolve to us (DNS rebinding) reaches nothing.
 
-use crate::names::{ForwardName, NodePort, Port};
+use crate::names::{ForwardName, NodeName, NodePort, Port};
 
 /// What a host name stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,6 +52,8 @@ impl HostRules {
     fn application(&self, host: &str) -> Option<AppHost> {
         let domain = self.apps_domain.to_ascii_lowercase();
         let labels = host.strip_suffix(domain.as_str()).filter(|_| !domain.is_empty())?.strip_suffix('.')?;
+        // What is no host name can be no audience of a ticket either.
+        NodeName::parse(host).ok()?;
         match labels.split_once('.') {
             None | Some((_, "fh")) => {
                 let label = labels.strip_suffix(".fh").unwrap_or(labels);

@@ -27,12 +27,18 @@ pub(crate) struct Owned {
     reached: Reached,
     owner: Owner,
     grant: Rc<Grant>,
+    audited: u64,
 }
 
 impl Owned {
     /// Whose application it is.
     pub(crate) fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Names the judgement that the audit log has.
+    pub(crate) fn audited(&self) -> u64 {
+        self.audited
     }
 
     /// By which right.
@@ -73,14 +79,17 @@ pub(crate) async fn authorize(
         Ok(owner) => judge(room, session, grant, owner),
         Err(unowned) => Err(Refusal::from(unowned.clone())),
     };
+    let audited = {
+        let mut hasher = DefaultHasher::new();
+        (&session.id, grant.place(), judged.as_ref().ok()).hash(&mut hasher);
+        hasher.finish()
+    };
     let news = match &reached {
         Reached::Open(link) => {
             if let Ok(owner) = observed {
                 link.owner.set(owner);
             }
-            let mut hasher = DefaultHasher::new();
-            (&session.id, grant.place(), judged.as_ref().ok()).hash(&mut hasher);
-            link.audited.replace(hasher.finish()) != hasher.finish()
+            link.audited.replace(audited) != audited
         }
         Reached::New { .. } => true,
     };
@@ -89,7 +98,7 @@ pub(crate) async fn authorize(
     }
     judged?;
     let owner = observed.map_err(Refusal::from)?;
-    Ok(Owned { reached, owner, grant: Rc::clone(grant) })
+    Ok(Owned { reached, owner, grant: Rc::clone(grant), audited })
 }
 
 /// The group of the processes that hold the socket. Milliseconds, so not on a thread that serves others.

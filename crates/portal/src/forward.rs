@@ -78,11 +78,12 @@ pub(crate) async fn forward(
     owned: Owned,
     mut request: Request<RequestBody>,
 ) -> Result<Answered, ForwardError> {
-    let (owner, grant) = (owned.owner(), Rc::clone(owned.grant()));
+    let (owner, grant, audited) = (owned.owner(), Rc::clone(owned.grant()), owned.audited());
     let mut link = match owned.into_reached() {
         Reached::Open(link) => link,
         Reached::New { stream, tuple, key } => open(sending.room, stream, tuple, key, owner).await?,
     };
+    link.audited.set(audited);
     attach_interim(sending, &mut request);
     let sent = link.sender.try_send_request(request);
     let response = match tokio::time::timeout(sending.patience, sent).await {

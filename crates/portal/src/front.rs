@@ -18,7 +18,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::answer::Answer;
@@ -108,25 +108,19 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
 
 async fn handshake(room: &Rc<Room>, stream: TcpStream) -> Option<TlsStream<tokio::net::TcpStream>> {
     stream.set_nonblocking(true).ok()?;
-    let stream = tokio::net::TcpStream::from_std(stream).ok()?;
+    let mut stream = tokio::net::TcpStream::from_std(stream).ok()?;
     stream.set_nodelay(true).ok()?;
     let handshake = async {
-        let mut accepting = Box::pin(LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream));
-        let start = match accepting.as_mut().await {
-            Ok(start) => start,
-            Err(error) => {
-                tracing::debug!(%error, "no TLS handshake");
-                // Somebody typed http:// instead of https://: say so in the protocol they speak.
-                if error.kind() == std::io::ErrorKind::InvalidData
-                    && let Some(mut stream) = accepting.take_io()
-                {
-                    let _ = stream.write_all(PLAIN_HTTP).await;
-                }
-                return None;
-            }
-        };
+        // Somebody typed http:// instead of https://: say so in the protocol they speak. TLS begins with 22.
+        let mut first = [0];
+        if stream.peek(&mut first).await.ok()? == 1 && first[0] != 22 {
+            let _ = stream.write_all(PLAIN_HTTP).await;
+            let _ = stream.shutdown().await;
+            return None;
+        }
         let config = Arc::clone(&room.portal.settings.load().tls);
-        start.into_stream(config).await.inspect_err(|error| tracing::debug!(%error, "no TLS handshake")).ok()
+        let accepting = TlsAcceptor::from(config).accept(stream).await;
+        accepting.inspect_err(|error| tracing::debug!(%error, "no TLS handshake")).ok()
     };
     tokio::time::timeout(limits::TLS_HANDSHAKE, handshake).await.ok().flatten()
 }

@@ -28,6 +28,8 @@ mod flows;
 mod forward;
 mod front;
 mod front_io;
+#[doc(hidden)]
+pub mod fuzz;
 mod headers;
 pub mod limits;
 mod mode;

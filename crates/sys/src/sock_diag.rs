@@ -223,6 +223,20 @@ fn receive(
     }
 }
 
+/// One datagram of an answer, for the fuzz targets: its records, and whether the answer ends with it.
+#[doc(hidden)]
+pub fn read_one(datagram: &[u8], sequence: u32, is_dump: bool) -> io::Result<(Vec<SocketRecord>, bool)> {
+    let mut records = Vec::new();
+    let read = read_datagram(datagram, sequence, is_dump, &mut |record| {
+        records.push(record);
+        ControlFlow::Continue(())
+    });
+    match read {
+        Ok(finished) => Ok((records, finished.is_some())),
+        Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error),
+    }
+}
+
 /// Goes through one datagram; `None` when the answer goes on, or was for an earlier question.
 fn read_datagram(
     datagram: &[u8],

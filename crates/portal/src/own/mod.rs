@@ -13,7 +13,7 @@
 
 mod attempts;
 mod enter;
-mod next;
+pub(crate) mod next;
 pub(crate) mod origins;
 mod sign_in;
 
@@ -94,7 +94,7 @@ pub(crate) async fn workspace(
 }
 
 /// Opens what was typed into the workspace's field: `host:port`, a forward's name, or a whole address.
-fn go(parts: &Parts) -> Response<Answer> {
+pub(crate) fn go(parts: &Parts) -> Response<Answer> {
     let typed = query(parts, "address").unwrap_or_default();
     let typed = typed.trim();
     let typed = typed.strip_prefix("http://").unwrap_or(typed);

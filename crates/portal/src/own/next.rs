@@ -14,7 +14,7 @@ pub(super) fn on_this_host(next: &str) -> Option<&str> {
 }
 
 /// The path, if it is one that a browser may be sent to on the portal.
-pub(super) fn checked(next: &str) -> Option<&str> {
+pub(crate) fn checked(next: &str) -> Option<&str> {
     let next = on_this_host(next)?;
     let path = next.split(['?', '#']).next().unwrap_or_default();
     let dotted = path.split('/').any(|segment| {

@@ -22,7 +22,6 @@ fn what_a_line_says() {
         ("http://[::ffff:10.0.0.7]:8888/", "http://10.0.0.7:8888/"),
         ("http://c1:8888/user/alice/lab", "http://c1:8888/user/alice/lab"),
         ("http://c1:8888/a//b///", "http://c1:8888/a//b///"),
-        ("http://c1:8888//", "http://c1:8888//"),
         ("http://c1:8888/%41%2Fb%252e%C3%A9", "http://c1:8888/%41%2Fb%252e%C3%A9"),
         ("http://c1:8888/a.b/..c/...;x=1/~d@:e!$&'()*+,=", "http://c1:8888/a.b/..c/...;x=1/~d@:e!$&'()*+,="),
         ("http://u:p@c1:8888/x", "http://c1:8888/x"),
@@ -243,4 +242,11 @@ fn whatever_is_taken_has_one_meaning() {
         }
     }
     assert!(taken > 1_000, "only {taken} of the changed lines were taken: the test has lost its point");
+}
+
+#[test]
+fn a_path_that_would_name_another_host_as_a_redirect_is_refused() {
+    for line in ["http://c1:8888//evil.example", "http://c1:8888/%2fevil.example", "http://c1:8888//"] {
+        assert_eq!(ForwardTarget::parse(line).unwrap_err(), Error::DoubleSlash, "{line}");
+    }
 }
