@@ -17,6 +17,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::audit;
 use crate::authorize::Owned;
 use crate::connect::Reached;
 use crate::flows::Basis;
@@ -24,7 +25,7 @@ use crate::front_io::Interim;
 use crate::limits;
 use crate::pool::{Key, Link};
 use crate::request_body::{RequestBody, RequestBodyError};
-use crate::resolve::Tls;
+use crate::resolve::{Grant, Tls};
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::tls::client_config;
@@ -96,7 +97,7 @@ pub(crate) async fn forward(
             });
         }
     };
-    confirm(sending.room, &link)?;
+    confirm(sending, &grant, &link)?;
     let basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
     Ok(Answered { response, link, basis })
 }
@@ -194,16 +195,22 @@ fn interim_head(status: StatusCode, headers: &http::HeaderMap) -> Vec<u8> {
 ///
 /// An application that answers and closes at once leaves nothing of the connection to look at. Then the LISTEN socket
 /// must be the very one in whose queue the connection was seen: whoever accepted from it had it from its owner.
-fn confirm(room: &Room, link: &Link) -> Result<(), ForwardError> {
+fn confirm(sending: &Sending<'_>, grant: &Grant, link: &Link) -> Result<(), ForwardError> {
     let owner = link.owner.get();
     if owner.accepted {
         return Ok(());
     }
-    match room.lookup.confirm(&link.tuple, &owner) {
+    let lookup = &sending.room.lookup;
+    match lookup.confirm(&link.tuple, &owner) {
         Ok(confirmed) => link.owner.set(confirmed),
-        Err(Unowned::Closing | Unowned::NoSuchConnection)
-            if room.lookup.listens_still(&link.tuple, owner.listener) => {}
-        Err(unowned) => return Err(ForwardError::Refused(unowned.into())),
+        // Closing, gone, or gone so that the kernel answers with the LISTEN socket in its place.
+        Err(Unowned::Closing | Unowned::NoSuchConnection | Unowned::ListenerOnly)
+            if lookup.listens_still(&link.tuple, owner.listener) => {}
+        Err(unowned) => {
+            let refusal = Refusal::from(unowned);
+            audit::decided(sending.session, grant, &link.tuple, Some(&owner), &Err(refusal.clone()));
+            return Err(ForwardError::Refused(refusal));
+        }
     }
     Ok(())
 }

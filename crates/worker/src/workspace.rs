@@ -25,6 +25,8 @@ pub struct View {
     pub own_origins: Option<String>,
     /// The portal's own port, which is not listed.
     pub own_port: Option<u16>,
+    /// What the person asked to open, if it could not be understood.
+    pub not_understood: Option<String>,
 }
 
 /// Why there is no page.
@@ -73,6 +75,11 @@ impl Worker {
     /// When the page can't be made. What can't be read is said on the page.
     pub fn workspace(&self, view: &View) -> Result<String, WorkspaceError> {
         let mut trouble = Vec::new();
+        if let Some(typed) = &view.not_understood {
+            trouble.push(format!(
+                "{typed:?} is no address of an application: write a port, HOST:PORT, or a forward's name."
+            ));
+        }
         let forwards = self.forward_rows(view, &mut trouble);
         let ports = match portreeve_agent::listening(self.uid) {
             Ok(found) => found

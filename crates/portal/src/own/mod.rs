@@ -56,7 +56,7 @@ pub(crate) async fn answer(
         "/-/sign-in" if reads => sign_in::page(parts),
         "/-/sign-out" => enter::sign_out(connection, settings, site, parts),
         "/-/open" if reads => origins::open(connection, settings, site, parts),
-        "/-/go" if reads => Ok(go(parts)),
+        "/-/go" if reads => Ok(go(parts, &format!("https://{}", site.authority))),
         "/-/health" if reads => {
             let mut response = Response::new(Answer::from("ok\n".to_owned()));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -83,6 +83,7 @@ pub(crate) async fn workspace(
         user: who.session().user.clone(),
         own_origins: origins::are_offered(connection, site).then(|| origins::suffix(portal, site)),
         own_port: site.port.map(portreeve_model::Port::get),
+        not_understood: query(parts, "unknown-address"),
     };
     // It reads the forwards' directory, which may be on a file system that hangs.
     let made = tokio::task::spawn_blocking(move || worker.workspace(&view));
@@ -93,25 +94,34 @@ pub(crate) async fn workspace(
     made.map(respond::page).map_err(|error| Reject::Internal(error.into()))
 }
 
-/// Opens what was typed into the workspace's field: `host:port`, a forward's name, or a whole address.
-pub(crate) fn go(parts: &Parts) -> Response<Answer> {
+/// Opens what was typed into the workspace's field. `ours` is the portal's own origin.
+pub(crate) fn go(parts: &Parts, ours: &str) -> Response<Answer> {
     let typed = query(parts, "address").unwrap_or_default();
-    let typed = typed.trim();
-    let typed = typed.strip_prefix("http://").unwrap_or(typed);
-    let (place, rest) = match typed.find('/') {
-        Some(at) if at > 0 => typed.split_at(at),
-        _ => (typed, "/"),
+    respond::see_other(&place(typed.trim(), ours))
+}
+
+/// The path for what somebody typed: `host:port`, a port, a forward's name, or a whole address, `ours` among them.
+fn place(typed: &str, ours: &str) -> String {
+    let unknown = || format!("/?unknown-address={}", sign_in::encoded(typed));
+    if let Some(path) = typed.strip_prefix(ours).filter(|path| path.starts_with('/')) {
+        return next::checked(path).map_or_else(unknown, str::to_owned);
+    }
+    let bare = typed.strip_prefix("http://").unwrap_or(typed);
+    let (name, rest) = match bare.find('/') {
+        Some(at) if at > 0 => bare.split_at(at),
+        _ => (bare, "/"),
     };
-    if let Ok(direct) = portreeve_model::NodePort::parse(place) {
-        return respond::see_other(&format!("/fw2/{direct}{rest}"));
-    }
-    if let Ok(port) = portreeve_model::Port::parse(place) {
-        return respond::see_other(&format!("/fw2/localhost:{port}{rest}"));
-    }
-    match portreeve_model::ForwardName::parse(place) {
-        Ok(name) => respond::see_other(&format!("/fw/{name}{rest}")),
-        Err(_) => respond::see_other("/?unknown-address"),
-    }
+    let prefix = if let Ok(direct) = portreeve_model::NodePort::parse(name) {
+        format!("/fw2/{direct}")
+    } else if let Ok(port) = portreeve_model::Port::parse(name) {
+        format!("/fw2/localhost:{port}")
+    } else if let Ok(forward) = portreeve_model::ForwardName::parse(name) {
+        format!("/fw/{forward}")
+    } else {
+        return unknown();
+    };
+    let whole = format!("{prefix}{rest}");
+    next::checked(&whole).map_or_else(unknown, str::to_owned)
 }
 
 /// The decoded value of a query parameter.
@@ -124,4 +134,29 @@ fn parameter(encoded: &str, name: &str) -> Option<String> {
     form_urlencoded::parse(encoded.as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn what_people_type() {
+        for (typed, path) in [
+            ("8888", "/fw2/localhost:8888/"),
+            ("localhost:8888", "/fw2/localhost:8888/"),
+            ("http://localhost:8888/lab?x=1", "/fw2/localhost:8888/lab?x=1"),
+            ("alice-tb", "/fw/alice-tb/"),
+            ("https://portal:8443/fw/alice-tb/", "/fw/alice-tb/"),
+            (
+                "https://portal:8443/-/sign-out",
+                "/?unknown-address=https%3A%2F%2Fportal%3A8443%2F%2D%2Fsign%2Dout",
+            ),
+            ("https://elsewhere/", "/?unknown-address=https%3A%2F%2Felsewhere%2F"),
+            ("//evil", "/?unknown-address=%2F%2Fevil"),
+            ("", "/?unknown-address="),
+        ] {
+            assert_eq!(place(typed, "https://portal:8443"), path, "{typed}");
+        }
+    }
 }
