@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use crate::flows::{Basis, Flow};
 use crate::pool::Link;
+use crate::rewrite::trailers_towards_browser;
 use crate::room::Room;
 use crate::sessions::InFlight;
 
@@ -106,7 +107,12 @@ impl Body for Answer {
             return Poll::Ready(Some(Err(AnswerError::Ended.into())));
         }
         match Pin::new(&mut carried.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers_towards_browser(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             Poll::Ready(Some(Err(error))) => {
                 carried.link = None;
                 Poll::Ready(Some(Err(AnswerError::Application(error).into())))

@@ -21,7 +21,7 @@ use crate::audit;
 use crate::authorize::Owned;
 use crate::connect::Reached;
 use crate::flows::Basis;
-use crate::front_io::Interim;
+use crate::interim::InterimSink;
 use crate::limits;
 use crate::pool::{Key, Link};
 use crate::request_body::{RequestBody, RequestBodyError};
@@ -68,7 +68,7 @@ pub(crate) struct Sending<'a> {
     pub(crate) room: &'a Rc<Room>,
     pub(crate) session: &'a Arc<Session>,
     /// Where interim answers go.
-    pub(crate) interim: Option<&'a Interim>,
+    pub(crate) interim: &'a InterimSink,
     /// How long to wait for the answer's head.
     pub(crate) patience: Duration,
 }
@@ -156,10 +156,7 @@ fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let gate =
         (expects && !request.body().is_none()).then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
-    let interim = sending.interim.cloned();
-    if gate.is_none() && interim.is_none() {
-        return;
-    }
+    let interim = sending.interim.clone();
     hyper::ext::on_informational(request, move |informational| match informational.status() {
         // Towards the browser, the HTTP library says "100" by itself as soon as the body is asked for.
         StatusCode::CONTINUE => {
@@ -168,27 +165,8 @@ fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
             }
         }
         StatusCode::SWITCHING_PROTOCOLS => {}
-        status => {
-            if let Some(interim) = &interim {
-                interim.push(&interim_head(status, informational.headers()));
-            }
-        }
+        status => interim.send(status, informational.headers()),
     });
-}
-
-fn interim_head(status: StatusCode, headers: &http::HeaderMap) -> Vec<u8> {
-    let mut head =
-        format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("Interim"));
-    // Only what such answers are for: nothing that could set cookies or frame a message.
-    for value in headers.get_all(header::LINK) {
-        if let Ok(value) = value.to_str() {
-            head.push_str("link: ");
-            head.push_str(value);
-            head.push_str("\r\n");
-        }
-    }
-    head.push_str("\r\n");
-    head.into_bytes()
 }
 
 /// A connection that was not yet accepted when its owner was looked up is looked at again now that it was.

@@ -9,12 +9,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
@@ -23,11 +21,15 @@ use tokio_rustls::server::TlsStream;
 
 use crate::answer::Answer;
 use crate::authenticate::Memo;
+use crate::front_body::FrontBody;
 use crate::front_io::{FrontIo, Interim};
+use crate::http2::serve_http2;
+use crate::interim::InterimSink;
 use crate::limits;
 use crate::room::Room;
 use crate::serve::serve;
 use crate::site::Site;
+use crate::upgrade::{self, Pending};
 
 /// What lasts as long as one browser connection does.
 pub(crate) struct Connection {
@@ -40,14 +42,27 @@ pub(crate) struct Connection {
     pub(crate) memo: RefCell<Option<Memo>>,
     /// The origin that this connection asked for last.
     pub(crate) site: RefCell<Option<Rc<Site>>>,
-    /// Interim answers, over HTTP/1.1.
-    pub(crate) interim: Option<Interim>,
     id: u64,
     requests: Cell<u64>,
     active: Cell<u32>,
 }
 
+/// Something is being answered, until dropped.
+pub(crate) struct Active<'a>(&'a Cell<u32>);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 impl Connection {
+    /// Notes that a request is being answered.
+    pub(crate) fn begin(&self) -> Active<'_> {
+        self.active.set(self.active.get() + 1);
+        Active(&self.active)
+    }
+
     /// A number for the next request, unique within this process's life.
     pub(crate) fn next_request(&self) -> RequestId {
         let n = self.requests.get() + 1;
@@ -69,18 +84,6 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// Runs HTTP/2's tasks on this thread.
-#[derive(Clone)]
-struct OnThisThread(Rc<Room>);
-
-impl<F: Future + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, task: F) {
-        self.0.tasks.spawn_local(async move {
-            task.await;
-        });
-    }
-}
-
 /// Serves one connection to its end.
 pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: SocketAddr) {
     let tls = tokio::select! {
@@ -89,8 +92,6 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     };
     let Some(tls) = tls else { return };
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let interim = (!http2).then(Interim::default);
-    let io = TokioIo::new(FrontIo::new(tls, interim.clone()));
     let Ok(peer_header) = http::HeaderValue::try_from(peer.ip().to_canonical().to_string()) else { return };
     let connection = Rc::new(Connection {
         id: room.next_connection(),
@@ -99,11 +100,16 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
         peer_header,
         memo: RefCell::default(),
         site: RefCell::default(),
-        interim,
         requests: Cell::new(0),
         active: Cell::new(0),
     });
-    if http2 { serve_http2(connection, io).await } else { serve_http1(connection, io).await }
+    if http2 {
+        serve_http2(connection, FrontIo::new(tls, None)).await;
+    } else {
+        let interim = Interim::default();
+        let io = TokioIo::new(FrontIo::new(tls, Some(interim.clone())));
+        serve_http1(connection, io, interim).await;
+    }
 }
 
 async fn handshake(room: &Rc<Room>, stream: TcpStream) -> Option<TlsStream<tokio::net::TcpStream>> {
@@ -131,19 +137,19 @@ This address speaks HTTPS. Put https:// in front of it.\n";
 
 async fn answer(
     connection: Rc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+    interim: Interim,
 ) -> Result<Response<Answer>, Infallible> {
-    connection.active.set(connection.active.get() + 1);
-    let answer = serve(&connection, request).await;
-    connection.active.set(connection.active.get() - 1);
-    Ok(answer)
+    let upgrade = upgrade::is_wanted(&request).then(|| Pending::Http1(hyper::upgrade::on(&mut request)));
+    let request = request.map(FrontBody::Http1);
+    Ok(serve(&connection, request, upgrade, InterimSink::Http1(interim)).await)
 }
 
 type Io = TokioIo<FrontIo<TlsStream<tokio::net::TcpStream>>>;
 
-async fn serve_http1(connection: Rc<Connection>, io: Io) {
+async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
     let room = Rc::clone(&connection.room);
-    let service = service_fn(move |request| answer(Rc::clone(&connection), request));
+    let service = service_fn(move |request| answer(Rc::clone(&connection), request, interim.clone()));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -168,57 +174,13 @@ async fn serve_http1(connection: Rc<Connection>, io: Io) {
     }
 }
 
-async fn serve_http2(connection: Rc<Connection>, io: Io) {
-    let room = Rc::clone(&connection.room);
-    let watched = Rc::clone(&connection);
-    let service = service_fn(move |request| answer(Rc::clone(&connection), request));
-    let mut served = pin!(
-        http2::Builder::new(OnThisThread(Rc::clone(&room)))
-            .timer(TokioTimer::new())
-            .enable_connect_protocol()
-            .max_concurrent_streams(limits::HTTP2_STREAMS)
-            .max_header_list_size(limits::HTTP2_HEADER_LIST)
-            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
-            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
-            .max_send_buf_size(limits::HTTP2_SEND_BUFFER)
-            .max_pending_accept_reset_streams(limits::HTTP2_PENDING_RESETS)
-            .keep_alive_interval(limits::HTTP2_PING)
-            .keep_alive_timeout(limits::HTTP2_PING_ANSWER)
-            .serve_connection(io, service)
-    );
-    let mut draining = false;
-    loop {
-        let ended = tokio::select! {
-            ended = served.as_mut() => ended,
-            () = idle(&watched), if !draining => {
-                served.as_mut().graceful_shutdown();
-                draining = true;
-                continue;
-            }
-            () = room.portal.draining.cancelled(), if !draining => {
-                served.as_mut().graceful_shutdown();
-                draining = true;
-                continue;
-            }
-            // After a graceful shutdown a peer that neither closes nor answers is not waited for.
-            () = tokio::time::sleep(limits::IDLE_CONNECTION), if draining && watched.active.get() == 0 => return,
-            () = room.portal.stopping.cancelled() => return,
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error = %chain(&error), "an HTTP/2 connection ended");
-        }
-        return;
-    }
-}
-
-/// Returns when nothing was asked on the connection for as long as its age allows. An answer that is still being
-/// sent is not counted as active, but the graceful shutdown that follows lets it end.
-async fn idle(connection: &Connection) {
+/// Returns when nothing has been asked or answered on the connection for as long as its age allows.
+pub(crate) async fn idle(connection: &Connection) {
     tokio::time::sleep(limits::FIRST_REQUEST).await;
     let mut seen = 0;
     while connection.requests.get() > seen || connection.active.get() > 0 {
         seen = connection.requests.get();
-        tokio::time::sleep(limits::IDLE_CONNECTION.max(Duration::from_secs(1))).await;
+        tokio::time::sleep(limits::IDLE_CONNECTION).await;
     }
 }
 

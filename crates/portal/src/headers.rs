@@ -95,6 +95,22 @@ fn is_for_proxies_to_say(name: &str) -> bool {
         || BEGINNINGS.iter().any(|known| known.len() <= name.len() && same(known, name.as_bytes()))
 }
 
+/// Trailers of a request: many servers put them among the fields, so they may not say what fields may not.
+pub(crate) fn trailers_towards_application(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    let pretended: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            is_for_proxies_to_say(name.as_str())
+                || matches!(**name, COOKIE | header::AUTHORIZATION | header::HOST | header::CONTENT_LENGTH)
+        })
+        .cloned()
+        .collect();
+    for name in pretended {
+        trailers.remove(name);
+    }
+}
+
 /// A request's fields as the application may see them. Call after [`remove_hop_by_hop`].
 pub(crate) fn towards_application(headers: &mut HeaderMap, visit: &Visit<'_>) {
     let pretended: Vec<HeaderName> =

@@ -4,7 +4,7 @@
 //! | step | file | what it yields |
 //! | --- | --- | --- |
 //! | accept | `accept.rs` | a TCP connection, given to one thread |
-//! | tls | `tls.rs`, `front.rs` | HTTP/1.1 or HTTP/2 requests |
+//! | tls | `tls.rs`, `front.rs`, `http2.rs` | HTTP/1.1 or HTTP/2 requests |
 //! | authenticate | `authenticate.rs` | a `Principal` |
 //! | route | `site.rs`, `route.rs` | which origin, and the `Place` that was asked for |
 //! | resolve | `resolve.rs` | a `Target`: literal addresses |
@@ -27,10 +27,13 @@ mod connect;
 mod flows;
 mod forward;
 mod front;
+mod front_body;
 mod front_io;
 #[doc(hidden)]
 pub mod fuzz;
 mod headers;
+mod http2;
+mod interim;
 pub mod limits;
 mod mode;
 mod own;

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
+use crate::front_body::{FrontBody, FrontBodyError};
+use crate::headers::trailers_towards_application;
 use crate::sessions::Session;
 
 /// Why a body was cut off.
@@ -19,7 +20,7 @@ use crate::sessions::Session;
 pub(crate) enum RequestBodyError {
     /// The browser's connection failed.
     #[error("the browser's connection failed")]
-    Browser(#[source] hyper::Error),
+    Browser(#[source] FrontBodyError),
     /// The browser sent nothing for too long.
     #[error("the browser sent nothing for {0:?}")]
     Stalled(Duration),
@@ -32,7 +33,7 @@ pub(crate) enum RequestBodyError {
 pub(crate) struct RequestBody(Option<Box<Carried>>);
 
 struct Carried {
-    incoming: Incoming,
+    incoming: FrontBody,
     session: Arc<Session>,
     stall_after: Duration,
     stall: Option<Pin<Box<Sleep>>>,
@@ -58,7 +59,7 @@ impl RequestBody {
         Self(None)
     }
 
-    pub(crate) fn new(incoming: Incoming, session: Arc<Session>, stall_after: Duration) -> Self {
+    pub(crate) fn new(incoming: FrontBody, session: Arc<Session>, stall_after: Duration) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
@@ -112,7 +113,13 @@ impl Body for RequestBody {
         match Pin::new(&mut carried.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 carried.stall = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(RequestBodyError::Browser)))
+                let checked = |mut frame: Frame<Bytes>| {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        trailers_towards_application(trailers);
+                    }
+                    frame
+                };
+                Poll::Ready(frame.map(|frame| frame.map(checked).map_err(RequestBodyError::Browser)))
             }
             Poll::Pending => {
                 let after = carried.stall_after;

@@ -51,6 +51,8 @@ pub(crate) enum Reject {
     TooManyCodes,
     #[error("the request can't be understood: {0}")]
     BadRequest(&'static str),
+    #[error("only WebSockets are carried over HTTP/2")]
+    UnknownProtocol,
     #[error("this method is not for this address")]
     Method,
     #[error("the portal failed")]
@@ -205,6 +207,9 @@ impl Reject {
             }
             Self::Method => {
                 text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), "")
+            }
+            Self::UnknownProtocol => {
+                text(S::NOT_IMPLEMENTED, "protocol", "This protocol is not carried", sentence(self), "")
             }
             Self::Internal(_) => text(
                 S::INTERNAL_SERVER_ERROR,

@@ -52,6 +52,17 @@ pub(crate) fn towards_browser(headers: &mut HeaderMap, view: &View<'_>) {
     }
 }
 
+/// Trailers of an answer may not do what its fields may not.
+pub(crate) fn trailers_towards_browser(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in &SPEAKS_FOR_THE_ORIGIN {
+        trailers.remove(name);
+    }
+    for name in [header::SET_COOKIE, header::LOCATION, header::CONTENT_LENGTH] {
+        trailers.remove(name);
+    }
+}
+
 /// The address as the browser must see it; `None` when it is right already.
 fn location(value: &HeaderValue, view: &View<'_>) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;

@@ -7,8 +7,6 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use crate::answer::Answer;
 use crate::authenticate::{Principal, Unauthenticated, authenticate};
@@ -16,7 +14,9 @@ use crate::authorize::{Owned, authorize};
 use crate::connect::connect;
 use crate::forward::{Answered, ForwardError, Sending, forward, set_line};
 use crate::front::Connection;
+use crate::front_body::FrontBody;
 use crate::headers::{Visit, remove_hop_by_hop, towards_application};
+use crate::interim::InterimSink;
 use crate::mode::{Mode, leads_into};
 use crate::own;
 use crate::own::origins;
@@ -28,29 +28,46 @@ use crate::rewrite::{View, towards_browser};
 use crate::route::{Place, Route, route};
 use crate::sessions::InFlight;
 use crate::site::{Site, site};
-use crate::upgrade::{self, Upgrade};
+use crate::upgrade::{Pending, Upgrade};
 
 /// Answers one request, whatever it is.
-pub(crate) async fn serve(connection: &Rc<Connection>, mut request: Request<Incoming>) -> Response<Answer> {
+pub(crate) async fn serve(
+    connection: &Rc<Connection>,
+    request: Request<FrontBody>,
+    upgrade: Option<Pending>,
+    interim: InterimSink,
+) -> Response<Answer> {
     let id = connection.next_request();
-    let on_upgrade = upgrade::is_wanted(&request).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let wants_page = wants_page(&parts.method, &parts.headers);
-    match answer(connection, parts, body, on_upgrade).await {
+    let head_only = parts.method == Method::HEAD;
+    let response = match answer(connection, parts, body, upgrade, interim).await {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
             reject(&why, &Asker { id, user, wants_page })
         }
+    };
+    if head_only { without_body(response) } else { response }
+}
+
+/// The answer to HEAD: what GET would say, without saying it. Over HTTP/2 nobody else takes the body off.
+fn without_body(mut response: Response<Answer>) -> Response<Answer> {
+    if let Answer::Whole(body) = response.body_mut()
+        && let Some(body) = body.take()
+    {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(body.len().into());
     }
+    response
 }
 
 async fn answer(
     connection: &Rc<Connection>,
     parts: Parts,
-    body: Incoming,
-    on_upgrade: Option<OnUpgrade>,
+    body: FrontBody,
+    upgrade: Option<Pending>,
+    interim: InterimSink,
 ) -> Result<Response<Answer>, Reject> {
     let room = &connection.room;
     let settings = room.portal.settings.load_full();
@@ -92,8 +109,9 @@ async fn answer(
                 place: &place,
                 prefix_length,
                 target: &target,
+                interim: &interim,
             };
-            visit.to_application(parts, body, on_upgrade, in_flight).await?
+            visit.to_application(parts, body, upgrade, in_flight).await?
         }
     };
     if who.ticket_is_old()
@@ -113,14 +131,15 @@ struct Journey<'a> {
     place: &'a Place,
     prefix_length: usize,
     target: &'a Target,
+    interim: &'a InterimSink,
 }
 
 impl Journey<'_> {
     async fn to_application(
         &self,
         mut parts: Parts,
-        body: Incoming,
-        on_upgrade: Option<OnUpgrade>,
+        body: FrontBody,
+        upgrade: Option<Pending>,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Reject> {
         let asked = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -128,7 +147,7 @@ impl Journey<'_> {
             return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &format!("{}/", self.target.base)));
         }
         let page_of_browser = origins::Reader::of(&parts.headers);
-        let upgrade = Upgrade::of(&mut parts, on_upgrade)?;
+        let upgrade = Upgrade::of(&mut parts, upgrade, &body)?;
         let takes_trailers = remove_hop_by_hop(&mut parts.headers);
         towards_application(
             &mut parts.headers,
@@ -152,6 +171,13 @@ impl Journey<'_> {
         } else {
             RequestBody::new(body, Arc::clone(self.who.session()), self.settings.config.limits.body_stall)
         };
+        // Without a length, the library sends a body with these methods only if told how.
+        if matches!(parts.method, Method::GET | Method::HEAD)
+            && !body.is_none()
+            && !parts.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser).await?;
         self.back(answered, mode, upgrade, in_flight)
     }
@@ -238,7 +264,7 @@ impl Journey<'_> {
         let sending = Sending {
             room,
             session,
-            interim: self.connection.interim.as_ref(),
+            interim: self.interim,
             patience: self.settings.config.limits.response_head,
         };
         let mut fresh = false;

@@ -7,17 +7,22 @@
 use std::rc::Rc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use h2::ext::Protocol;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
-use hyper::ext::Protocol;
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 
 use crate::answer::Answer;
 use crate::flows::Flow;
 use crate::forward::Answered;
+use crate::front_body::{FrontBody, StreamIo};
 use crate::headers::contains_token;
 use crate::limits;
 use crate::respond::Reject;
@@ -26,9 +31,29 @@ use crate::room::Room;
 use crate::sessions::InFlight;
 use crate::tunnel::{self, Ended};
 
+/// The browser's connection, once our answer has gone out.
+pub(crate) enum Pending {
+    Http1(OnUpgrade),
+    Http2(oneshot::Receiver<StreamIo>),
+}
+
+/// A browser's half of a tunnel.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+impl Pending {
+    async fn ready(self) -> Result<Box<dyn Stream>, Box<dyn std::error::Error>> {
+        Ok(match self {
+            Self::Http1(upgrade) => Box::new(TokioIo::new(upgrade.await?)),
+            Self::Http2(stream) => Box::new(stream.await?),
+        })
+    }
+}
+
 /// A protocol change that the browser asked for.
 pub(crate) struct Upgrade {
-    browser: OnUpgrade,
+    browser: Pending,
     protocol: HeaderValue,
     /// Over HTTP/2: the key that we made up for the application, and what it must answer to it.
     http2: Option<Handshake>,
@@ -52,10 +77,21 @@ pub(crate) fn is_wanted(request: &Request<Incoming>) -> bool {
 
 impl Upgrade {
     /// What the request asks for, which becomes a GET if it came over HTTP/2.
-    pub(crate) fn of(parts: &mut Parts, browser: Option<OnUpgrade>) -> Result<Option<Self>, Reject> {
+    ///
+    /// One with a body is refused: an application that declines the change at its head would take what comes next on
+    /// the connection, somebody's next request, for the rest of that body.
+    pub(crate) fn of(
+        parts: &mut Parts,
+        browser: Option<Pending>,
+        body: &FrontBody,
+    ) -> Result<Option<Self>, Reject> {
         let Some(browser) = browser else { return Ok(None) };
         if parts.method == Method::CONNECT {
             let Some(protocol) = parts.extensions.remove::<Protocol>() else { return Err(Reject::Method) };
+            // Only a WebSocket's handshake proves that the application agreed (RFC 8441 section 3).
+            if !protocol.as_str().eq_ignore_ascii_case("websocket") {
+                return Err(Reject::UnknownProtocol);
+            }
             let protocol = HeaderValue::from_str(protocol.as_str())
                 .map_err(|_| Reject::BadRequest("its protocol is malformed"))?;
             parts.method = Method::GET;
@@ -63,6 +99,9 @@ impl Upgrade {
             return Ok(Some(Self { browser, protocol, http2 }));
         }
         let Some(protocol) = parts.headers.get(header::UPGRADE).cloned() else { return Ok(None) };
+        if !body.is_end_stream() || parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(Reject::BadRequest("a change of protocol can't be asked for with a body"));
+        }
         if contains_token(&protocol, "h2c") || parts.headers.get_all(header::UPGRADE).iter().count() > 1 {
             return Err(Reject::BadRequest("this change of protocol is not offered"));
         }
@@ -71,6 +110,9 @@ impl Upgrade {
 
     /// Asks the application for it. Call when the fields of the browser's hop are gone.
     pub(crate) fn announce(&self, headers: &mut HeaderMap) {
+        for name in [header::CONTENT_LENGTH, header::TRAILER, header::EXPECT] {
+            headers.remove(name);
+        }
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, self.protocol.clone());
         if let Some(handshake) = &self.http2
@@ -114,11 +156,12 @@ impl Upgrade {
         room.tasks.spawn_local(async move {
             // The connection to the application and the request's place are held for as long as the tunnel.
             let _held = (link, in_flight);
-            let both = async { tokio::try_join!(browser, application) };
+            let both =
+                async { tokio::try_join!(browser.ready(), async { application.await.map_err(Into::into) }) };
             let Ok(Ok((browser, application))) = tokio::time::timeout(limits::UPGRADE, both).await else {
                 return;
             };
-            let carried = tunnel::carry(TokioIo::new(browser), TokioIo::new(application), &flow);
+            let carried = tunnel::carry(browser, TokioIo::new(application), &flow);
             tokio::select! {
                 ended = carried => match ended {
                     Ended::Closed => {}

@@ -8,7 +8,6 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use portreeve_broker::{CodeError, Purpose};
 use portreeve_model::{Audience, SignIn};
@@ -20,6 +19,7 @@ use crate::answer::Answer;
 use crate::audit;
 use crate::authenticate::{COOKIE_NAME, Principal, authenticate, cookie};
 use crate::front::Connection;
+use crate::front_body::FrontBody;
 use crate::limits;
 use crate::portal::{Settings, now};
 use crate::respond::{self, Reject};
@@ -31,7 +31,7 @@ pub(super) async fn enter(
     connection: &Rc<Connection>,
     site: &Site,
     parts: &Parts,
-    body: Incoming,
+    body: FrontBody,
 ) -> Result<Response<Answer>, Reject> {
     let (code, wanted) = match parts.method {
         Method::GET => (query(parts, "code"), query(parts, "next")),
@@ -172,7 +172,7 @@ fn gone(name: &'static str) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-async fn read_form(body: Incoming) -> Result<Bytes, Reject> {
+async fn read_form(body: FrontBody) -> Result<Bytes, Reject> {
     let read = tokio::time::timeout(limits::REQUEST_HEAD, Limited::new(body, limits::FORM_BYTES).collect());
     match read.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

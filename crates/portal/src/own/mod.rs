@@ -25,12 +25,12 @@ pub(crate) use enter::renewed_cookie;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
-use hyper::body::Incoming;
 pub(crate) use sign_in::ask_to_sign_in;
 
 use crate::answer::Answer;
 use crate::authenticate::Principal;
 use crate::front::Connection;
+use crate::front_body::FrontBody;
 use crate::portal::Settings;
 use crate::respond::{self, Reject};
 use crate::route::RouteError;
@@ -47,7 +47,7 @@ pub(crate) async fn answer(
     settings: &Arc<Settings>,
     site: &Site,
     parts: &Parts,
-    body: Incoming,
+    body: FrontBody,
 ) -> Result<Response<Answer>, Reject> {
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     match parts.uri.path() {

@@ -1,0 +1,222 @@
+//! HTTP/2 with one browser, on the `h2` library itself: hyper's server has no way to send interim (1xx) answers.
+//!
+//! Each stream is a task of its own, which ends when the browser resets the stream; with it ends what was asked of the
+//! application.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::{Method, Request, Response};
+use http_body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::answer::Answer;
+use crate::front::{Connection, chain, idle};
+use crate::front_body::{FrontBody, StreamIo};
+use crate::interim::InterimSink;
+use crate::limits;
+use crate::serve::serve;
+use crate::upgrade::Pending;
+
+/// Serves one connection to its end.
+pub(crate) async fn serve_http2<S>(connection: Rc<Connection>, io: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let room = Rc::clone(&connection.room);
+    let handshake = h2::server::Builder::new()
+        .enable_connect_protocol()
+        .max_concurrent_streams(limits::HTTP2_STREAMS)
+        .max_header_list_size(limits::HTTP2_HEADER_LIST)
+        .initial_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+        .max_send_buffer_size(limits::HTTP2_SEND_BUFFER)
+        .max_pending_accept_reset_streams(limits::HTTP2_PENDING_RESETS)
+        .handshake::<_, Bytes>(io);
+    let Ok(Ok(mut http2)) = tokio::time::timeout(limits::FIRST_REQUEST, handshake).await else { return };
+    let mut alive = pin!(keep_alive(http2.ping_pong()));
+    let mut idling = pin!(idle(&connection));
+    let mut draining = false;
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = room.portal.stopping.cancelled() => return,
+            next = http2.accept() => next,
+            () = &mut alive => return,
+            () = &mut idling, if !draining => {
+                http2.graceful_shutdown();
+                draining = true;
+                continue;
+            }
+            () = room.portal.draining.cancelled(), if !draining => {
+                http2.graceful_shutdown();
+                draining = true;
+                continue;
+            }
+        };
+        match next {
+            Some(Ok((request, respond))) => {
+                let connection = Rc::clone(&connection);
+                room.tasks.spawn_local(async move {
+                    let _active = connection.begin();
+                    serve_stream(&connection, request, respond).await;
+                });
+            }
+            Some(Err(error)) => return tracing::debug!(error = %chain(&error), "an HTTP/2 connection ended"),
+            None => return,
+        }
+    }
+}
+
+/// Asks the browser now and then whether it is still there; returns when it is not.
+async fn keep_alive(ping_pong: Option<PingPong>) {
+    let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(limits::HTTP2_PING).await;
+        match tokio::time::timeout(limits::HTTP2_PING_ANSWER, ping_pong.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+async fn serve_stream(
+    connection: &Rc<Connection>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (parts, incoming) = request.into_parts();
+    let is_connect = parts.method == Method::CONNECT;
+    let (hand_over, pending) = oneshot::channel();
+    let (upgrade, body, incoming) = if is_connect {
+        (Some(Pending::Http2(pending)), FrontBody::None, Some(incoming))
+    } else {
+        (None, FrontBody::http2(incoming, &parts.headers), None)
+    };
+    // Interim answers are few and small; one too many is dropped.
+    let (interim, mut interims) = mpsc::channel(4);
+    let request = Request::from_parts(parts, body);
+    let response = {
+        let mut answering = pin!(serve(connection, request, upgrade, InterimSink::Http2(interim)));
+        loop {
+            tokio::select! {
+                biased;
+                response = &mut answering => break response,
+                Some(head) = interims.recv() => {
+                    let _ = respond.send_informational(head);
+                }
+                // The browser left: dropping the answer in the making cancels what was asked of the application.
+                _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            }
+        }
+    };
+    let (mut head, answer) = response.into_parts();
+    head.version = http::Version::HTTP_2;
+    let is_tunnel = is_connect && head.status.is_success();
+    let ends = !is_tunnel && answer.is_end_stream();
+    let stream = match respond.send_response(Response::from_parts(head, ()), ends) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::debug!(error = %chain(&error), "an answer could not be sent");
+            return respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    };
+    match incoming {
+        Some(incoming) if is_tunnel => drop(hand_over.send(StreamIo::new(stream, incoming))),
+        _ if !ends => send_body(answer, stream).await,
+        _ => {}
+    }
+}
+
+/// What can go on with a stream.
+enum Step {
+    Frame(Option<Result<http_body::Frame<Bytes>, Box<dyn std::error::Error + Send + Sync>>>),
+    Reset,
+}
+
+/// Sends a body no faster than the browser takes it.
+async fn send_body(answer: Answer, mut stream: SendStream<Bytes>) {
+    let mut answer = pin!(answer);
+    loop {
+        let step = poll_fn(|cx| {
+            if stream.poll_reset(cx).is_ready() {
+                return std::task::Poll::Ready(Step::Reset);
+            }
+            answer.as_mut().poll_frame(cx).map(Step::Frame)
+        });
+        match step.await {
+            Step::Reset => return,
+            Step::Frame(None) => return drop(stream.send_data(Bytes::new(), true)),
+            Step::Frame(Some(Err(error))) => {
+                tracing::debug!(%error, "an answer was cut off");
+                return stream.send_reset(Reason::INTERNAL_ERROR);
+            }
+            Step::Frame(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    let ends = answer.is_end_stream();
+                    if !send_data(&mut stream, data, ends).await || ends {
+                        return;
+                    }
+                }
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        return drop(stream.send_trailers(trailers));
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Sends one piece; false when the browser reset the stream or takes nothing for too long.
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, ends: bool) -> bool {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let granted = match stream.capacity() {
+            0 => match tokio::time::timeout(limits::WRITE_STALL, poll_fn(|cx| poll_capacity(stream, cx)))
+                .await
+            {
+                Ok(Some(granted)) => granted,
+                Ok(None) => return false,
+                Err(_) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return false;
+                }
+            },
+            granted => granted,
+        };
+        let piece = data.split_to(granted.min(data.len()));
+        let last = ends && data.is_empty();
+        if stream.send_data(piece, last).is_err() {
+            return false;
+        }
+        if last {
+            return true;
+        }
+    }
+    !ends || stream.send_data(Bytes::new(), true).is_ok()
+}
+
+/// How much may be sent; `None` when the stream is over.
+pub(crate) fn poll_capacity(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut std::task::Context<'_>,
+) -> std::task::Poll<Option<usize>> {
+    use std::task::Poll;
+    if stream.poll_reset(cx).is_ready() {
+        return Poll::Ready(None);
+    }
+    loop {
+        match stream.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(0))) => {}
+            Poll::Ready(Some(Ok(granted))) => return Poll::Ready(Some(granted)),
+            Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
