@@ -26,7 +26,9 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, 300_000);
 try {
-  for (const suite of [signIn, pages, origins, live, jupyter]) await suite.run(browser, report);
+  for (const [name, suite] of Object.entries({ signIn, pages, origins, live, jupyter })) {
+    await suite.run(browser, report).catch((error) => report.failed(name, error.stack));
+  }
 } finally {
   clearTimeout(overall);
   await browser.close();

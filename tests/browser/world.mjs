@@ -1,7 +1,7 @@
 // A portal of its own for a suite, browsers that visit it, and what a page must never do.
 
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -13,6 +13,8 @@ const made = resolve(process.env.PORTREEVE_NODE_MODULES, "../..");
 export const screenshots = join(made, "screenshots");
 mkdirSync(screenshots, { recursive: true });
 
+const SHOWN = '<!doctype html><link rel="icon" href="data:,"><title>Shown</title><p>Here I am.</p>';
+
 export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
@@ -23,6 +25,9 @@ export class World {
     world.browser = browser;
     world.dir = mkdtempSync(join(tmpdir(), "portreeve-browser-"));
     world.state = join(world.dir, "state");
+    world.shown = join(world.dir, "shown");
+    mkdirSync(world.shown);
+    writeFileSync(join(world.shown, "index.html"), SHOWN);
     world.log = join(world.dir, "portal.log");
     const out = join(world.dir, "portal.out");
     world.portal = start(program, ["up", "--listen", "127.0.0.1:0", "--state", world.state], {
@@ -49,9 +54,9 @@ export class World {
     return readFileSync(this.log, "utf8").trimEnd().split("\n").slice(-lines).map((line) => `    ${line}`).join("\n");
   }
 
-  /** Runs `portreeve ARGS --state STATE`, and gives what it printed. */
-  async command(...args) {
-    const { stdout } = await promisify(execFile)(program, [...args, "--state", this.state]);
+  /** Runs `portreeve COMMAND --state STATE ARGS`, and gives what it printed. */
+  async command(command, ...args) {
+    const { stdout } = await promisify(execFile)(program, [command, "--state", this.state, ...args]);
     return stdout.trim();
   }
 
@@ -81,11 +86,10 @@ export class World {
     return visitor;
   }
 
-  /** A Python `http.server` that shows `dir`. */
-  async fileServer(port, dir, options = {}) {
-    const child = start("python3", ["-m", "http.server", String(port), "--bind", "127.0.0.1", "--directory", dir], {
-      cwd: "/", ...options,
-    });
+  /** A Python `http.server` with one page. */
+  async fileServer(port) {
+    const args = ["-m", "http.server", String(port), "--bind", "127.0.0.1", "--directory", this.shown];
+    const child = start("python3", args, { cwd: "/" });
     await listening(port);
     return child;
   }

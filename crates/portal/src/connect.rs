@@ -47,8 +47,14 @@ pub(crate) async fn connect(
     if !fresh {
         for address in &target.addresses {
             while let Some(mut link) = room.pool.take(&key_of(*address)) {
-                // Ready once the last answer was taken off it; an error means that the application closed it.
-                if link.sender.ready().await.is_ok() {
+                // Ready once the last answer was taken off it; an error means that the application closed it. One
+                // whose last request is still being sent, though it was answered, is not waited for.
+                let ready = link.sender.is_ready()
+                    || matches!(
+                        tokio::time::timeout(limits::POOL_READY, link.sender.ready()).await,
+                        Ok(Ok(()))
+                    );
+                if ready {
                     return Ok(Reached::Open(link));
                 }
             }

@@ -36,6 +36,8 @@ pub const UPGRADE: Duration = Duration::from_secs(10);
 pub const SESSION_SWEEP: Duration = Duration::from_millis(250);
 /// How often they are judged again in full.
 pub const JUDGE_AGAIN: Duration = Duration::from_secs(4);
+/// A pooled connection that is just being finished by its last request.
+pub const POOL_READY: Duration = Duration::from_millis(5);
 /// An idle pooled connection to an application.
 pub const POOL_IDLE: Duration = Duration::from_secs(30);
 /// From the signal to stop until what still runs is cut off.

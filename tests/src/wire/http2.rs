@@ -49,16 +49,17 @@ impl Whole {
 }
 
 impl Http2 {
-    /// Begins HTTP/2 on a stream.
+    /// Begins HTTP/2 on a stream, with these windows for what comes back.
     ///
     /// # Panics
     /// When the other side does not speak it.
-    pub async fn begin<S>(stream: S) -> Self
+    pub async fn begin<S>(stream: S, stream_window: u32, connection_window: u32) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 20).enable_push(false);
+        builder.initial_window_size(stream_window).initial_connection_window_size(connection_window);
+        builder.enable_push(false);
         let (open, connection) = builder.handshake(stream).await.unwrap();
         let driving = tokio::spawn(connection);
         Self { open, driving }
@@ -114,12 +115,8 @@ impl Drop for Http2 {
 pub async fn whole(answer: ResponseFuture) -> Result<Whole, h2::Error> {
     soon("an answer", async {
         let (parts, mut stream) = answer.await?.into_parts();
-        let mut whole = Whole {
-            head: Response::from_parts(parts, ()),
-            body: Vec::new(),
-            trailers: None,
-            broken: None,
-        };
+        let mut whole =
+            Whole { head: Response::from_parts(parts, ()), body: Vec::new(), trailers: None, broken: None };
         while let Some(data) = stream.data().await {
             match data {
                 Ok(data) => {

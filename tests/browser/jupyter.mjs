@@ -1,0 +1,160 @@
+// A current JupyterLab, as users install it: opened, a notebook made, a cell run and its output read.
+
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+
+import { end, freePort, listening, start } from "./children.mjs";
+import { Skip } from "./report.mjs";
+import { DESKTOP, World, contains, same, screenshots } from "./world.mjs";
+
+const venv = process.env.PORTREEVE_TEST_VENV;
+const TOKEN = "0123456789abcdef-of-the-test";
+
+/**
+ * What JupyterLab itself asks for in vain, direct or proxied:
+ * a workspace that was never saved, and the state of a notebook's checkpoints before its first.
+ */
+const KNOWN = [];
+
+export async function run(browser, report) {
+  const names = {
+    direct: "jupyter: JupyterLab runs a cell and a terminal at /fw2/localhost:PORT/",
+    forward: "jupyter: JupyterLab runs a cell at /fw/NAME/",
+    own: "jupyter: JupyterLab runs a cell in its own origin",
+  };
+  if (!report.wants(...Object.values(names))) return;
+  if (!existsSync(join(venv, "bin/jupyter-lab"))) {
+    for (const name of Object.values(names)) report.skipped(name, `needs JupyterLab in ${venv}`);
+    return;
+  }
+  const world = await World.begin(browser);
+  const test = (name, body) => report.test(name, body, world);
+
+  await test(names.direct, async () => {
+    const port = await freePort();
+    const lab = await Lab.begin(port, `/fw2/localhost:${port}/`);
+    try {
+      const visitor = await world.visitor();
+      await runsACell(visitor, `${world.url}/fw2/localhost:${port}/lab?token=${TOKEN}`);
+      await picture(visitor.page);
+      await runsATerminal(visitor.page);
+      visitor.expectClean(...KNOWN);
+      visitor.expectOnly(world.url);
+      await visitor.end();
+    } catch (error) {
+      error.stack += `\n  JupyterLab's log ends:\n${lab.logTail()}`;
+      throw error;
+    } finally {
+      await lab.end();
+    }
+  });
+
+  await test(names.forward, async () => {
+    const port = await freePort();
+    await world.forward("lab", `http://localhost:${port}/fw/lab/`);
+    const lab = await Lab.begin(port, "/fw/lab/");
+    try {
+      const visitor = await world.visitor();
+      await runsACell(visitor, `${world.url}/fw/lab/lab?token=${TOKEN}`);
+      visitor.expectClean(...KNOWN);
+      visitor.expectOnly(world.url);
+      await visitor.end();
+    } catch (error) {
+      error.stack += `\n  JupyterLab's log ends:\n${lab.logTail()}`;
+      throw error;
+    } finally {
+      await lab.end();
+    }
+  });
+
+  await test(names.own, async () => {
+    const port = await freePort();
+    // It answers to the names of this machine only, until it is told of another.
+    const lab = await Lab.begin(port, "/", `--ServerApp.local_hostnames=['localhost','localhost-${port}.localhost']`);
+    try {
+      const visitor = await world.visitor();
+      const own = world.own(`localhost-${port}`);
+      await runsACell(visitor, `${own}/lab?token=${TOKEN}`);
+      visitor.expectClean(...KNOWN);
+      visitor.expectOnly(own, world.url);
+      await visitor.end();
+    } catch (error) {
+      error.stack += `\n  JupyterLab's log ends:\n${lab.logTail()}`;
+      throw error;
+    } finally {
+      await lab.end();
+    }
+  });
+  await world.end();
+}
+
+/** A JupyterLab that knows nothing of whoever runs the tests. */
+class Lab {
+  static async begin(port, base, ...more) {
+    const lab = new Lab();
+    lab.dir = mkdtempSync(join(tmpdir(), "portreeve-jupyter-"));
+    lab.log = join(lab.dir, "log");
+    const work = join(lab.dir, "work");
+    mkdirSync(work);
+    const args = ["--no-browser", `--port=${port}`, "--ServerApp.port_retries=0", `--ServerApp.base_url=${base}`, `--ServerApp.root_dir=${work}`, ...more];
+    if (process.getuid() === 0) args.push("--allow-root");
+    lab.child = start(join(venv, "bin/jupyter-lab"), args, {
+      cwd: work, stdout: lab.log, stderr: "inherit",
+      env: {
+        PATH: `${join(venv, "bin")}:${process.env.PATH}`, HOME: lab.dir, SHELL: "/bin/sh", LANG: "C.UTF-8", JUPYTER_TOKEN: TOKEN,
+        JUPYTER_CONFIG_DIR: join(lab.dir, "config"), JUPYTER_DATA_DIR: join(lab.dir, "data"), JUPYTER_RUNTIME_DIR: join(lab.dir, "runtime"),
+        IPYTHONDIR: join(lab.dir, "ipython"),
+      },
+    });
+    await listening(port, 60_000);
+    return lab;
+  }
+
+  logTail() {
+    return readFileSync(this.log, "utf8").trimEnd().split("\n").slice(-20).map((line) => `    ${line}`).join("\n");
+  }
+
+  async end() {
+    await end(this.child);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** Opens JupyterLab, makes a notebook from the launcher, runs a cell, and reads what it printed. */
+async function runsACell(visitor, address) {
+  const { page } = visitor;
+  page.setDefaultTimeout(40_000);
+  const reply = await page.goto(address);
+  same(reply.status(), 200, "the status");
+  await page.locator(".jp-LauncherCard[data-category=Notebook]").first().click();
+  const cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first();
+  await cell.click();
+  await page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]").waitFor();
+  await page.keyboard.type("print(6*7)");
+  await page.keyboard.press("Shift+Enter");
+  const output = page.locator(".jp-OutputArea-output pre").first();
+  await output.waitFor();
+  same((await output.innerText()).trim(), "42", "the output");
+}
+
+/** Opens a terminal from the menu and types into it. */
+async function runsATerminal(page) {
+  await page.getByRole("menuitem", { name: "File", exact: true }).click();
+  await page.getByRole("menuitem", { name: "New", exact: true }).hover();
+  await page.getByRole("menuitem", { name: "Terminal", exact: true }).click();
+  const screen = page.locator(".jp-Terminal .xterm-screen");
+  await screen.click();
+  await page.keyboard.type("mkdir made-by-$((6*7))\n");
+  await page.locator(".jp-DirListing-item", { hasText: "made-by-42" }).waitFor();
+}
+
+/** The README's picture, with PORTREEVE_KEEP_SCREENSHOTS=1; else one to look at. */
+async function picture(page) {
+  const kept = resolve(import.meta.dirname, "../../docs/images");
+  const where = process.env.PORTREEVE_KEEP_SCREENSHOTS === "1" ? kept : screenshots;
+  mkdirSync(where, { recursive: true });
+  await page.setViewportSize(DESKTOP);
+  await page.screenshot({ path: join(where, "jupyterlab.png") });
+}

@@ -1,0 +1,50 @@
+//! What is asserted of every parser of foreign bytes: one function a target. The fuzz targets in `fuzz/` call these
+//! with bytes that libFuzzer makes, `tests/corpora.rs` with the committed ones.
+//! Invariant: a function returns for any bytes whatever, or it has found a bug.
+//!
+//! This file and its folder are compiled twice, here and in the fuzz crate: no `crate::` paths to elsewhere.
+
+#[path = "fuzz/config.rs"]
+mod config;
+#[path = "fuzz/forward_file.rs"]
+mod forward_file;
+#[path = "fuzz/headers.rs"]
+mod headers;
+#[path = "fuzz/kernel.rs"]
+mod kernel;
+#[path = "fuzz/messages.rs"]
+mod messages;
+#[path = "fuzz/names.rs"]
+mod names;
+#[path = "fuzz/paths.rs"]
+mod paths;
+#[path = "fuzz/referee.rs"]
+mod referee;
+
+pub use config::config;
+pub use forward_file::forward_file;
+pub use headers::{request_headers, response_headers};
+pub use kernel::{proc_status, sock_diag};
+pub use messages::{claims, control_frame, ticket};
+pub use names::{host, names};
+pub use paths::{next, request_site};
+
+/// A target's body.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its folder below `fuzz/corpus/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("claims", claims),
+    ("config", config),
+    ("control_frame", control_frame),
+    ("forward_file", forward_file),
+    ("host", host),
+    ("names", names),
+    ("next", next),
+    ("proc_status", proc_status),
+    ("request_headers", request_headers),
+    ("request_site", request_site),
+    ("response_headers", response_headers),
+    ("sock_diag", sock_diag),
+    ("ticket", ticket),
+];

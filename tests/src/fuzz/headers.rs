@@ -1,0 +1,242 @@
+//! Header fields, both ways. The input is a first line of settings and one field a line, `name: value`.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use portreeve_model::{ForwardName, ForwardTarget, NodePort};
+use portreeve_portal::fuzz::{self as portal, COOKIE_NAME};
+
+/// What a peer may not have us drop by naming it in `Connection`.
+const STAYS: [&str; 4] = ["host", "content-length", "cookie", "te"];
+/// Fields of one hop (RFC 9110 section 7.6.1), and HTTP/2's upgrade.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "http2-settings",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in lines.take(100) {
+        let mut parts = line.splitn(2, |b| *b == b':');
+        let name = HeaderName::from_bytes(parts.next().unwrap_or_default());
+        let value = HeaderValue::from_bytes(parts.next().unwrap_or_default().trim_ascii());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a [u8]> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect()
+}
+
+/// The names in `Connection`, read as bytes: one odd byte must not hide the rest.
+fn named_by_connection(headers: &HeaderMap) -> Vec<String> {
+    let names = values(headers, "connection").into_iter().flat_map(|line| line.split(|b| *b == b','));
+    names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .map(|name| name.as_str().to_owned())
+        .filter(|name| !STAYS.contains(&name.as_str()))
+        .collect()
+}
+
+fn is_ours(cookie_name: &[u8]) -> bool {
+    cookie_name.to_ascii_lowercase().starts_with(COOKIE_NAME.to_ascii_lowercase().as_bytes())
+}
+
+/// Fields by which a proxy says who is visiting, however their dashes are written.
+fn speaks_for_a_proxy(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    ["x-forwarded", "x-portreeve-", "x-auth-request-", "x-original-"].iter().any(|b| name.starts_with(b))
+        || [
+            "forwarded",
+            "remote-user",
+            "remote-addr",
+            "proxy",
+            "x-real-ip",
+            "x-remote-user",
+            "x-user",
+            "x-authenticated-user",
+            "x-client-ip",
+        ]
+        .contains(&name.as_str())
+}
+
+fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()
+}
+
+/// A browser's request, on its way to an application. First line: the prefix, or nothing.
+pub fn request_headers(data: &[u8]) {
+    let mut lines = data.split(|b| *b == b'\n');
+    let prefix = prefix(lines.next().unwrap_or_default());
+    let asked = fields(lines);
+    our_cookie(&asked);
+
+    let mut headers = asked.clone();
+    let takes_trailers = portal::remove_hop_by_hop(&mut headers);
+    let says_so = |te: &[u8]| te.to_ascii_lowercase().windows(8).any(|word| word == b"trailers");
+    assert!(!takes_trailers || values(&asked, "te").into_iter().any(says_so));
+    let peer = HeaderValue::from_static("192.0.2.7");
+    let prefix_header = HeaderValue::from_str(&prefix).expect("a prefix is ASCII");
+    portal::towards_application(&mut headers, &peer, "alice", "portal.example:8443", &prefix_header);
+
+    assert_eq!(values(&headers, "x-forwarded-user"), [b"alice"]);
+    assert_eq!(values(&headers, "x-forwarded-for"), [b"192.0.2.7"]);
+    assert_eq!(values(&headers, "x-forwarded-proto"), [b"https"]);
+    assert_eq!(values(&headers, "x-forwarded-host"), [b"portal.example:8443"]);
+    let expected: &[&[u8]] = if prefix.is_empty() { &[] } else { &[prefix.as_bytes()] };
+    assert_eq!(values(&headers, "x-forwarded-prefix"), expected);
+
+    let ours = ["user", "for", "proto", "host", "prefix"].map(|last| format!("x-forwarded-{last}"));
+    let named = named_by_connection(&asked);
+    for name in headers.keys().map(HeaderName::as_str) {
+        if ours.iter().any(|our| our == name) {
+            continue;
+        }
+        assert!(!HOP_BY_HOP.contains(&name), "{name} went further");
+        assert!(!named.iter().any(|named| named == name), "{name} was named by Connection and went further");
+        assert!(!speaks_for_a_proxy(name), "{name} came from the browser");
+        assert!(asked.contains_key(name), "{name} came from nowhere");
+    }
+    // Everything else arrives as it was.
+    for name in asked.keys().map(HeaderName::as_str) {
+        let goes = HOP_BY_HOP.contains(&name)
+            || named.iter().any(|named| named == name)
+            || speaks_for_a_proxy(name)
+            || name == "cookie";
+        assert!(goes || values(&asked, name) == values(&headers, name), "{name} changed");
+    }
+    let sent = values(&asked, "cookie");
+    let theirs: Vec<&[u8]> = sent.into_iter().flat_map(pairs).filter(|pair| !is_ours(name_of(pair))).collect();
+    let arrived = values(&headers, "cookie");
+    assert!(arrived.len() <= 1, "{arrived:?}");
+    assert_eq!(arrived.into_iter().flat_map(pairs).collect::<Vec<_>>(), theirs);
+    assert_eq!(portal::cookie(&headers, COOKIE_NAME), None);
+}
+
+/// The cookie that we find is one that stands there, by its whole name.
+fn our_cookie(headers: &HeaderMap) {
+    let found = portal::cookie(headers, COOKIE_NAME);
+    let start = format!("{COOKIE_NAME}=");
+    let expected = values(headers, "cookie")
+        .into_iter()
+        .flat_map(pairs)
+        .filter_map(|pair| pair.strip_prefix(start.as_bytes()))
+        .find_map(|value| std::str::from_utf8(value).ok());
+    assert_eq!(found, expected);
+}
+
+/// An application's answer, on its way to a browser. First line: `PREFIX BASE MODE`; a '-' or anything odd for none.
+pub fn response_headers(data: &[u8]) {
+    let mut lines = data.split(|b| *b == b'\n');
+    let mut settings = lines.next().unwrap_or_default().split(|b| *b == b' ');
+    let prefix = prefix(settings.next().unwrap_or_default());
+    let base = base(settings.next().unwrap_or_default());
+    // In an origin of its own an application always gets its paths whole.
+    let keeps_prefix = prefix.is_empty() || settings.next() == Some(b"keep");
+    let answered = fields(lines);
+    let mut headers = answered.clone();
+    let host = "portal.example:8443";
+    portal::towards_browser(&mut headers, &prefix, &base, keeps_prefix, host);
+
+    let named = named_by_connection(&answered);
+    for name in headers.keys().map(HeaderName::as_str) {
+        assert!(!HOP_BY_HOP.contains(&name), "{name} went further");
+        assert!(!named.iter().any(|named| named == name), "{name} was named by Connection and went further");
+        assert!(answered.contains_key(name), "{name} came from nowhere");
+        let speaks_for_the_origin =
+            ["clear-site-data", "strict-transport-security", "nel", "report-to", "service-worker-allowed"]
+                .contains(&name);
+        assert!(name != "alt-svc" && (prefix.is_empty() || !speaks_for_the_origin), "{name}");
+    }
+    for name in ["location", "content-location"] {
+        let before = values(&answered, name);
+        for value in values(&headers, name) {
+            location(value, &before, &prefix, keeps_prefix);
+        }
+    }
+    let before = values(&answered, "set-cookie");
+    let after = values(&headers, "set-cookie");
+    assert!(after.len() <= before.len());
+    // They come in their order, with name and value untouched.
+    let mut left = before.into_iter();
+    for cookie in after {
+        let pair = cookie.split(|b| *b == b';').next();
+        assert!(left.any(|old| old.split(|b| *b == b';').next() == pair), "{}", lossy(cookie));
+        set_cookie(cookie, &prefix);
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn location(value: &[u8], before: &[&[u8]], prefix: &str, keeps_prefix: bool) {
+    let text = lossy(value);
+    if !before.contains(&value) {
+        // What we wrote leads to a path on the portal's own host, as a browser reads it.
+        let lands = super::referee::stays_at_the_portal(&text);
+        let below = lands.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let climbs = text.to_ascii_lowercase().replace("%2e", ".").contains("..");
+        assert!(keeps_prefix || below || climbs, "{text:?} leads out of {prefix:?}");
+    } else if !keeps_prefix && before.len() == 1 && text.is_ascii() && !text.contains('\t') {
+        let is_path = text.starts_with('/') && !text.starts_with("//");
+        assert!(!is_path || text.starts_with(prefix), "{text:?} was left outside of {prefix:?}");
+    }
+    let into = portal::leads_into(value, prefix);
+    assert!(!into || text.contains(prefix), "{text:?}");
+}
+
+/// As a browser reads it (draft-ietf-httpbis-rfc6265bis, "The Set-Cookie Header Field").
+fn set_cookie(cookie: &[u8], prefix: &str) {
+    let text = lossy(cookie);
+    let mut parts = cookie.split(|b| *b == b';');
+    let pair = parts.next().unwrap_or_default();
+    let (name, value) = match pair.iter().position(|b| *b == b'=') {
+        Some(at) => (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii()),
+        None => (&b""[..], pair.trim_ascii()),
+    };
+    assert!(!is_ours(name), "{text:?} sets a cookie of ours");
+    assert!(!name.is_empty() || !is_ours(value), "{text:?} comes back as a cookie of ours");
+    let attribute = |part: &[u8]| {
+        let (key, value) = match part.iter().position(|b| *b == b'=') {
+            Some(at) => (&part[..at], &part[at + 1..]),
+            None => (part, &b""[..]),
+        };
+        (lossy(key.trim_ascii()).to_ascii_lowercase(), lossy(value.trim_ascii()))
+    };
+    let attributes: Vec<(String, String)> = parts.map(attribute).collect();
+    assert!(!attributes.iter().any(|(key, _)| key == "domain"), "{text:?}");
+    let paths: Vec<&str> =
+        attributes.iter().filter(|(key, _)| key == "path").map(|(_, value)| value.as_str()).collect();
+    let [path] = paths[..] else { panic!("{text:?} has not one path") };
+    let confined = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    assert!(path.starts_with('/') && confined, "{text:?} is not confined to {prefix:?}");
+    assert!(prefix.is_empty() || !path.contains(".."), "{text:?}");
+}
+
+/// A prefix that the portal could have made: `/fw/NAME`, `/fw2/NODE:PORT`, or none.
+fn prefix(text: &[u8]) -> String {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let direct = text.strip_prefix("/fw2/").is_some_and(|place| NodePort::parse(place).is_ok());
+    let forward = text.strip_prefix("/fw/").is_some_and(|name| ForwardName::parse(name).is_ok());
+    if direct || forward { text.to_owned() } else { String::new() }
+}
+
+/// A base that a forward file could have given.
+fn base(text: &[u8]) -> String {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let target = ForwardTarget::parse(&format!("http://c1:8888{text}"));
+    target.map(|target| target.path.trim_end_matches('/').to_owned()).unwrap_or_default()
+}

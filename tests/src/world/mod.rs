@@ -1,0 +1,46 @@
+//! The world around the portal: the program itself, a browser or program that asks, and applications that answer.
+//!
+//! Invariants: whatever is started here ends with its value, or with the test process at the latest; whatever waits
+//! has a deadline; nothing outside the loopback is spoken to.
+
+mod app;
+mod client;
+mod foreign;
+mod link;
+mod people;
+mod portal;
+mod process;
+mod tls;
+
+use std::time::{Duration, Instant};
+
+pub use app::{App, Body, Counted, Counts, Reply, Seen, full, text};
+pub use client::{Answer, Client, WebSocket};
+pub use foreign::ForeignApp;
+pub use link::{Link, SendBody};
+pub use people::{Person, Skip, gid, skip};
+pub use portal::{Portal, PortalOptions};
+pub use process::{Finished, Running, portreeve, system};
+pub use tls::{Secure, client_config, server_config};
+
+/// How long anything is waited for that should happen at once; generous, since a test machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// When it does not within `patience`; `what` says what was waited for.
+pub async fn until<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    patience: Duration,
+    mut condition: impl FnMut() -> F,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(start.elapsed() < patience, "waited {patience:?} for: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
