@@ -8,8 +8,8 @@ const children = new Set();
 
 /** Starts a program whose output goes into files below `logs`; with `uid`, as another user. */
 export function start(program, args, { stdout = "ignore", stderr = "ignore", ...options } = {}) {
-  const out = typeof stdout === "string" && stdout.startsWith("/") ? openSync(stdout, "w") : stdout;
-  const err = typeof stderr === "string" && stderr.startsWith("/") ? openSync(stderr, "w") : stderr;
+  const out = typeof stdout === "string" && stdout.startsWith("/") ? openSync(stdout, "a") : stdout;
+  const err = typeof stderr === "string" && stderr.startsWith("/") ? openSync(stderr, "a") : stderr;
   const child = spawn(program, args, { ...options, stdio: ["ignore", out, err] });
   for (const file of [out, err]) if (typeof file === "number") closeSync(file);
   children.add(child);

@@ -101,7 +101,7 @@ class Lab {
     const args = ["--no-browser", `--port=${port}`, "--ServerApp.port_retries=0", `--ServerApp.base_url=${base}`, `--ServerApp.root_dir=${work}`, ...more];
     if (process.getuid() === 0) args.push("--allow-root");
     lab.child = start(join(venv, "bin/jupyter-lab"), args, {
-      cwd: work, stdout: lab.log, stderr: "inherit",
+      cwd: work, stdout: lab.log, stderr: lab.log,
       env: {
         PATH: `${join(venv, "bin")}:${process.env.PATH}`, HOME: lab.dir, SHELL: "/bin/sh", LANG: "C.UTF-8", JUPYTER_TOKEN: TOKEN,
         JUPYTER_CONFIG_DIR: join(lab.dir, "config"), JUPYTER_DATA_DIR: join(lab.dir, "data"), JUPYTER_RUNTIME_DIR: join(lab.dir, "runtime"),
@@ -139,13 +139,11 @@ async function runsACell(visitor, address) {
   same((await output.innerText()).trim(), "42", "the output");
 }
 
-/** Opens a terminal from the menu and types into it. */
+/** Opens a terminal from a new launcher and types into it. */
 async function runsATerminal(page) {
-  await page.getByRole("menuitem", { name: "File", exact: true }).click();
-  await page.getByRole("menuitem", { name: "New", exact: true }).hover();
-  await page.getByRole("menuitem", { name: "Terminal", exact: true }).click();
-  const screen = page.locator(".jp-Terminal .xterm-screen");
-  await screen.click();
+  await page.keyboard.press("Control+Shift+L");
+  await page.locator(".jp-LauncherCard:visible", { hasText: "Terminal" }).first().click();
+  await page.locator(".jp-Terminal .xterm-screen").click();
   await page.keyboard.type("mkdir made-by-$((6*7))\n");
   await page.locator(".jp-DirListing-item", { hasText: "made-by-42" }).waitFor();
 }
@@ -155,6 +153,8 @@ async function picture(page) {
   const kept = resolve(import.meta.dirname, "../../docs/images");
   const where = process.env.PORTREEVE_KEEP_SCREENSHOTS === "1" ? kept : screenshots;
   mkdirSync(where, { recursive: true });
+  // Its question whether one wants news has nothing to do with the picture.
+  await page.getByRole("button", { name: "No", exact: true }).click();
   await page.setViewportSize(DESKTOP);
   await page.screenshot({ path: join(where, "jupyterlab.png") });
 }

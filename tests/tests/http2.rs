@@ -216,8 +216,11 @@ async fn an_early_answer_does_not_hold_up_the_next_request() {
             while let Ok(Some(mut request)) = caller.head().await {
                 seen.note(&request);
                 let refused = request.target() == "/refused";
-                let answer: &str =
-                    if refused { "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno" } else { OK };
+                let answer: &str = if refused {
+                    "HTTP/1.1 417 Expectation Failed\r\ncontent-length: 2\r\n\r\nno"
+                } else {
+                    OK
+                };
                 caller.send(answer).await.unwrap();
                 if caller.body(&mut request, false).await.is_err() {
                     return;

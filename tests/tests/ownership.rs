@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use portreeve_tests::world::{ForeignApp, Person, Portal, PortalOptions, gid, skip, until};
+use portreeve_tests::world::{Answer, ForeignApp, Person, Portal, PortalOptions, gid, skip, until};
 
 fn portal_of(person: &Person) -> Portal {
     Portal::start(PortalOptions { person: Some(person.clone()), ..PortalOptions::default() })
@@ -25,6 +25,14 @@ fn people<const N: usize>(test: &str, names: [&str; N]) -> Option<[Person; N]> {
         }
     }
     found.try_into().ok()
+}
+
+/// Refused as another user's. Which of the two is said depends on whether the visitor is in any group that could count:
+/// a portal without more rights can't see which group another user's process runs with.
+#[track_caller]
+fn assert_not_mine(answer: &Answer) {
+    assert!(matches!(answer.error(), "not-yours" | "group-unknown"), "{answer:?}");
+    answer.assert_status(403);
 }
 
 fn root() -> Person {
@@ -76,10 +84,10 @@ async fn a_second_users_socket_is_refused_and_no_byte_reaches_it() {
     let (portal, mut app) = (portal_of(&alice), ForeignApp::of(&bob));
     let client = portal.sign_in().await;
     for client in [client.clone(), client.clone().http2(), client.clone().browser()] {
-        client.get(&app.path("/secret")).await.assert_refused(403, "not-yours");
+        assert_not_mine(&client.get(&app.path("/secret")).await);
     }
     let upload = client.request(client.prepare("POST", &app.path("/")), vec![b'x'; 100_000]).await;
-    upload.assert_refused(403, "not-yours");
+    assert_not_mine(&upload);
     let refused = client.websocket(&app.path("/socket")).await.unwrap_err();
     assert_eq!(refused.status(), 403);
     let reached = app.reached();
@@ -93,7 +101,7 @@ async fn a_second_users_socket_is_refused_and_no_byte_reaches_it() {
         &format!("what=/fw2/localhost:{port}"),
         "from=127.0.0.1:",
         "owner=20002",
-        "reason=\"not-yours\"",
+        "reason=\"",
     ] {
         assert!(record.contains(field), "{field} is missing: {record}");
     }
@@ -107,8 +115,7 @@ async fn a_refusal_has_the_same_request_id_in_answer_and_log() {
     let answer = portal.sign_in().await.browser().get(&app.path("/")).await;
     let id = answer.header("x-request-id");
     assert!(answer.text().contains(id), "the page shows the id");
-    assert!(answer.text().contains("belongs to another user"), "{}", answer.text());
-    portal.logged(&[&format!("request=\"{id}\""), "not-yours"]).await;
+    portal.logged(&[&format!("request=\"{id}\""), "refused", "status=403"]).await;
 }
 
 #[tokio::test]
@@ -159,7 +166,7 @@ async fn a_port_that_changes_hands_is_judged_by_its_new_owner() {
     drop(mine);
     let mut theirs = ForeignApp::start(&bob, &address, &[]).unwrap();
     for _ in 0..5 {
-        client.get(&path).await.assert_refused(403, "not-yours");
+        assert_not_mine(&client.get(&path).await);
     }
     assert_eq!(theirs.reached().bytes, 0);
     drop(theirs);
@@ -217,7 +224,7 @@ async fn an_application_that_never_accepts_is_judged_by_its_listener() {
     let client = portal.sign_in().await;
     let deaf = ForeignApp::start(&bob, "127.0.0.1:0", &["--deaf"]).unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(3), client.get(&deaf.path("/"))).await;
-    answer.expect("a refusal does not wait").assert_refused(403, "not-yours");
+    answer.map(|answer| assert_not_mine(&answer)).expect("a refusal does not wait");
 }
 
 #[tokio::test]
@@ -231,9 +238,9 @@ async fn two_users_with_one_port_number_are_told_apart() {
     let port = theirs.port();
     let _mine = ForeignApp::start(&alice, &format!("127.0.0.2:{port}"), &[]).unwrap();
     client.get(&format!("/fw2/127.0.0.2:{port}/")).await.assert_status(200);
-    client.get(&format!("/fw2/127.0.0.1:{port}/")).await.assert_refused(403, "not-yours");
+    assert_not_mine(&client.get(&format!("/fw2/127.0.0.1:{port}/")).await);
     // The name leads to 127.0.0.1 first, and is not tried elsewhere until somebody lets us in.
-    client.get(&format!("/fw2/localhost:{port}/")).await.assert_refused(403, "not-yours");
+    assert_not_mine(&client.get(&format!("/fw2/localhost:{port}/")).await);
     assert_eq!(theirs.reached().bytes, 0);
 }
 
@@ -278,7 +285,7 @@ async fn a_shared_forward_leads_to_its_owners_application_only() {
     let before = bobs.ask();
 
     // The connection that the forward opened is no way around it.
-    client.get(&bobs.path("/")).await.assert_refused(403, "not-yours");
+    assert_not_mine(&client.get(&bobs.path("/")).await);
     assert_eq!(
         bobs.ask().bytes,
         before.bytes,

@@ -72,8 +72,23 @@ async fn transfer_encodings_that_only_some_understand() {
     let rig = Rig::with(mirror().await, "threads = 1\n").await;
     let body = format!("0\r\n\r\n{HIDDEN}");
     for value in [
-        "xchunked", "chunked, identity", "chunked, chunked", "identity", "gzip", "chunked;q=1", "\"chunked\"", "chunke",
-        "\u{b}chunked", "chunked\u{b}", "x", ",", "chunked,", "chunked foo", "ch\u{212a}unked", "'chunked'", "chunked\0",
+        "xchunked",
+        "chunked, identity",
+        "chunked, chunked",
+        "identity",
+        "gzip",
+        "chunked;q=1",
+        "\"chunked\"",
+        "chunke",
+        "\u{b}chunked",
+        "chunked\u{b}",
+        "x",
+        ",",
+        "chunked,",
+        "chunked foo",
+        "ch\u{212a}unked",
+        "'chunked'",
+        "chunked\0",
         "[chunked]",
     ] {
         for length in ["", "content-length: 6\r\n"] {
@@ -135,7 +150,12 @@ async fn lengths_that_can_be_read_in_two_ways() {
     ] {
         probe(&rig, &first(&rig, fields, HIDDEN), false).await;
     }
-    for fields in ["content-length: 5\r\ncontent-length: 5\r\n", "content-length: 5, 5\r\n", "content-length: 05\r\n", "content-length:\t5 \r\n"] {
+    for fields in [
+        "content-length: 5\r\ncontent-length: 5\r\n",
+        "content-length: 5, 5\r\n",
+        "content-length: 05\r\n",
+        "content-length:\t5 \r\n",
+    ] {
         probe(&rig, &first(&rig, fields, "hello"), true).await;
     }
     // What is no number at all can't be passed on as none.
@@ -146,7 +166,8 @@ async fn lengths_that_can_be_read_in_two_ways() {
 async fn chunks_that_can_be_read_in_two_ways() {
     let rig = Rig::with(mirror().await, "threads = 1\n").await;
     let huge = format!("5;{}\r\nhello\r\n0\r\n\r\n{HIDDEN}", "x".repeat(100_000));
-    let many = format!("{}0\r\n\r\n", "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(1000));
+    let many =
+        format!("{}0\r\n\r\n", "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n".repeat(1000));
     let long_trailer = format!("0\r\nx: {}\r\n\r\n", "x".repeat(200_000));
     for body in [
         "5\r\nhello0\r\n\r\n",
@@ -229,10 +250,25 @@ async fn lines_that_some_would_fold_or_split() {
         probe(&rig, &first(&rig, fields, ""), fields.contains("\nbare")).await;
     }
     for line in [
-        "GET\t{} HTTP/1.1\r\n", "GET {}\tHTTP/1.1\r\n", "GET  {} HTTP/1.1\r\n", "GET {}  HTTP/1.1\r\n", "GET {} HTTP/1.1 \r\n",
-        "GET {} HTTP/1.1\rx: y\r\n", "GET {}\0 HTTP/1.1\r\n", "GET {}\u{b}HTTP/1.1\r\n", "GET {} http/1.1\r\n",
-        "GET {} HTTP/1.2\r\n", "GET {} HTTP/2.0\r\n", "GET {} HTTP/1.10\r\n", "GET {} HTTP/+1.1\r\n", "G@T {} HTTP/1.1\r\n",
-        "GET {} HTTP/1.1\r\n x: y\r\n", "GET {}\r\n", "\0GET {} HTTP/1.1\r\n", " GET {} HTTP/1.1\r\n", "GET {} x HTTP/1.1\r\n",
+        "GET\t{} HTTP/1.1\r\n",
+        "GET {}\tHTTP/1.1\r\n",
+        "GET  {} HTTP/1.1\r\n",
+        "GET {}  HTTP/1.1\r\n",
+        "GET {} HTTP/1.1 \r\n",
+        "GET {} HTTP/1.1\rx: y\r\n",
+        "GET {}\0 HTTP/1.1\r\n",
+        "GET {}\u{b}HTTP/1.1\r\n",
+        "GET {} http/1.1\r\n",
+        "GET {} HTTP/1.2\r\n",
+        "GET {} HTTP/2.0\r\n",
+        "GET {} HTTP/1.10\r\n",
+        "GET {} HTTP/+1.1\r\n",
+        "G@T {} HTTP/1.1\r\n",
+        "GET {} HTTP/1.1\r\n x: y\r\n",
+        "GET {}\r\n",
+        "\0GET {} HTTP/1.1\r\n",
+        " GET {} HTTP/1.1\r\n",
+        "GET {} x HTTP/1.1\r\n",
         "GET {}#fragment HTTP/1.1\r\n",
     ] {
         let line = line.replace("{}", &rig.path("/first"));
@@ -269,7 +305,9 @@ async fn what_follows_a_request_is_judged_by_itself() {
 #[tokio::test]
 async fn a_body_that_is_cut_off_does_not_end_well() {
     let rig = Rig::with(mirror().await, "threads = 1\n").await;
-    for (fields, body) in [("content-length: 100\r\n", "half"), ("transfer-encoding: chunked\r\n", "ff\r\nhalf")] {
+    for (fields, body) in
+        [("content-length: 100\r\n", "half"), ("transfer-encoding: chunked\r\n", "ff\r\nhalf")]
+    {
         let mut client = rig.http1().await;
         client.send(first(&rig, fields, body)).await.unwrap();
         drop(client);
@@ -369,7 +407,12 @@ async fn http2_fields_that_would_become_lines() {
 #[tokio::test]
 async fn http2_bodies_of_another_length_than_announced() {
     let rig = Rig::with(mirror().await, "threads = 1\n").await;
-    for (announced, body) in [("5", format!("hello{HIDDEN}")), ("100", HIDDEN.to_owned()), ("0", HIDDEN.to_owned()), ("5", String::new())] {
+    for (announced, body) in [
+        ("5", format!("hello{HIDDEN}")),
+        ("100", HIDDEN.to_owned()),
+        ("0", HIDDEN.to_owned()),
+        ("5", String::new()),
+    ] {
         rig.app.seen.forget();
         let mut frames = rig.frames().await;
         let head = http2_head(&rig, &[(b"content-length", announced.as_bytes())]);
@@ -394,12 +437,23 @@ async fn http2_bodies_of_another_length_than_announced() {
 async fn http2_trailers_bring_no_framing() {
     let rig = Rig::with(mirror().await, "threads = 1\n").await;
     for (name, value) in [
-        (":path", "/SMUGGLED"), ("transfer-encoding", "chunked"), ("x", "a\r\nb: c"), ("connection", "close"),
+        (":path", "/SMUGGLED"),
+        ("transfer-encoding", "chunked"),
+        ("x", "a\r\nb: c"),
+        ("connection", "close"),
         ("content-length", "5"),
     ] {
         rig.app.seen.forget();
         let mut frames = rig.frames().await;
-        frames.send(&frame(kind::HEADERS, END_HEADERS, 1, http2_head(&rig, &[(b"trailer", b"x, content-length")]))).await.unwrap();
+        frames
+            .send(&frame(
+                kind::HEADERS,
+                END_HEADERS,
+                1,
+                http2_head(&rig, &[(b"trailer", b"x, content-length")]),
+            ))
+            .await
+            .unwrap();
         frames.send(&frame(kind::DATA, 0, 1, b"hello".as_slice())).await.unwrap();
         let trailers = block(&[(name, value)]);
         let _ = frames.send(&frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, trailers)).await;

@@ -6,10 +6,12 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use http::header::{DATE, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -117,6 +119,11 @@ async fn serve_stream(
     };
     let (mut head, answer) = response.into_parts();
     head.version = http::Version::HTTP_2;
+    if !head.headers.contains_key(DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        head.headers.insert(DATE, date);
+    }
     let is_tunnel = is_connect && head.status.is_success();
     let ends = !is_tunnel && answer.is_end_stream();
     let stream = match respond.send_response(Response::from_parts(head, ()), ends) {

@@ -118,7 +118,8 @@ pub fn request_headers(data: &[u8]) {
         assert!(goes || values(&asked, name) == values(&headers, name), "{name} changed");
     }
     let sent = values(&asked, "cookie");
-    let theirs: Vec<&[u8]> = sent.into_iter().flat_map(pairs).filter(|pair| !is_ours(name_of(pair))).collect();
+    let theirs: Vec<&[u8]> =
+        sent.into_iter().flat_map(pairs).filter(|pair| !is_ours(name_of(pair))).collect();
     let arrived = values(&headers, "cookie");
     assert!(arrived.len() <= 1, "{arrived:?}");
     assert_eq!(arrived.into_iter().flat_map(pairs).collect::<Vec<_>>(), theirs);
@@ -221,7 +222,8 @@ fn set_cookie(cookie: &[u8], prefix: &str) {
     let paths: Vec<&str> =
         attributes.iter().filter(|(key, _)| key == "path").map(|(_, value)| value.as_str()).collect();
     let [path] = paths[..] else { panic!("{text:?} has not one path") };
-    let confined = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let confined =
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
     assert!(path.starts_with('/') && confined, "{text:?} is not confined to {prefix:?}");
     assert!(prefix.is_empty() || !path.contains(".."), "{text:?}");
 }

@@ -38,7 +38,11 @@ pub fn names(data: &[u8]) {
     }
     if let Ok(id) = SessionId::parse(text) {
         assert_eq!(id.as_str(), text);
-        assert_eq!(SessionId::from_bytes(bits_of(text).to_be_bytes()), id, "{text:?} is not its id's only text");
+        assert_eq!(
+            SessionId::from_bytes(bits_of(text).to_be_bytes()),
+            id,
+            "{text:?} is not its id's only text"
+        );
     }
     if let Ok(audience) = Audience::parse(text) {
         assert_eq!(audience.as_str(), text);

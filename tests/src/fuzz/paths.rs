@@ -49,7 +49,9 @@ pub fn request_site(data: &[u8]) {
     let rules = rules();
     let Some((authority, host, application)) = portal::site(&rules, &parts) else { return };
     assert!(hosts.len() <= 1, "two hosts, and one was believed");
-    for said in hosts.iter().filter_map(|host| host.to_str().ok()).chain(parts.uri.authority().map(|a| a.as_str())) {
+    for said in
+        hosts.iter().filter_map(|host| host.to_str().ok()).chain(parts.uri.authority().map(|a| a.as_str()))
+    {
         assert!(said.eq_ignore_ascii_case(&authority), "{said:?} is not {authority:?}");
     }
     let (name, _) = split_host_port(&authority).unwrap_or_else(|| panic!("{authority:?} is no host"));

@@ -11,7 +11,11 @@ pub(super) fn agree_on_the_place(url: &str, node: &NodeName, port: Port, path: &
     if let Ok(browser) = Url::parse(url) {
         match browser.host() {
             Some(Host::Domain(domain)) => {
-                assert_eq!((domain, None), (node.as_str(), node.as_ip()), "a browser reads {url:?} otherwise");
+                assert_eq!(
+                    (domain, None),
+                    (node.as_str(), node.as_ip()),
+                    "a browser reads {url:?} otherwise"
+                );
             }
             Some(Host::Ipv4(ip)) => assert_eq!(Some(ip.into()), node.as_ip(), "{url:?}"),
             Some(Host::Ipv6(ip)) => assert_eq!(Some(ip.into()), node.as_ip(), "{url:?}"),
