@@ -7,15 +7,12 @@ import { join, resolve } from "node:path";
 
 import { end, freePort, listening, start } from "./children.mjs";
 import { Skip } from "./report.mjs";
-import { DESKTOP, World, contains, same, screenshots } from "./world.mjs";
+import { DESKTOP, World, same, screenshots } from "./world.mjs";
 
 const venv = process.env.PORTREEVE_TEST_VENV;
 const TOKEN = "0123456789abcdef-of-the-test";
 
-/**
- * What JupyterLab itself asks for in vain, direct or proxied:
- * a workspace that was never saved, and the state of a notebook's checkpoints before its first.
- */
+/** What JupyterLab itself asks for in vain, direct or proxied: nothing, in the current release. */
 const KNOWN = [];
 
 export async function run(browser, report) {

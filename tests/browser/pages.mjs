@@ -19,6 +19,9 @@ export async function run(browser, report) {
     privileged: "pages: a port below 1024 is denied",
     missing: "pages: nothing here, no such forward, no such machine",
     disabled: "pages: a disabled forward is gone",
+    walk: "pages: the directories of an application can be walked",
+    tooMany: "pages: too many requests at once",
+    scriptless: "pages: the waiting page opens the application without scripts, too",
     waiting: "pages: the waiting page opens the application when it comes up",
     brokeOff: "pages: an application that breaks off",
   };
@@ -57,7 +60,7 @@ export async function run(browser, report) {
     same(await ports.locator("tr", { hasText: `:${world.port}` }).count(), 0, "rows of the portal itself");
     for (const [link, address] of [
       [forwards.getByRole("link", { name: "my-files", exact: true }), `${world.url}/fw/my-files/`],
-      [row.getByRole("link", { name: `localhost:${port}` }), `${world.url}/fw2/localhost:${port}/`],
+      [row.getByRole("link", { name: `localhost:${port}`, exact: true }), `${world.url}/fw2/localhost:${port}/`],
       [row.getByRole("link", { name: /own address/ }), `${world.own(`localhost-${port}`)}/`],
       [forwards.locator("tr", { hasText: "my-files" }).getByRole("link", { name: /own address/ }), `${world.own("my-files.fn")}/`],
     ]) {
@@ -97,6 +100,24 @@ export async function run(browser, report) {
     await visitor.end();
   });
 
+  await test(names.walk, async () => {
+    const visitor = await world.visitor();
+    for (const prefix of [`/fw2/localhost:${port}`, "/fw/my-files"]) {
+      // Without its slash: the application redirects to the address with it.
+      await visitor.open(`${prefix}/walk`);
+      same(visitor.page.url(), `${world.url}${prefix}/walk/`, "the directory's address");
+      await visitor.page.getByRole("link", { name: "file one.txt" }).click();
+      await visitor.page.waitForURL(`${world.url}${prefix}/walk/file%20one.txt`);
+      same(await visitor.page.innerText("body"), "text of file one", "the file");
+      // Nor is the application's own address complete without it.
+      await visitor.open(prefix);
+      same(visitor.page.url(), `${world.url}${prefix}/`, "the application's address");
+    }
+    // Python's listings name no icon, so the browser asks for one at the root.
+    visitor.expectClean(/404: GET .*favicon\.ico/);
+    await visitor.end();
+  });
+
   await test(names.keyboard, async () => {
     const visitor = await world.visitor();
     const stranger = await world.stranger();
@@ -133,15 +154,16 @@ export async function run(browser, report) {
     const visitor = await world.visitor();
     const stranger = await world.stranger();
     await stranger.open("/");
-    for (const [what, { page }] of [["workspace", visitor], ["sign-in", stranger]]) {
+    const lost = await world.visitor();
+    await lost.open("/nothing-here");
+    for (const [what, { page }] of [["workspace", visitor], ["sign-in", stranger], ["not found", lost]]) {
       for (const colorScheme of ["light", "dark"]) {
         await page.emulateMedia({ colorScheme });
         const weak = await page.evaluate(tooWeak);
         if (weak.length > 0) throw new Error(`${what}, ${colorScheme}: ${weak.join("; ")}`);
       }
     }
-    await visitor.end();
-    await stranger.end();
+    for (const one of [visitor, stranger, lost]) await one.end();
   });
 
   await test(names.denied, async () => {
@@ -215,9 +237,39 @@ export async function run(browser, report) {
     const child = await world.fileServer(late);
     await visitor.page.waitForFunction(() => document.title === "Shown");
     same(visitor.page.url(), world.url + address, "the address");
-    visitor.expectClean(/^503: HEAD /);
+    // Chromium counts an answer to HEAD whose (empty) body nobody read as aborted.
+    visitor.expectClean(/^503: HEAD /, /^request failed: HEAD .*net::ERR_ABORTED/);
     await visitor.end();
     await end(child);
+  });
+
+  await test(names.scriptless, async () => {
+    const visitor = await world.visitor({ javaScriptEnabled: false });
+    const late = await freePort();
+    same(await visitor.open(`/fw2/localhost:${late}/`), 503, "the status");
+    const child = await world.fileServer(late);
+    await visitor.page.getByText("Here I am.").waitFor();
+    visitor.expectClean();
+    await visitor.end();
+    await end(child);
+  });
+
+  await test(names.tooMany, async () => {
+    const narrow = await World.begin(browser, "[limits]\nrequests_per_session = 1\n");
+    const held = createServer(() => {});
+    await new Promise((done) => held.listen(0, "127.0.0.1", done));
+    const visitor = await narrow.visitor();
+    const address = `/fw2/localhost:${held.address().port}/`;
+    await visitor.page.evaluate((at) => void fetch(at).catch(() => {}), address);
+    await until("the first request is on its way", () => narrow.logTail(50).includes(`what=${address.slice(0, -1)}`));
+    const second = await visitor.context.newPage();
+    same((await second.goto(`${narrow.url}${address}?second`)).status(), 429, "the status");
+    same(await second.innerText("h1"), "Too many requests at once", "the page");
+    // The workspace is no application, and still answers.
+    same((await second.goto(`${narrow.url}/`)).status(), 200, "the status of the workspace");
+    await visitor.end();
+    held.close();
+    await narrow.end();
   });
 
   await test(names.brokeOff, async () => {

@@ -18,9 +18,9 @@ const SHOWN = '<!doctype html><link rel="icon" href="data:,"><title>Shown</title
 export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
-/** A running portal with a state directory of its own. */
+/** A running portal with a state directory of its own; `config` is the text of its configuration file, if it has one. */
 export class World {
-  static async begin(browser) {
+  static async begin(browser, config) {
     const world = new World();
     world.browser = browser;
     world.dir = mkdtempSync(join(tmpdir(), "portreeve-browser-"));
@@ -28,11 +28,16 @@ export class World {
     world.shown = join(world.dir, "shown");
     mkdirSync(world.shown);
     writeFileSync(join(world.shown, "index.html"), SHOWN);
+    mkdirSync(join(world.shown, "walk"));
+    writeFileSync(join(world.shown, "walk", "file one.txt"), "text of file one");
     world.log = join(world.dir, "portal.log");
     const out = join(world.dir, "portal.out");
-    world.portal = start(program, ["up", "--listen", "127.0.0.1:0", "--state", world.state], {
-      stdout: out, stderr: world.log,
-    });
+    const args = ["up", "--listen", "127.0.0.1:0", "--state", world.state];
+    if (config) {
+      writeFileSync(join(world.dir, "portreeve.toml"), config);
+      args.push("--config", join(world.dir, "portreeve.toml"));
+    }
+    world.portal = start(program, args, { stdout: out, stderr: world.log });
     const printed = await until("the portal is ready", () => {
       const text = readFileSync(out, "utf8");
       return /^sign in: .*\n/m.test(text) && text;
@@ -80,13 +85,13 @@ export class World {
   }
 
   /** A visitor who has signed in, and looks at the workspace. */
-  async visitor() {
-    const visitor = await Visitor.begin(this);
+  async visitor(options) {
+    const visitor = await Visitor.begin(this, options);
     await visitor.page.goto(await this.login());
     return visitor;
   }
 
-  /** A Python `http.server` with one page. */
+  /** A Python `http.server` with one page, and a directory `walk` with a file. */
   async fileServer(port) {
     const args = ["-m", "http.server", String(port), "--bind", "127.0.0.1", "--directory", this.shown];
     const child = start("python3", args, { cwd: "/" });
@@ -97,10 +102,10 @@ export class World {
 
 /** One person's browser: its own cookies, and a record of whatever went wrong in it. */
 export class Visitor {
-  static async begin(world) {
+  static async begin(world, options = {}) {
     const visitor = new Visitor();
     visitor.world = world;
-    visitor.context = await world.browser.newContext({ ignoreHTTPSErrors: true, viewport: DESKTOP });
+    visitor.context = await world.browser.newContext({ ignoreHTTPSErrors: true, viewport: DESKTOP, ...options });
     visitor.context.setDefaultTimeout(15_000);
     visitor.wrong = [];
     visitor.requests = [];

@@ -203,7 +203,8 @@ async fn chunks_that_can_be_read_in_two_ways() {
         // The head was in order, so the application may have been asked already; but whole it never is, and nobody is
         // told that it went well.
         let bad = |status: u16| !(200..300).contains(&status);
-        let lenient = ["5;x\0", "5;x\ny", "5;x=\"\n"].iter().any(|start| body.starts_with(start));
+        // A bare LF ends a line for RFC 9112 section 2.2 too; trailers are not passed on unless they were announced.
+        let lenient = body.contains("x: y\n");
         assert!(lenient || answers.iter().all(|answer| bad(answer.status())), "{shown:?}: {answers:#?}");
         assert!(!answers.iter().any(|answer| answer.text().contains("/SMUGGLED")), "{shown:?}: {answers:#?}");
         for seen in rig.app.seen.requests() {
@@ -227,7 +228,6 @@ async fn what_was_chunked_is_chunked_anew() {
 #[tokio::test]
 async fn lines_that_some_would_fold_or_split() {
     let rig = Rig::with(mirror().await, "threads = 1\n").await;
-    let hidden = format!("x: y\r\n\r\n{HIDDEN}");
     for fields in [
         "x: y\r\n folded: 1\r\n",
         "x: y\r\n\tfolded: 1\r\n",
@@ -274,11 +274,11 @@ async fn lines_that_some_would_fold_or_split() {
         let line = line.replace("{}", &rig.path("/first"));
         let request = format!("{line}host: {}\r\ncookie: {}\r\n\r\n", rig.host(), rig.cookie());
         // A fragment is nobody's business but the browser's: it may be cut off.
-        probe(&rig, &request, line.contains("#fragment") || line.contains(" http/1.1") && false).await;
+        probe(&rig, &request, line.contains("#fragment")).await;
     }
-    // What a form's value with a line break in it would look like.
+    // The same request in order is answered; and a whole request as another's body is a body.
     probe(&rig, &first(&rig, "content-length: 0\r\n", ""), true).await;
-    probe(&rig, &first(&rig, &format!("content-length: {}\r\n", hidden.len()), &hidden), true).await;
+    probe(&rig, &first(&rig, &format!("content-length: {}\r\n", HIDDEN.len()), HIDDEN), true).await;
 }
 
 #[tokio::test]
@@ -427,7 +427,9 @@ async fn http2_bodies_of_another_length_than_announced() {
         drop(frames);
         assert_eq!(rig.get("/after").await.text(), "/after ");
         for seen in rig.app.seen.requests() {
-            assert_eq!(seen.target(), "/after", "{announced} for {} bytes", body.len());
+            // A body of no bytes is complete before it turns out that there are some.
+            let empty = announced == "0" && seen.target() == "/first" && seen.body.is_empty();
+            assert!(empty || seen.target() == "/after", "{announced} for {} bytes: {seen:#?}", body.len());
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | authorize | `authorize.rs` | `Owned`: the only thing that `forward` takes |
 //! | forward | `forward.rs`, `tunnel.rs` | the application's answer, or a tunnel |
 //! | rewrite | `rewrite.rs`, `headers.rs` | the answer as the browser may see it |
-//! | respond | `respond.rs` | the one place where an error becomes a status and a page |
+//! | respond | `reject.rs`, `respond.rs` | the one place where an error becomes a status and a page |
 //!
 //! Beside them: `own/` answers `/-/...`, `flows.rs` ends what lives long when its session does, `room.rs` holds what
 //! one thread keeps for itself, `limits.rs` every limit.
@@ -39,6 +39,7 @@ mod mode;
 mod own;
 mod pool;
 mod portal;
+mod reject;
 mod request_body;
 mod resolve;
 mod respond;

@@ -25,7 +25,7 @@ use crate::forward::Answered;
 use crate::front_body::{FrontBody, StreamIo};
 use crate::headers::contains_token;
 use crate::limits;
-use crate::respond::Reject;
+use crate::reject::Reject;
 use crate::rewrite::{View, towards_browser};
 use crate::room::Room;
 use crate::sessions::InFlight;

@@ -1,6 +1,6 @@
 //! Header fields, both ways. The input is a first line of settings and one field a line, `name: value`.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use portreeve_model::{ForwardName, ForwardTarget, NodePort};
 use portreeve_portal::fuzz::{self as portal, COOKIE_NAME};
 

@@ -12,25 +12,29 @@ pub fn next(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Some(path) = portal::next(text) {
         assert_eq!(path, text);
-        assert!(path.starts_with('/') && !path.starts_with("//"), "{path:?}");
-        assert!(path.len() <= 4096 && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'), "{path:?}");
-        let lands = referee::stays_at_the_portal(path);
-        let acts = ["/-/", "/api/", "/dav/"].iter().any(|own| lands.starts_with(own));
-        assert!(!acts || lands == "/-/open", "{path:?} leads to {lands:?}");
+        leads_to_a_place(path);
     }
-    let mut typed = String::from("/-/go?address=");
-    for byte in data {
-        typed.push_str(&format!("%{byte:02x}"));
-    }
-    let Ok(request) = Request::get(&typed).body(()) else { return };
-    if let Some(location) = portal::go(&request.into_parts().0) {
+    for typed in [text.to_owned(), format!("https://localhost:8443/{text}")] {
+        let encoded: String = typed.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let Ok(request) = Request::get(format!("/-/go?address={encoded}")).body(()) else { continue };
+        let Some(location) = portal::go(&request.into_parts().0) else { continue };
         let location = location.to_str().unwrap_or_else(|_| panic!("{location:?} is no ASCII"));
-        assert!(
-            location.starts_with("/fw/") || location.starts_with("/fw2/") || location == "/?unknown-address",
-            "{location:?}"
-        );
-        referee::stays_at_the_portal(location);
+        match location.strip_prefix("/?unknown-address=") {
+            // Sent back to the page that asked, with what was typed.
+            Some(shown) => {
+                assert!(shown.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'%'), "{shown:?}")
+            }
+            None => leads_to_a_place(location),
+        }
     }
+}
+
+fn leads_to_a_place(path: &str) {
+    assert!(path.starts_with('/') && !path.starts_with("//"), "{path:?}");
+    assert!(path.len() <= 4096 && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'), "{path:?}");
+    let lands = referee::stays_at_the_portal(path);
+    let acts = ["/-/", "/api/", "/dav/"].iter().any(|own| lands.starts_with(own));
+    assert!(!acts || lands == "/-/open", "{path:?} leads to {lands:?}");
 }
 
 /// A request's origin: the request line's address on the first line, one `Host` on each that follows.

@@ -135,6 +135,11 @@ impl Rig {
         self.ask(&self.head("GET", path, "")).await
     }
 
+    /// The status of the portal's own sign of life, on a new connection.
+    pub async fn get_health(&self) -> u16 {
+        self.ask(&format!("GET /-/health HTTP/1.1\r\nhost: {}\r\n\r\n", self.host())).await.status()
+    }
+
     /// Sends bytes on a new connection, and takes every answer until the portal closes or has nothing more to say. It
     /// is not told that this was all: a client that closes its side has left, in the eyes of many servers.
     pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> Vec<Message> {

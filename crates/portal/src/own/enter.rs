@@ -22,7 +22,8 @@ use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::limits;
 use crate::portal::{Settings, now};
-use crate::respond::{self, Reject};
+use crate::reject::Reject;
+use crate::respond;
 use crate::room::Room;
 use crate::site::Site;
 

@@ -32,7 +32,8 @@ use crate::authenticate::Principal;
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::portal::Settings;
-use crate::respond::{self, Reject};
+use crate::reject::Reject;
+use crate::respond;
 use crate::route::RouteError;
 use crate::site::Site;
 

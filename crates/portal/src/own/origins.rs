@@ -22,7 +22,8 @@ use crate::answer::Answer;
 use crate::authenticate::{Unauthenticated, authenticate};
 use crate::front::Connection;
 use crate::portal::{Portal, Settings, now};
-use crate::respond::{self, Reject};
+use crate::reject::Reject;
+use crate::respond;
 use crate::route::{Place, What};
 use crate::site::Site;
 

@@ -10,7 +10,8 @@ use portreeve_pages::Frame;
 use super::{next, origins, query};
 use crate::answer::Answer;
 use crate::front::Connection;
-use crate::respond::{self, Reject, wants_page};
+use crate::reject::Reject;
+use crate::respond::{self, wants_page};
 use crate::site::Site;
 
 /// Remembers where a browser wanted to go, for a while.
