@@ -1,16 +1,22 @@
 // A current JupyterLab, as users install it: opened, a notebook made, a cell run and its output read.
 
-import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import { end, freePort, listening, start } from "./children.mjs";
-import { Skip } from "./report.mjs";
 import { DESKTOP, World, same, screenshots } from "./world.mjs";
 
 const venv = process.env.PORTREEVE_TEST_VENV;
 const TOKEN = "0123456789abcdef-of-the-test";
+
+/** Something to see in the picture, without a library that would have to be installed. */
+const CURVE = `from math import sin, pi
+from IPython.display import SVG
+points = " ".join(f"{x},{90 - 70 * sin(x * pi / 90) * (1 - x / 700):.1f}" for x in range(0, 641, 2))
+SVG(f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="180">'
+    f'<path d="M0 90H640" stroke="#bbb"/><polyline points="{points}" fill="none" stroke="#0b5c8a" stroke-width="3"/></svg>')`;
 
 /** What JupyterLab itself asks for in vain, direct or proxied: nothing, in the current release. */
 const KNOWN = [];
@@ -147,9 +153,12 @@ async function runsATerminal(page) {
 
 /** The README's picture, with PORTREEVE_KEEP_SCREENSHOTS=1; else one to look at. */
 async function picture(page) {
-  const kept = resolve(import.meta.dirname, "../../docs/images");
+  const kept = fileURLToPath(new URL("../../docs/images", import.meta.url));
   const where = process.env.PORTREEVE_KEEP_SCREENSHOTS === "1" ? kept : screenshots;
   mkdirSync(where, { recursive: true });
+  await page.keyboard.insertText(CURVE);
+  await page.keyboard.press("Shift+Enter");
+  await page.locator(".jp-OutputArea-output svg").waitFor();
   // Its question whether one wants news has nothing to do with the picture.
   await page.getByRole("button", { name: "No", exact: true }).click();
   await page.setViewportSize(DESKTOP);

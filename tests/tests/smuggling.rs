@@ -204,7 +204,8 @@ async fn chunks_that_can_be_read_in_two_ways() {
         // told that it went well.
         let bad = |status: u16| !(200..300).contains(&status);
         // A bare LF ends a line for RFC 9112 section 2.2 too; trailers are not passed on unless they were announced.
-        let lenient = body.contains("x: y\n");
+        // Chunk extensions are dropped whatever is in them.
+        let lenient = body.contains("x: y\n") || body.starts_with("5;x\0");
         assert!(lenient || answers.iter().all(|answer| bad(answer.status())), "{shown:?}: {answers:#?}");
         assert!(!answers.iter().any(|answer| answer.text().contains("/SMUGGLED")), "{shown:?}: {answers:#?}");
         for seen in rig.app.seen.requests() {

@@ -105,8 +105,6 @@ async fn accept(
         Err(error) => return tracing::error!(%error, "a listening socket can't be used"),
     };
     loop {
-        // With every place taken, new connections wait in the kernel's queue.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = portal.draining.cancelled() => return,
@@ -114,6 +112,12 @@ async fn accept(
         // Off this thread's reactor: it will be on that of the thread that serves it.
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
+                // With every place taken, this one waits in hand, and later ones in the kernel's queue.
+                let place = tokio::select! {
+                    place = Arc::clone(&places).acquire_owned() => place,
+                    () = portal.draining.cancelled() => return,
+                };
+                let Ok(place) = place else { return };
                 let least = threads.iter().min_by_key(|(_, count)| count.load(Relaxed));
                 if let Some((queue, count)) = least {
                     count.fetch_add(1, Relaxed);
@@ -160,6 +164,7 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
                 });
             }
             room.tasks.close();
+            room.stop_keeping();
             tokio::select! {
                 () = room.tasks.wait() => {}
                 () = room.portal.stopping.cancelled() => {}

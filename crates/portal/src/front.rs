@@ -48,19 +48,24 @@ pub(crate) struct Connection {
 }
 
 /// Something is being answered, until dropped.
-pub(crate) struct Active<'a>(&'a Cell<u32>);
+pub(crate) struct Active(Rc<Connection>);
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.active.set(self.0.active.get() - 1);
     }
 }
 
 impl Connection {
     /// Notes that a request is being answered.
-    pub(crate) fn begin(&self) -> Active<'_> {
+    pub(crate) fn begin(self: &Rc<Self>) -> Active {
         self.active.set(self.active.get() + 1);
-        Active(&self.active)
+        Active(Rc::clone(self))
+    }
+
+    /// Nothing is being answered.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.active.get() == 0
     }
 
     /// A number for the next request, unique within this process's life.

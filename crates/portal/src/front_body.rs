@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::front::Active;
 use crate::http2::poll_capacity;
 
 /// A request's body.
@@ -101,11 +102,13 @@ pub(crate) struct StreamIo {
     receive: RecvStream,
     /// Read from the stream, not yet taken by the reader.
     rest: Bytes,
+    /// The connection is in use for as long as the tunnel.
+    _active: Active,
 }
 
 impl StreamIo {
-    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream) -> Self {
-        Self { send, receive, rest: Bytes::new() }
+    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, active: Active) -> Self {
+        Self { send, receive, rest: Bytes::new(), _active: active }
     }
 }
 

@@ -77,3 +77,13 @@ pub fn towards_browser(headers: &mut HeaderMap, prefix: &str, base: &str, keeps_
 pub fn leads_into(location: &[u8], prefix: &str) -> bool {
     crate::mode::leads_into(location, prefix)
 }
+
+/// A request's trailers as the application may see them.
+pub fn trailers_towards_application(trailers: &mut HeaderMap) {
+    crate::headers::trailers_towards_application(trailers);
+}
+
+/// An answer's trailers as the browser may see them.
+pub fn trailers_towards_browser(trailers: &mut HeaderMap) {
+    crate::rewrite::trailers_towards_browser(trailers);
+}

@@ -50,6 +50,8 @@ where
             () = room.portal.stopping.cancelled() => return,
             next = http2.accept() => next,
             () = &mut alive => return,
+            // Told that this is the end, a peer with nothing going on is not waited for.
+            () = tokio::time::sleep(limits::GOODBYE), if draining && connection.is_quiet() => return,
             () = &mut idling, if !draining => {
                 http2.graceful_shutdown();
                 draining = true;
@@ -117,6 +119,9 @@ async fn serve_stream(
             }
         }
     };
+    while let Ok(head) = interims.try_recv() {
+        let _ = respond.send_informational(head);
+    }
     let (mut head, answer) = response.into_parts();
     head.version = http::Version::HTTP_2;
     if !head.headers.contains_key(DATE)
@@ -134,7 +139,9 @@ async fn serve_stream(
         }
     };
     match incoming {
-        Some(incoming) if is_tunnel => drop(hand_over.send(StreamIo::new(stream, incoming))),
+        Some(incoming) if is_tunnel => {
+            drop(hand_over.send(StreamIo::new(stream, incoming, connection.begin())))
+        }
         _ if !ends => send_body(answer, stream).await,
         _ => {}
     }

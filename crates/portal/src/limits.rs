@@ -12,6 +12,8 @@ pub const REQUEST_HEAD: Duration = Duration::from_secs(20);
 pub const FIRST_REQUEST: Duration = Duration::from_secs(20);
 /// An HTTP/2 connection on which nothing is going on.
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(300);
+/// An HTTP/2 connection that was told to end, and on which nothing is going on.
+pub const GOODBYE: Duration = Duration::from_secs(5);
 /// How often an HTTP/2 peer is asked whether it is still there, and how long it may take.
 pub const HTTP2_PING: Duration = Duration::from_secs(30);
 /// See [`HTTP2_PING`].
@@ -71,7 +73,7 @@ pub const POOL_TOTAL: usize = 1024;
 pub const PLACES: usize = 1024;
 /// Tickets that one thread remembers as verified.
 pub const TICKETS: usize = 4096;
-/// Live sessions; past that, the ones that ended are dropped first, and then sign-in is refused.
+/// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
 /// Refused codes from one address in [`CODE_FAILURE_WINDOW`] before it has to wait.
 pub const CODE_FAILURES: u32 = 10;

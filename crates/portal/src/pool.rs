@@ -100,6 +100,12 @@ impl Pool {
         self.count.set(idle.values().map(Vec::len).sum());
     }
 
+    /// Closes all.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+        self.count.set(0);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count.get() == 0
     }

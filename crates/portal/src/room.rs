@@ -59,10 +59,19 @@ impl Room {
 
     /// Keeps a connection to an application for later.
     pub(crate) fn keep(&self, link: Link) {
+        // A connection that is kept is a task that goes on.
+        if self.portal.draining.is_cancelled() {
+            return;
+        }
         if self.pool.is_empty() {
             self.to_look_after.notify_one();
         }
         self.pool.put(link);
+    }
+
+    /// Closes the connections that are kept, because nothing will ask for them any more.
+    pub(crate) fn stop_keeping(&self) {
+        self.pool.clear();
     }
 
     /// A number for a new connection that no other connection of this process has.

@@ -32,6 +32,8 @@ impl Verifier {
         let claims = verified.claims;
         let genuine = header.typ.as_deref() == Some(TICKET_TYP)
             && header.kid.as_deref() == Some(self.key_id.as_str())
+            // Extensions that must be understood are not (RFC 7515 section 4.1.11).
+            && header.crit.is_none()
             && claims.aud.as_str() == audience
             && claims.iat <= now + 60
             && now < claims.exp;

@@ -18,6 +18,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+/// What would count for the portal's whole origin.
+const SPEAKS_FOR_THE_ORIGIN: [&str; 6] =
+    ["alt-svc", "clear-site-data", "nel", "report-to", "service-worker-allowed", "strict-transport-security"];
 
 fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -82,6 +85,7 @@ pub fn request_headers(data: &[u8]) {
     let prefix = prefix(lines.next().unwrap_or_default());
     let asked = fields(lines);
     our_cookie(&asked);
+    request_trailers(&asked);
 
     let mut headers = asked.clone();
     let takes_trailers = portal::remove_hop_by_hop(&mut headers);
@@ -126,6 +130,21 @@ pub fn request_headers(data: &[u8]) {
     assert_eq!(portal::cookie(&headers, COOKIE_NAME), None);
 }
 
+/// Servers put trailers among the fields: they may say no more than those.
+fn request_trailers(sent: &HeaderMap) {
+    let mut trailers = sent.clone();
+    portal::trailers_towards_application(&mut trailers);
+    let named = named_by_connection(sent);
+    for name in sent.keys().map(HeaderName::as_str) {
+        let goes = HOP_BY_HOP.contains(&name)
+            || named.iter().any(|named| named == name)
+            || speaks_for_a_proxy(name)
+            || ["cookie", "authorization", "host", "content-length"].contains(&name);
+        let arrived = values(&trailers, name);
+        assert!(if goes { arrived.is_empty() } else { arrived == values(sent, name) }, "trailer {name}");
+    }
+}
+
 /// The cookie that we find is one that stands there, by its whole name.
 fn our_cookie(headers: &HeaderMap) {
     let found = portal::cookie(headers, COOKIE_NAME);
@@ -152,14 +171,19 @@ pub fn response_headers(data: &[u8]) {
     portal::towards_browser(&mut headers, &prefix, &base, keeps_prefix, host);
 
     let named = named_by_connection(&answered);
+    let mut trailers = answered.clone();
+    portal::trailers_towards_browser(&mut trailers);
+    for name in trailers.keys().map(HeaderName::as_str) {
+        let goes = HOP_BY_HOP.contains(&name) || SPEAKS_FOR_THE_ORIGIN.contains(&name);
+        let sets = ["set-cookie", "location", "content-length"].contains(&name);
+        assert!(!goes && !sets, "trailer {name}");
+    }
     for name in headers.keys().map(HeaderName::as_str) {
         assert!(!HOP_BY_HOP.contains(&name), "{name} went further");
         assert!(!named.iter().any(|named| named == name), "{name} was named by Connection and went further");
         assert!(answered.contains_key(name), "{name} came from nowhere");
-        let speaks_for_the_origin =
-            ["clear-site-data", "strict-transport-security", "nel", "report-to", "service-worker-allowed"]
-                .contains(&name);
-        assert!(name != "alt-svc" && (prefix.is_empty() || !speaks_for_the_origin), "{name}");
+        let speaks = SPEAKS_FOR_THE_ORIGIN.contains(&name);
+        assert!(name != "alt-svc" && (prefix.is_empty() || !speaks), "{name}");
     }
     for name in ["location", "content-location"] {
         let before = values(&answered, name);
@@ -222,10 +246,9 @@ fn set_cookie(cookie: &[u8], prefix: &str) {
     let paths: Vec<&str> =
         attributes.iter().filter(|(key, _)| key == "path").map(|(_, value)| value.as_str()).collect();
     let [path] = paths[..] else { panic!("{text:?} has not one path") };
-    let confined =
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
-    assert!(path.starts_with('/') && confined, "{text:?} is not confined to {prefix:?}");
-    assert!(prefix.is_empty() || !path.contains(".."), "{text:?}");
+    let below = path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let Some(below) = below else { panic!("{text:?} is not confined to {prefix:?}") };
+    assert!(path.starts_with('/') && (prefix.is_empty() || !below.contains("..")), "{text:?}");
 }
 
 /// A prefix that the portal could have made: `/fw/NAME`, `/fw2/NODE:PORT`, or none.

@@ -170,16 +170,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.0.send(frame.bytes()).await
     }
 
-    /// The next frame.
+    /// The next frame, which is left without an answer that it may want.
     ///
     /// # Errors
     /// When the connection ends.
-    pub async fn next(&mut self) -> io::Result<Frame> {
+    pub async fn next_unanswered(&mut self) -> io::Result<Frame> {
         let head = self.0.exactly(9).await?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
         let payload = self.0.exactly(length as usize).await?;
-        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// The next frame; settings and pings are answered.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn next(&mut self) -> io::Result<Frame> {
+        let frame = self.next_unanswered().await?;
         if frame.kind == kind::SETTINGS && frame.flags & 1 == 0 {
             // Neither side may wait for this one; that the connection is gone shows at the next read.
             let _ = self.send(&Frame { flags: 1, payload: Vec::new(), ..frame.clone() }).await;

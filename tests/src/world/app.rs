@@ -36,6 +36,26 @@ pub fn text(text: impl Into<String>) -> Reply {
     Response::new(full(text.into()))
 }
 
+struct Channel(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl http_body::Body for Channel {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<http_body::Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(http_body::Frame::data(chunk))))
+    }
+}
+
+/// A body that the test sends piece by piece; it ends when the sender is dropped.
+pub fn streaming() -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    (sender, Channel(receiver).boxed())
+}
+
 /// A request that reached an application.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -156,6 +176,25 @@ impl App {
     /// One that answers every request with what it got, as JSON, and echoes WebSockets.
     pub async fn echo() -> Self {
         Self::start(echo).await
+    }
+
+    /// One that echoes WebSockets, and answers everything else with server-sent events, one every 100 ms.
+    pub async fn live() -> Self {
+        Self::start(|mut request| async move {
+            if request.headers().contains_key("sec-websocket-key") {
+                return echo_websocket(&mut request);
+            }
+            let (sender, body) = streaming();
+            tokio::spawn(async move {
+                while sender.send(Bytes::from_static(b"data: tick\n\n")).await.is_ok() {
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            });
+            let mut reply = Response::new(body);
+            reply.headers_mut().insert("content-type", http::HeaderValue::from_static("text/event-stream"));
+            reply
+        })
+        .await
     }
 
     /// Where it listens.

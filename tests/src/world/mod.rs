@@ -14,7 +14,7 @@ mod tls;
 
 use std::time::{Duration, Instant};
 
-pub use app::{App, Body, Counted, Counts, Reply, Seen, full, text};
+pub use app::{App, Body, Counted, Counts, Reply, Seen, full, streaming, text};
 pub use client::{Answer, Client, WebSocket};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};

@@ -121,6 +121,8 @@ fn place(typed: &str, ours: &str) -> String {
     } else {
         return unknown();
     };
+    // What an application prints that was started with the prefix as its base URL has it already.
+    let rest = rest.strip_prefix(&prefix).filter(|inner| inner.starts_with('/')).unwrap_or(rest);
     let whole = format!("{prefix}{rest}");
     next::checked(&whole).map_or_else(unknown, str::to_owned)
 }
@@ -147,6 +149,7 @@ mod tests {
             ("8888", "/fw2/localhost:8888/"),
             ("localhost:8888", "/fw2/localhost:8888/"),
             ("http://localhost:8888/lab?x=1", "/fw2/localhost:8888/lab?x=1"),
+            ("http://localhost:8888/fw2/localhost:8888/lab?token=1", "/fw2/localhost:8888/lab?token=1"),
             ("alice-tb", "/fw/alice-tb/"),
             ("https://portal:8443/fw/alice-tb/", "/fw/alice-tb/"),
             (
