@@ -158,7 +158,7 @@ async function picture(page) {
   mkdirSync(where, { recursive: true });
   await page.keyboard.insertText(CURVE);
   await page.keyboard.press("Shift+Enter");
-  await page.locator(".jp-OutputArea-output svg").waitFor();
+  await page.locator(".jp-RenderedSVG").waitFor();
   // Its question whether one wants news has nothing to do with the picture.
   await page.getByRole("button", { name: "No", exact: true }).click();
   await page.setViewportSize(DESKTOP);

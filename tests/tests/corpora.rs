@@ -12,7 +12,11 @@ fn fuzz_dir() -> PathBuf {
 
 fn names_in(dir: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    entries
+        .map(|entry| {
+            entry.expect("the folder can be read").file_name().into_string().expect("names are UTF-8")
+        })
+        .collect()
 }
 
 #[test]

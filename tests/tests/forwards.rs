@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use portreeve_tests::world::{
-    App, Client, ForeignApp, Person, Portal, PortalOptions, WebSocket, server_config, skip, system, text, until,
+    App, Client, ForeignApp, Person, Portal, PortalOptions, WebSocket, server_config, skip, system, text,
+    until,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -84,7 +85,20 @@ async fn names_that_no_forward_can_have() {
     let portal = Portal::plain();
     let client = portal.sign_in().await;
     put(&portal, ".hidden", "http://localhost:8888/\n", 0o700);
-    for name in [".", "..", ".hidden", "a%2Fb", "%2e%2e", "a%20b", "a:b", "%00", "a%0ab", "-%2F", "a~", &"a".repeat(300)] {
+    for name in [
+        ".",
+        "..",
+        ".hidden",
+        "a%2Fb",
+        "%2e%2e",
+        "a%20b",
+        "a:b",
+        "%00",
+        "a%0ab",
+        "-%2F",
+        "a~",
+        &"a".repeat(300),
+    ] {
         let answer = client.get(&format!("/fw/{name}/")).await;
         assert!(matches!(answer.error(), "bad-name" | "not-found"), "{name}: {answer:?}");
         answer.assert_status(404);
@@ -127,7 +141,16 @@ async fn execute_permission_decides() {
     let client = portal.sign_in().await;
     let app = App::echo().await;
     let target = format!("http://localhost:{}/\n", app.port());
-    for (mode, allowed) in [(0o700, true), (0o755, true), (0o750, true), (0o500, true), (0o711, true), (0o600, false), (0o644, false), (0o444, false)] {
+    for (mode, allowed) in [
+        (0o700, true),
+        (0o755, true),
+        (0o750, true),
+        (0o500, true),
+        (0o711, true),
+        (0o600, false),
+        (0o644, false),
+        (0o444, false),
+    ] {
         let name = format!("mode-{mode:o}");
         put(&portal, &name, &target, mode);
         let answer = client.get(&format!("/fw/{name}/")).await;
@@ -152,14 +175,20 @@ async fn access_control_lists_count() {
     std::fs::write(&file, format!("http://localhost:{}/\n", app.port())).unwrap();
     bob.own(&file);
     chmod(&file, 0o700);
-    let options = PortalOptions { person: Some(alice), forwards: Some(dir.path().to_owned()), ..PortalOptions::default() };
+    let options = PortalOptions {
+        person: Some(alice),
+        forwards: Some(dir.path().to_owned()),
+        ..PortalOptions::default()
+    };
     let portal = Portal::start(options);
     let client = portal.sign_in().await;
     client.get("/fw/listed/").await.assert_refused(403, "not-executable");
     let path = file.display().to_string();
     match system("setfacl", &["-m", "u:alice:rx", &path]) {
         None => return skip(test, "needs setfacl (Debian: acl)"),
-        Some(output) if !output.status.success() => return skip(test, "this file system has no access control lists"),
+        Some(output) if !output.status.success() => {
+            return skip(test, "this file system has no access control lists");
+        }
         Some(_) => {}
     }
     until("the list to count", Duration::from_millis(1500), || async {
@@ -228,7 +257,8 @@ async fn tls_targets_and_their_pins() {
 async fn a_change_counts_within_a_second_for_requests() {
     let portal = Portal::plain();
     let client = portal.sign_in().await;
-    let (one, two) = (App::start(|_| async { text("one") }).await, App::start(|_| async { text("two") }).await);
+    let (one, two) =
+        (App::start(|_| async { text("one") }).await, App::start(|_| async { text("two") }).await);
     let path = put(&portal, "app", format!("http://localhost:{}/\n", one.port()), 0o700);
     let says = async |expected: &str, status: u16| {
         let changed = Instant::now();
@@ -295,10 +325,17 @@ async fn a_change_counts_within_five_seconds_for_tunnels() {
     std::fs::write(&moved, format!("http://localhost:{}/\n", other.port())).unwrap();
     std::fs::remove_file(&removed).unwrap();
     let changed = Instant::now();
-    futures_util::future::join_all(sockets.into_iter().map(|socket| ends_within(socket, Duration::from_millis(5300)))).await;
+    futures_util::future::join_all(
+        sockets.into_iter().map(|socket| ends_within(socket, Duration::from_millis(5300))),
+    )
+    .await;
     assert!(changed.elapsed() < Duration::from_millis(5300));
     kept.send(Message::text("alive")).await.unwrap();
-    assert_eq!(kept.next().await.unwrap().unwrap(), Message::text("alive"), "an unchanged forward keeps its tunnel");
+    assert_eq!(
+        kept.next().await.unwrap().unwrap(),
+        Message::text("alive"),
+        "an unchanged forward keeps its tunnel"
+    );
     portal.logged(&["audit", "verdict=\"end\"", "/fw/closed"]).await;
 }
 
@@ -351,7 +388,8 @@ async fn the_command_and_the_hand_agree() {
     run(&["disable", "by-hand"]);
     assert_eq!(std::fs::read(dir.join("by-hand")).unwrap(), b"");
     until("both to be disabled", Duration::from_millis(1200), || async {
-        let both = [client.get("/fw/tb/").await.status.as_u16(), client.get("/fw/by-hand/").await.status.as_u16()];
+        let both =
+            [client.get("/fw/tb/").await.status.as_u16(), client.get("/fw/by-hand/").await.status.as_u16()];
         (both == [410, 410]).then_some(())
     })
     .await;

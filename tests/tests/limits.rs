@@ -243,7 +243,10 @@ async fn connections_beyond_the_limit_wait() {
     let connector = tokio_rustls::TlsConnector::from(portreeve_tests::world::client_config(&[b"http/1.1"]));
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let mut fourth = Box::pin(connector.connect(name, tcp));
-    assert!(tokio::time::timeout(waiting, fourth.as_mut()).await.is_err(), "a fourth connection is not served");
+    assert!(
+        tokio::time::timeout(waiting, fourth.as_mut()).await.is_err(),
+        "a fourth connection is not served"
+    );
     drop(held.pop());
     soon("the fourth has its turn", fourth).await.unwrap();
 }
@@ -258,7 +261,9 @@ async fn a_session_has_so_many_requests_at_once() {
                 return;
             }
             if request.field("upgrade").is_some() {
-                let _ = caller.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+                let _ = caller
+                    .send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+                    .await;
                 caller.rest().await;
                 return;
             }
@@ -330,7 +335,11 @@ async fn streams_that_are_opened_and_reset_in_a_hurry_end_the_connection() {
     }
     let outcome = verdict(&mut frames).await;
     assert!(matches!(outcome, Outcome::Away(_) | Outcome::Closed), "{outcome:?} after {sent} streams");
-    assert!(rig.app.seen.connections() < 1000, "{} connections to the application", rig.app.seen.connections());
+    assert!(
+        rig.app.seen.connections() < 1000,
+        "{} connections to the application",
+        rig.app.seen.connections()
+    );
     assert_eq!(rig.get_health().await, 200);
     until("nothing is left at the application", SOON, || rig.app.seen.open() == 0).await;
 }

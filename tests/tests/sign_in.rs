@@ -47,7 +47,9 @@ async fn altered_codes_are_refused_with_a_page() {
     let portal = Portal::plain();
     let code = portal.code();
     let altered = format!("{}{}", if code.starts_with('A') { "B" } else { "A" }, &code[1..]);
-    for wrong in [altered.as_str(), "", "x", &format!("{code}A"), &code[..code.len() - 1], "%00", &"A".repeat(5000)] {
+    for wrong in
+        [altered.as_str(), "", "x", &format!("{code}A"), &code[..code.len() - 1], "%00", &"A".repeat(5000)]
+    {
         let answer = portal.stranger().browser().get(&enter(wrong)).await;
         answer.assert_refused(403, "code-unknown");
         assert!(answer.text().contains("portreeve login") && answer.set_cookie(COOKIE).is_none());
@@ -74,7 +76,9 @@ async fn looking_first_does_not_use_a_code_up() {
         let head = client.request(client.prepare("HEAD", &enter(&code)), "").await;
         assert!(head.set_cookie(COOKIE).is_none(), "{head:?}");
     }
-    for (name, value) in [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch"), ("x-moz", "prefetch")] {
+    for (name, value) in
+        [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch"), ("x-moz", "prefetch")]
+    {
         let ahead = client.clone().with(name, value).get(&enter(&code)).await;
         assert_eq!(ahead.status, 400, "{name}: {ahead:?}");
     }
@@ -92,12 +96,15 @@ async fn a_code_can_be_typed_into_our_own_page_only() {
     page.assert_status(200);
     assert!(page.text().contains("portreeve login"), "it says how to sign in");
     assert!(page.header("content-security-policy").contains("default-src"), "{page:?}");
-    for origin in ["https://evil.example", "null", "https://localhost:1", &client.origin().replace("https", "http")] {
+    for origin in
+        ["https://evil.example", "null", "https://localhost:1", &client.origin().replace("https", "http")]
+    {
         let refused = client.clone().with("origin", origin).post("/-/enter", &format!("code={code}")).await;
         refused.assert_refused(403, "cross-site");
     }
     for site in ["cross-site", "same-site"] {
-        let refused = client.clone().with("sec-fetch-site", site).post("/-/enter", &format!("code={code}")).await;
+        let refused =
+            client.clone().with("sec-fetch-site", site).post("/-/enter", &format!("code={code}")).await;
         refused.assert_refused(403, "cross-site");
     }
     // The whole address may be pasted.
@@ -169,9 +176,20 @@ async fn a_browser_is_sent_to_sign_in_and_then_where_it_wanted() {
 async fn nobody_is_sent_to_another_place_than_this_portal() {
     let portal = Portal::plain();
     for next in [
-        "//evil.example/", "https://evil.example/", "/%5Cevil.example/", "/%09/evil.example/", "%2F%2Fevil.example",
-        "https:evil.example", "javascript:alert(1)", "/-/sign-out", "/fw/../-/sign-out", "/fw/%252e%252e/-/sign-out",
-        "/%0d%0aSet-Cookie:x=y", "", "evil", "%20//evil.example",
+        "//evil.example/",
+        "https://evil.example/",
+        "/%5Cevil.example/",
+        "/%09/evil.example/",
+        "%2F%2Fevil.example",
+        "https:evil.example",
+        "javascript:alert(1)",
+        "/-/sign-out",
+        "/fw/../-/sign-out",
+        "/fw/%252e%252e/-/sign-out",
+        "/%0d%0aSet-Cookie:x=y",
+        "",
+        "evil",
+        "%20//evil.example",
     ] {
         let answer = portal.stranger().browser().get(&format!("{}&next={next}", enter(&portal.code()))).await;
         assert_eq!((answer.status.as_u16(), answer.location()), (303, "/"), "{next}");
@@ -191,13 +209,17 @@ async fn a_program_gets_401_in_json() {
     let portal = Portal::plain();
     let app = App::echo().await;
     let program = portal.stranger().with("accept", "*/*");
-    for program in [program.clone(), program.clone().http2(), program.clone().with("sec-fetch-mode", "cors")] {
+    for program in [program.clone(), program.clone().http2(), program.clone().with("sec-fetch-mode", "cors")]
+    {
         for path in [app.path("/"), "/".into(), "/fw/x/".into(), "/nothing".into()] {
             let answer = program.get(&path).await;
             answer.assert_refused(401, "not-signed-in");
             assert_eq!(answer.header("content-type"), "application/json");
             let said = answer.json();
-            assert_eq!((&said["error"], &said["request_id"]), (&json!("not-signed-in"), &json!(answer.header("x-request-id"))));
+            assert_eq!(
+                (&said["error"], &said["request_id"]),
+                (&json!("not-signed-in"), &json!(answer.header("x-request-id")))
+            );
             assert!(said["remedy"].as_str().unwrap().contains("portreeve login"));
             assert!(!answer.header("www-authenticate").is_empty(), "RFC 9110 section 11.6.1");
         }
@@ -234,7 +256,8 @@ async fn only_genuine_tickets_count() {
     let client = portal.sign_in().await;
     let ticket = client.ticket().to_owned();
     let (header, claims) = (part(&ticket, 0), part(&ticket, 1));
-    let key = Ed25519KeyPair::from_pkcs8(&std::fs::read(portal.state().join("ticket-key.der")).unwrap()).unwrap();
+    let key =
+        Ed25519KeyPair::from_pkcs8(&std::fs::read(portal.state().join("ticket-key.der")).unwrap()).unwrap();
     let foreign = Ed25519KeyPair::generate().unwrap();
     let now = claims["iat"].as_i64().unwrap();
     let accepted = async |ticket: &str| {
@@ -242,7 +265,10 @@ async fn only_genuine_tickets_count() {
         client.set_cookie(COOKIE, ticket);
         signed_in(&client).await
     };
-    assert!(accepted(&sign(&key, &header, &claims)).await, "what this test signs is as good as what the portal signs");
+    assert!(
+        accepted(&sign(&key, &header, &claims)).await,
+        "what this test signs is as good as what the portal signs"
+    );
 
     let pieces: Vec<&str> = ticket.split('.').collect();
     let flipped = |piece: &str| format!("{}{}", if piece.starts_with('A') { "B" } else { "A" }, &piece[1..]);
@@ -252,19 +278,28 @@ async fn only_genuine_tickets_count() {
         let signed = format!("{}.{}", encoded(&hmac_header), pieces[1]);
         use aws_lc_rs::signature::KeyPair;
         let mac = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key.public_key().as_ref());
-        format!("{signed}.{}", BASE64URL_NOPAD.encode(aws_lc_rs::hmac::sign(&mac, signed.as_bytes()).as_ref()))
+        format!(
+            "{signed}.{}",
+            BASE64URL_NOPAD.encode(aws_lc_rs::hmac::sign(&mac, signed.as_bytes()).as_ref())
+        )
     };
     let other_uid = with(&claims, "uid", json!(claims["uid"].as_u64().unwrap() + 1));
     for (what, forged) in [
         ("altered signature", format!("{}.{}.{}", pieces[0], pieces[1], flipped(pieces[2]))),
-        ("altered claims", format!("{}.{}.{}", pieces[0], encoded(&with(&claims, "sub", json!("root2"))), pieces[2])),
+        (
+            "altered claims",
+            format!("{}.{}.{}", pieces[0], encoded(&with(&claims, "sub", json!("root2"))), pieces[2]),
+        ),
         ("no signature", format!("{}.{}.", pieces[0], pieces[1])),
         ("two parts", format!("{}.{}", pieces[0], pieces[1])),
         ("alg none", format!("{none}.{}.", pieces[1])),
         ("alg none with a signature", format!("{none}.{}.{}", pieces[1], pieces[2])),
         ("alg HS256 with the public key", hmac),
         ("a foreign key", sign(&foreign, &header, &claims)),
-        ("a foreign key that says so", sign(&foreign, &with(&header, "kid", json!("0000000000000000")), &claims)),
+        (
+            "a foreign key that says so",
+            sign(&foreign, &with(&header, "kid", json!("0000000000000000")), &claims),
+        ),
         ("another kid", sign(&key, &with(&header, "kid", json!("x")), &claims)),
         ("another typ", sign(&key, &with(&header, "typ", json!("JWT")), &claims)),
         ("expired", sign(&key, &header, &with(&claims, "exp", json!(now - 1)))),
@@ -320,7 +355,8 @@ async fn signing_out_ends_tunnels_at_once_and_for_good() {
         ended(live, Duration::from_secs(1)).await;
         assert!(!signed_in(&client).await, "a replayed cookie counted");
     }
-    until("the application to see it", Duration::from_secs(2), || async { (app.open() == 0).then_some(()) }).await;
+    until("the application to see it", Duration::from_secs(2), || async { (app.open() == 0).then_some(()) })
+        .await;
     assert!(signed_in(&other).await, "another session is none of its business");
     portal.restart();
     assert!(!signed_in(&client).await, "a replayed cookie counted after a restart");
@@ -452,7 +488,11 @@ async fn an_application_has_an_origin_of_its_own() {
     }
     let mut confused = there.clone().without_cookies();
     confused.set_cookie(COOKIE, home.ticket());
-    assert_ne!(confused.get("/").await.status, 200, "the portal's own cookie counted at an application's origin");
+    assert_ne!(
+        confused.get("/").await.status,
+        200,
+        "the portal's own cookie counted at an application's origin"
+    );
 
     // The application's origin lends the portal one address only.
     for path in ["/-/sign-in", "/-/sign-out", "/-/health", "/-/open"] {
@@ -491,7 +531,9 @@ async fn an_entry_code_is_for_one_browser_host_and_use() {
     there.get(&enter(&code)).await.assert_status(303);
     there.get(&enter(&code)).await.assert_refused(403, "code-used");
     // Handed out for hosts that are no application's: never.
-    for host in ["evil.example", "localhost", "localhost.evil.example", "", "localhost-1.localhost.", "a.b.localhost"] {
+    for host in
+        ["evil.example", "localhost", "localhost.evil.example", "", "localhost-1.localhost.", "a.b.localhost"]
+    {
         let state = "A".repeat(43);
         let answer = home.get(&format!("/-/open?host={host}&state={state}&next=/")).await;
         answer.assert_refused(400, "bad-request");
@@ -510,7 +552,14 @@ async fn a_foreign_name_that_leads_here_reaches_nothing() {
     let portal = Portal::plain();
     let app = App::echo().await;
     let client = portal.sign_in().await;
-    for host in ["evil.example", "localhost.evil.example", "localhost.", "127.0.0.2", "evil.localhost", "localhost-0.localhost"] {
+    for host in [
+        "evil.example",
+        "localhost.evil.example",
+        "localhost.",
+        "127.0.0.2",
+        "evil.localhost",
+        "localhost-0.localhost",
+    ] {
         for client in [client.clone().at(host), client.clone().at(host).http2()] {
             for path in ["/", &app.path("/"), "/-/sign-in", "/-/health"] {
                 client.get(path).await.assert_refused(421, "wrong-host");
@@ -529,14 +578,25 @@ async fn another_origins_page_uses_nobodys_session() {
     let app = App::echo().await;
     let client = portal.sign_in().await;
     for site in ["cross-site", "same-site"] {
-        for (mode, dest, method) in
-            [("cors", "empty", "GET"), ("no-cors", "image", "GET"), ("navigate", "iframe", "GET"), ("navigate", "document", "POST")]
-        {
-            let page = client.clone().with("sec-fetch-site", site).with("sec-fetch-mode", mode).with("sec-fetch-dest", dest);
+        for (mode, dest, method) in [
+            ("cors", "empty", "GET"),
+            ("no-cors", "image", "GET"),
+            ("navigate", "iframe", "GET"),
+            ("navigate", "document", "POST"),
+        ] {
+            let page = client
+                .clone()
+                .with("sec-fetch-site", site)
+                .with("sec-fetch-mode", mode)
+                .with("sec-fetch-dest", dest);
             let answer = page.request(page.prepare(method, &app.path("/")), "").await;
             answer.assert_refused(403, "cross-site");
         }
-        let link = client.clone().with("sec-fetch-site", site).with("sec-fetch-mode", "navigate").with("sec-fetch-dest", "document");
+        let link = client
+            .clone()
+            .with("sec-fetch-site", site)
+            .with("sec-fetch-mode", "navigate")
+            .with("sec-fetch-dest", "document");
         link.get(&app.path("/")).await.assert_status(200);
     }
     let reached = app.seen().len();

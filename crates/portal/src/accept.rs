@@ -143,17 +143,17 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
         .max_blocking_threads(8)
         .thread_keep_alive(Duration::from_secs(5))
         .build()?;
+    let (started, has_started) = std::sync::mpsc::sync_channel(1);
     let handle = std::thread::Builder::new().name(format!("portal-{number}")).spawn(move || {
         let local = LocalSet::new();
         let room = match Room::open(portal, number) {
             Ok(room) => Rc::new(room),
-            Err(error) => {
-                tracing::error!(%error, "this thread can't ask the kernel who owns a socket, and serves nobody");
-                return;
-            }
+            Err(error) => return drop(started.send(Err(error))),
         };
+        let _ = started.send(Ok(()));
         let work = async {
             let sweeper = tokio::task::spawn_local(flows::sweep(Rc::clone(&room)));
+            let judge = tokio::task::spawn_local(flows::judge_from_time_to_time(Rc::clone(&room)));
             while let Some(Accepted { stream, peer, place }) = incoming.recv().await {
                 let room_of_task = Rc::clone(&room);
                 let count = Arc::clone(&count);
@@ -170,9 +170,12 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
                 () = room.portal.stopping.cancelled() => {}
             }
             sweeper.abort();
+            judge.abort();
         };
         runtime.block_on(local.run_until(work));
         runtime.shutdown_timeout(Duration::from_millis(100));
     })?;
+    // A thread that can't ask the kernel who owns a socket could serve nobody.
+    has_started.recv().unwrap_or_else(|_| Err(io::Error::other("a thread did not start")))?;
     Ok(Thread { queue, connections, handle })
 }

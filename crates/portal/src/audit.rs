@@ -6,7 +6,8 @@
 
 use portreeve_model::{Owner, Refusal, Tuple, Why};
 
-use crate::resolve::{Grant, Withdrawn};
+use crate::resolve::{Grant, ResolveError, Withdrawn};
+use crate::route::What;
 use crate::sessions::Session;
 
 /// A judgement of a connection.
@@ -29,6 +30,14 @@ pub(crate) fn decided(
             reason = refusal.code(), "{refusal}"
         ),
     }
+}
+
+/// A place that leads nowhere for this person.
+pub(crate) fn unresolved(session: &Session, what: &What, why: &ResolveError) {
+    tracing::warn!(
+        target: "audit", user = %session.user, session = session.id.as_str(), what = what.path(), verdict = "deny",
+        reason = why.code(), "{why}"
+    );
 }
 
 /// A tunnel or a long answer was ended because its right does not hold any more.

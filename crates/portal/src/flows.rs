@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 
 use portreeve_model::Owner;
 use slab::Slab;
-use tokio::time::Instant;
 
 use crate::audit;
 use crate::authorize;
@@ -83,20 +82,24 @@ impl Drop for Flow {
     }
 }
 
-/// Looks after the flows and idle connections of one thread for as long as it runs. Sleeps while there are none.
+/// Ends the flows of one thread with their sessions, and closes idle connections, for as long as the thread runs.
+/// Sleeps while there are none. Waits for nothing else: a sign-out is in force within a moment.
 pub(crate) async fn sweep(room: Rc<Room>) {
-    let mut judged = Instant::now();
     loop {
         if room.flows.all.borrow().is_empty() && room.pool.is_empty() {
             room.to_look_after.notified().await;
         }
         tokio::time::sleep(limits::SESSION_SWEEP).await;
         end_with_their_sessions(&room);
-        if judged.elapsed() >= limits::JUDGE_AGAIN {
-            judged = Instant::now();
-            judge_again(&room).await;
-        }
         room.pool.drop_idle();
+    }
+}
+
+/// Judges the flows of one thread again, for as long as it runs. May have to wait for a file system.
+pub(crate) async fn judge_from_time_to_time(room: Rc<Room>) {
+    loop {
+        tokio::time::sleep(limits::JUDGE_AGAIN).await;
+        judge_again(&room).await;
     }
 }
 

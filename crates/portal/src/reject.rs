@@ -195,7 +195,7 @@ fn resolve_text(error: &ResolveError) -> Text {
     match error {
         ResolveError::UnknownNode(node) => text(
             S::NOT_FOUND,
-            "unknown-node",
+            error.code(),
             "This machine is not known here",
             format!("{node} is not this machine."),
             "This portal serves the machine that it runs on: write localhost, its name, or one of its addresses.",
@@ -204,25 +204,25 @@ fn resolve_text(error: &ResolveError) -> Text {
             let refusal = Refusal::PrivilegedPort;
             text(
                 S::FORBIDDEN,
-                refusal.code(),
+                error.code(),
                 "You may not open this port",
                 refusal.to_string(),
                 "Start the application on a port from 1024 up.",
             )
         }
         ResolveError::Ourselves => {
-            text(S::FORBIDDEN, "ourselves", "That is the portal itself", sentence(error), "")
+            text(S::FORBIDDEN, error.code(), "That is the portal itself", sentence(error), "")
         }
         ResolveError::Disabled => text(
             S::GONE,
-            "disabled",
+            error.code(),
             "This forward is disabled",
             "Its owner has switched it off; the name stays theirs.",
             "If it is yours: portreeve forward add NAME TARGET.",
         ),
         ResolveError::Hanging => text(
             S::GATEWAY_TIMEOUT,
-            "file-system",
+            error.code(),
             "The file system does not answer",
             sentence(error),
             "Try again in a moment.",
@@ -230,7 +230,7 @@ fn resolve_text(error: &ResolveError) -> Text {
         ResolveError::Forward(read) => match &**read {
             ReadError::NotFound => text(
                 S::NOT_FOUND,
-                "no-such-forward",
+                error.code(),
                 "There is no forward of this name",
                 "Nobody has made it, or it was removed.",
                 "portreeve forward list shows yours.",
@@ -239,7 +239,7 @@ fn resolve_text(error: &ResolveError) -> Text {
                 let refusal = Refusal::NotExecutable;
                 text(
                     S::FORBIDDEN,
-                    refusal.code(),
+                    error.code(),
                     "This forward is not shared with you",
                     refusal.to_string(),
                     "Its owner can share it with a group: portreeve forward share NAME --group GROUP. If it is yours: chmod u+x on its file.",
@@ -247,21 +247,21 @@ fn resolve_text(error: &ResolveError) -> Text {
             }
             ReadError::Invalid(cause) => text(
                 S::BAD_GATEWAY,
-                "bad-forward",
+                error.code(),
                 "This forward can't be understood",
                 sentence(cause),
                 "Its last line must be an address like http://localhost:8888/.",
             ),
             ReadError::Io(_) => text(
                 S::BAD_GATEWAY,
-                "forward-unreadable",
+                error.code(),
                 "This forward can't be read",
                 sentence(&**read),
                 "The portal's log has the reason.",
             ),
             other => text(
                 S::FORBIDDEN,
-                "forward-refused",
+                error.code(),
                 "This forward is not used",
                 sentence(other),
                 "Its owner can make it anew: portreeve forward add NAME TARGET.",

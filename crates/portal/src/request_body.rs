@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::front_body::{FrontBody, FrontBodyError};
 use crate::headers::trailers_towards_application;
+use crate::portal::now;
 use crate::sessions::Session;
 
 /// Why a body was cut off.
@@ -107,12 +108,14 @@ impl Body for RequestBody {
             }
             carried.gate = None;
         }
-        if carried.session.has_ended() {
+        let now = now();
+        if carried.session.has_ended() || now >= carried.session.claims.exp {
             return Poll::Ready(Some(Err(RequestBodyError::SessionOver)));
         }
         match Pin::new(&mut carried.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 carried.stall = None;
+                carried.session.touch(now);
                 let checked = |mut frame: Frame<Bytes>| {
                     if let Some(trailers) = frame.trailers_mut() {
                         trailers_towards_application(trailers);

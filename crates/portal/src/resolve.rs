@@ -76,6 +76,26 @@ pub(crate) enum ResolveError {
     Hanging,
 }
 
+impl ResolveError {
+    /// A short name for logs and the page.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownNode(_) => "unknown-node",
+            Self::PrivilegedPort => Refusal::PrivilegedPort.code(),
+            Self::Ourselves => "ourselves",
+            Self::Disabled => "disabled",
+            Self::Hanging => "file-system",
+            Self::Forward(read) => match &**read {
+                ReadError::NotFound => "no-such-forward",
+                ReadError::NotExecutable => Refusal::NotExecutable.code(),
+                ReadError::Invalid(_) => "bad-forward",
+                ReadError::Io(_) => "forward-unreadable",
+                ReadError::NotPlain(_) | ReadError::Unreadable => "forward-refused",
+            },
+        }
+    }
+}
+
 /// Why a right that was given does not hold any more.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Withdrawn {

@@ -113,11 +113,12 @@ fn remembered(
     Ok(place)
 }
 
-impl std::fmt::Display for What {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl What {
+    /// The address that leads there in path form.
+    pub(crate) fn path(&self) -> String {
         match self {
-            Self::Direct(direct) => direct.fmt(f),
-            Self::Forward(name) => name.fmt(f),
+            Self::Direct(direct) => format!("/fw2/{direct}"),
+            Self::Forward(name) => format!("/fw/{name}"),
         }
     }
 }

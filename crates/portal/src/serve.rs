@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::answer::Answer;
+use crate::audit;
 use crate::authenticate::{Principal, Unauthenticated, authenticate};
 use crate::authorize::{Owned, authorize};
 use crate::connect::connect;
@@ -101,7 +102,8 @@ async fn answer(
         Route::Application { place, prefix_length } => {
             let most = u32::try_from(settings.config.limits.requests_per_session).unwrap_or(u32::MAX);
             let in_flight = who.session().begin(most).ok_or(Reject::TooMany)?;
-            let target = resolve(room, &place).await?;
+            let resolved = resolve(room, &place).await;
+            let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
             let visit = Journey {
                 connection,
                 settings: &settings,

@@ -117,15 +117,15 @@ fn redeem(connection: &Connection, code: &str, fits: impl Fn(&Purpose) -> bool) 
     if !portal.attempts.may_try(address, started) {
         return Err(Reject::TooManyCodes);
     }
-    match portal.broker.redeem(code, now()) {
-        Ok(purpose) if fits(&purpose) => Ok(purpose),
-        Ok(_) => Err(CodeError::Unknown.into()),
-        Err(error) => {
-            portal.attempts.failed(address, started);
-            audit::session("code-refused", None, None, connection.peer);
-            Err(error.into())
-        }
-    }
+    let redeemed = portal.broker.redeem(code, now());
+    let error = match redeemed {
+        Ok(purpose) if fits(&purpose) => return Ok(purpose),
+        Ok(_) => CodeError::Unknown,
+        Err(error) => error,
+    };
+    portal.attempts.failed(address, started);
+    audit::session("code-refused", None, None, connection.peer);
+    Err(error.into())
 }
 
 /// Ends the session: its cookies, its tunnels, everywhere.

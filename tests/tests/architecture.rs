@@ -1,0 +1,180 @@
+//! What must hold of the house itself: which crate may reach which, where unsafe code may stand, what the program
+//! links.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use portreeve_tests::world::{skip, system};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The crates that a package reaches, as `cargo tree` has them.
+fn reached(package: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--package",
+            package,
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<String> =
+        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    assert!(names.contains(&package.to_owned()));
+    names
+}
+
+#[test]
+fn who_reaches_whom() {
+    for (package, never) in [
+        // The broker holds the keys: no HTTP and no TLS in its process.
+        (
+            "portreeve-broker",
+            &[
+                "hyper",
+                "hyper-util",
+                "h2",
+                "http",
+                "rustls",
+                "tokio-rustls",
+                "portreeve-portal",
+                "portreeve-worker",
+            ][..],
+        ),
+        ("portreeve-agent", &["hyper", "h2", "http", "rustls", "portreeve-portal", "portreeve-broker"]),
+        // No input and output at all.
+        ("portreeve-model", &["tokio", "nix", "hyper", "rustls", "portreeve-sys"]),
+        ("portreeve-sys", &["tokio", "hyper", "rustls", "portreeve-model"]),
+        // One cryptographic library, not two that quarrel at run time.
+        ("portreeve", &["ring", "openssl", "openssl-sys", "native-tls", "reqwest"]),
+    ] {
+        let names = reached(package);
+        for other in never {
+            assert!(!names.iter().any(|name| name == other), "{package} reaches {other}");
+        }
+    }
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn crates() -> Vec<PathBuf> {
+    std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn only_sys_may_have_unsafe_code() {
+    let workspace = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(workspace.contains("unsafe_code = \"forbid\""));
+    for dir in crates() {
+        if dir.ends_with("sys") {
+            continue;
+        }
+        let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).unwrap();
+        assert!(
+            manifest.contains("[lints]\nworkspace = true"),
+            "{} does not take the workspace's lints",
+            dir.display()
+        );
+        let mut files = Vec::new();
+        rust_files(&dir.join("src"), &mut files);
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for (number, line) in text.lines().enumerate() {
+                let code = line.split("//").next().unwrap();
+                let has = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "allow(unsafe"]
+                    .iter()
+                    .any(|word| code.contains(word));
+                assert!(!has, "{}:{}: {line}", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn files_stay_short_and_say_where_they_stand() {
+    for dir in crates() {
+        let mut files = Vec::new();
+        rust_files(&dir.join("src"), &mut files);
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let lines = text.lines().count();
+            assert!(lines <= 520, "{} has {lines} lines", file.display());
+            let is_tests =
+                file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs");
+            assert!(text.starts_with("//!") || is_tests, "{} has no header", file.display());
+            let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(
+                !["utils", "util", "common", "helpers", "misc"].contains(&name.as_str()),
+                "{}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_limit_of_the_portal_has_its_name_in_one_file() {
+    let text = std::fs::read_to_string(root().join("crates/portal/src/limits.rs")).unwrap();
+    let mut sources = Vec::new();
+    rust_files(&root().join("crates/portal/src"), &mut sources);
+    let all: String = sources
+        .iter()
+        .filter(|file| !file.ends_with("limits.rs"))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    for line in text.lines().filter_map(|line| line.strip_prefix("pub const ")) {
+        let name = line.split(':').next().unwrap();
+        assert!(all.contains(&format!("limits::{name}")), "nothing keeps to {name}");
+    }
+}
+
+#[test]
+fn the_program_links_only_what_every_machine_has() {
+    let mut program = std::env::current_exe().unwrap();
+    program.pop();
+    program.pop();
+    let program = std::env::var_os("PORTREEVE_BIN").map_or(program.join("portreeve"), PathBuf::from);
+    let Some(output) = system("ldd", &[&program.display().to_string()]) else {
+        return skip("the_program_links_only_what_every_machine_has", "needs ldd");
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    for line in text.lines() {
+        let library = line.split_whitespace().next().unwrap_or_default();
+        let known = [
+            "linux-vdso",
+            "libgcc_s",
+            "libc.so",
+            "libm.so",
+            "libpthread",
+            "libdl",
+            "librt",
+            "/lib64/ld-",
+            "/lib/ld-",
+            "statically",
+        ];
+        assert!(known.iter().any(|name| library.starts_with(name)), "links {line}");
+    }
+}
