@@ -14,9 +14,10 @@ const TOKEN = "0123456789abcdef-of-the-test";
 /** Something to see in the picture, without a library that would have to be installed. */
 const CURVE = `from math import sin, pi
 from IPython.display import SVG
-points = " ".join(f"{x},{90 - 70 * sin(x * pi / 90) * (1 - x / 700):.1f}" for x in range(0, 641, 2))
-SVG(f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="180">'
-    f'<path d="M0 90H640" stroke="#bbb"/><polyline points="{points}" fill="none" stroke="#0b5c8a" stroke-width="3"/></svg>')`;
+
+points = " ".join(f"{x},{90 - 70 * sin(x * pi / 90) * (1 - x / 700):.1f}" for x in range(641))
+curve = f'<polyline points="{points}" fill="none" stroke="#0b5c8a" stroke-width="3"/>'
+SVG(f'<svg xmlns="http://www.w3.org/2000/svg" width="660" height="180">{curve}</svg>')`;
 
 /** What JupyterLab itself asks for in vain, direct or proxied: nothing, in the current release. */
 const KNOWN = [];
@@ -161,6 +162,7 @@ async function picture(page) {
   await page.locator(".jp-RenderedSVG").waitFor();
   // Its question whether one wants news has nothing to do with the picture.
   await page.getByRole("button", { name: "No", exact: true }).click();
+  await page.locator(".Toastify__toast").waitFor({ state: "detached" });
   await page.setViewportSize(DESKTOP);
   await page.screenshot({ path: join(where, "jupyterlab.png") });
 }

@@ -246,10 +246,12 @@ async fn tls_targets_and_their_pins() {
     put(&portal, "plain", format!("https://localhost:{}/\n", plain.port()), 0o700);
     client.get("/fw/plain/").await.assert_refused(502, "application-tls");
     assert!(plain.seen().is_empty());
-    let added = portal.command(&["forward", "add", "by-hand", &address, "--pin", &hash]);
-    assert_eq!(added.status, 0, "{added:?}");
-    client.get("/fw/by-hand/").await.assert_status(200);
-    let refused = portal.command(&["forward", "add", "nonsense", "8888", "--pin", &hash]);
+    for pin in [&hash, &format!("sha256:{hash}")] {
+        let added = portal.command(&["forward", "add", "by-command", &address, "--pin", pin]);
+        assert_eq!(added.status, 0, "{added:?}");
+        client.get("/fw/by-command/").await.assert_status(200);
+    }
+    let refused = portal.command(&["forward", "add", "nonsense", "8888", "--pin", &format!("sha256:{hash}")]);
     assert!(refused.status != 0 && refused.err.contains("https"), "{refused:?}");
 }
 

@@ -538,6 +538,10 @@ async fn what_is_no_answer_is_told_as_such() {
         "HTTP/9.9 200 OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nok",
+        // The last lengths that 64 bits hold, which a program may have other uses for, and the first that they do not.
+        "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551614\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551616\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nbad name: 1\r\ncontent-length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 0\r\n\r\n",
         "\0\0\0\0\0\0\0\0",
@@ -573,6 +577,7 @@ async fn an_answer_that_is_cut_off_looks_cut_off() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\nhalf",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551613\r\n\r\nhalf",
     ] {
         let app = Application::start(move |mut caller, _| async move {
             if let Ok(Some(_)) = caller.request().await {

@@ -1,5 +1,4 @@
-//! HTTP/2 through the portal. Interim answers other than 100 can't be sent over HTTP/2 by the library that serves it,
-//! so 103 Early Hints end at the portal there; nothing here pretends otherwise.
+//! HTTP/2 through the portal: what must pass passes unchanged, what belongs to one hop or to us does not.
 
 use std::time::Duration;
 
@@ -140,6 +139,34 @@ async fn fields_of_one_hop_do_not_enter_http2() {
         assert_eq!(answer.field(name), None, "{name}");
     }
     assert_eq!(answer.head.headers().get_all("set-cookie").iter().count(), 2);
+}
+
+#[tokio::test]
+async fn early_hints_pass_and_carry_links_only() {
+    let app = Application::start(|mut caller, seen| async move {
+        while let Ok(Some(request)) = caller.request().await {
+            seen.note(&request);
+            let hints =
+                "HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\nset-cookie: a=1\r\n\r\n";
+            caller.send(hints).await.unwrap();
+            // The hints must not wait for the answer: the test says when it has them.
+            while request.target() == "/hinted" && seen.requests().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            caller.send(OK).await.unwrap();
+        }
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    let mut http2 = rig.http2().await;
+    let (mut answer, _) = http2.stream(rig.request("GET", "/hinted").body(()).unwrap(), true).await;
+    let hints = soon("the hints", std::future::poll_fn(|cx| answer.poll_informational(cx))).await;
+    let hints = hints.expect("hints come before the answer").unwrap();
+    assert_eq!(hints.status(), 103);
+    assert_eq!(hints.headers()["link"], "</style.css>; rel=preload");
+    assert!(!hints.headers().contains_key("set-cookie"));
+    assert_eq!(http2.ask(rig.request("GET", "/other").body(()).unwrap()).await.unwrap().status(), 200);
+    assert_eq!(whole(answer).await.unwrap().body, b"ok");
 }
 
 #[tokio::test]

@@ -59,9 +59,9 @@ fn assert_about(limit: Duration, took: Duration, what: &str) {
     assert!((early..limit + SLACK).contains(&took), "{what}: {took:?} instead of {limit:?}");
 }
 
-/// In one test, so that they are waited for together.
+/// In one test, so that they are waited for together; it begins with the first ones, as it takes longest.
 #[tokio::test]
-async fn who_keeps_us_waiting_is_left() {
+async fn a_client_who_keeps_us_waiting_is_left() {
     let rig = Rig::new(Application::ok().await).await;
     tokio::join!(
         slow_heads_and_idle_connections_end(&rig),

@@ -73,11 +73,7 @@ fn converse(mut stream: TcpStream, counts: &Counts, mute: bool) {
     let mut head = Vec::new();
     let mut chunk = [0; 4096];
     let mut echoes = false;
-    loop {
-        let length = match stream.read(&mut chunk) {
-            Ok(length @ 1..) => length,
-            _ => break,
-        };
+    while let Ok(length @ 1..) = stream.read(&mut chunk) {
         counts.bytes.fetch_add(length, SeqCst);
         if mute {
             continue;
