@@ -24,6 +24,8 @@ export class World {
     const world = new World();
     world.browser = browser;
     world.dir = mkdtempSync(join(tmpdir(), "portreeve-browser-"));
+    // Also when a test fails before its own end.
+    process.once("exit", () => rmSync(world.dir, { recursive: true, force: true }));
     world.state = join(world.dir, "state");
     world.shown = join(world.dir, "shown");
     mkdirSync(world.shown);

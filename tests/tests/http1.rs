@@ -1,5 +1,7 @@
 //! HTTP/1.1 through the portal: what must pass passes unchanged, what belongs to one hop or to us does not.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use portreeve_tests::wire::application::{Application, OK};

@@ -2,6 +2,8 @@
 //! it is shown to pass. The limits that take longer (a reader that stands still, HTTP/2 pings, old pooled connections)
 //! are `crates/portal/src/limits.rs`'s too, but not tried here.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,8 @@
 //! One request must be one request, however it is framed: whatever two readers could understand in two ways is refused,
 //! or reaches the application in a form that can be read in one way only.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use portreeve_tests::wire::application::Application;

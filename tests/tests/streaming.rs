@@ -1,6 +1,8 @@
 //! Bytes pass as they come, no faster than they are taken, and stop when nobody is there any more; the portal's memory
 //! stays the same whatever the size.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! Changes of protocol: WebSocket over HTTP/1.1 (RFC 6455) and HTTP/2 (RFC 8441), any other, and those that are
 //! refused.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -117,6 +117,18 @@ impl Lookup {
             .ok_or_else(|| Unowned::Lookup("nobody has accepted the connection yet".to_owned()))
     }
 
+    /// The uid at the connecting end of a connection that was made on this node.
+    pub fn connector(&self, tuple: &Tuple) -> Result<u32, Unowned> {
+        let record = self.diag().exact(tuple.client, tuple.server).map_err(failed)?;
+        let record = record.ok_or(Unowned::NoSuchConnection)?;
+        let is_this_one = (record.local, record.remote) == (canonical(tuple.client), canonical(tuple.server));
+        // Without an inode nobody holds it any more, and the uid says nothing.
+        if !is_this_one || record.state == TcpState::Listen || record.inode == 0 {
+            return Err(Unowned::NoSuchConnection);
+        }
+        self.somebody(record.uid)
+    }
+
     /// Whether the LISTEN socket that took this connection is still the one that listens there.
     pub fn listens_still(&self, tuple: &Tuple, listener: ListenerId) -> bool {
         matches!(self.diag().listener(tuple.server), Ok(Some(record)) if record.cookie == listener.0)

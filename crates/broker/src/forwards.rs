@@ -3,9 +3,10 @@
 //! Invariant: what is judged and what is read is one file. It is opened once with `O_PATH | O_NOFOLLOW` as a single
 //! name below the directory; the checks and the content go through that descriptor, so nothing can be swapped between.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -142,7 +143,10 @@ fn descriptor_path(file: &OwnedFd) -> PathBuf {
 }
 
 fn content(file: &OwnedFd) -> Result<Vec<u8>, ReadError> {
-    let readable = match File::open(descriptor_path(file)) {
+    // Non-blocking: whoever owns the file could hold a lease on it, and make everybody wait who opens it.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(descriptor_path(file));
+    let readable = match opened {
         Ok(readable) => readable,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(ReadError::Unreadable),
         Err(error) => return Err(ReadError::Io(error)),

@@ -88,7 +88,7 @@ pub(crate) enum ForwardAction {
         /// Address such as http://localhost:8888/, or just localhost:8888 or 8888
         target: String,
         /// With https: SHA-256 of the certificate that the application must show, in hex
-        #[arg(long, value_name = "SHA256", value_parser = CertificatePin::parse)]
+        #[arg(long, value_name = "SHA256", value_parser = parse_pin)]
         pin: Option<CertificatePin>,
     },
     /// Show your forwards
@@ -111,6 +111,15 @@ pub(crate) enum ForwardAction {
         #[arg(long)]
         group: String,
     },
+}
+
+/// The fingerprint with `sha256:` before it, as in a forward file, or alone, as `openssl` prints it.
+fn parse_pin(text: &str) -> Result<CertificatePin, portreeve_model::ForwardFileError> {
+    if text.starts_with("sha256:") {
+        CertificatePin::parse(text)
+    } else {
+        CertificatePin::parse(&format!("sha256:{text}"))
+    }
 }
 
 /// A forward's name as an argument.

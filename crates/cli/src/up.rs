@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portreeve_broker::{Account, Broker, Forwards};
-use portreeve_model::HostRules;
+use portreeve_model::{Config, HostRules};
 use portreeve_portal::{Listening, Portal, now, run};
 use portreeve_worker::Worker;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,7 +24,8 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let state_dir = up.state.path()?;
     state::prepare(&state_dir)?;
     let mut lock = state::lock(&state_dir)?;
-    let checked = config::read(up.config.as_deref())?;
+    let mut checked = config::read(up.config.as_deref())?;
+    fit_connections(&mut checked)?;
     let forwards_dir = config::forwards_dir(up.forwards.as_deref(), &state_dir)?;
     state::prepare_forwards(&forwards_dir)?;
     state::note_forwards(&state_dir, &forwards_dir)?;
@@ -60,6 +61,25 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         anyhow::Ok(())
     })?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// An answer may need a second descriptor, towards the application, and some are our own: no more connections are
+/// taken than can be served.
+fn fit_connections(config: &mut Config) -> anyhow::Result<()> {
+    const OUR_OWN: u64 = 128;
+    const FEWEST: usize = 16;
+    let descriptors =
+        portreeve_sys::raise_descriptor_limit().context("the limit of open files can't be read")?;
+    let most = usize::try_from(descriptors.saturating_sub(OUR_OWN) / 2).unwrap_or(usize::MAX).max(FEWEST);
+    if config.limits.connections > most {
+        tracing::warn!(
+            most,
+            descriptors,
+            "fewer connections than configured: the limit of open files (ulimit -Hn)"
+        );
+        config.limits.connections = most;
+    }
     Ok(())
 }
 

@@ -127,7 +127,7 @@ async fn accept(
             Err(error) => {
                 // Out of descriptors, or the peer was gone already: neither may end the listener.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
     }

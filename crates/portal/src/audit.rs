@@ -47,6 +47,11 @@ pub(crate) fn ended(session: &Session, grant: &Grant, why: &Withdrawn) {
     );
 }
 
+/// Another user of this machine connected to the portal, and was not answered.
+pub(crate) fn stranger(uid: Option<u32>, from: std::net::SocketAddr) {
+    tracing::warn!(target: "audit", event = "stranger", uid, %from, "not the portal's own user");
+}
+
 /// Somebody signed in or out, or tried to.
 pub(crate) fn session(
     event: &'static str,

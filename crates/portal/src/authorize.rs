@@ -10,12 +10,15 @@ use std::sync::Arc;
 
 use portreeve_broker::account::login_group;
 use portreeve_model::{
-    Decision, Owner, Refusal, Tuple, Visitor, Why, direct_needs_group, forward_needs_group, judge_direct,
-    judge_forward,
+    Decision, Owner, OwnerGroups, Refusal, Tuple, Unowned, Visitor, Why, direct_needs_group,
+    forward_needs_group, judge_direct, judge_forward,
 };
+
+use tokio::time::Instant;
 
 use crate::audit;
 use crate::connect::Reached;
+use crate::limits;
 use crate::mode::Mode;
 use crate::resolve::Grant;
 use crate::room::Room;
@@ -75,6 +78,9 @@ pub(crate) async fn authorize(
         Ok(owner) if needs_group(room, session, grant, &owner) => Ok(with_group(room, tuple, owner).await),
         other => other,
     };
+    if let Ok(owner) = &observed {
+        learn_login(room, session, owner.uid).await;
+    }
     let judged = match &observed {
         Ok(owner) => judge(room, session, grant, owner),
         Err(unowned) => Err(Refusal::from(unowned.clone())),
@@ -104,17 +110,71 @@ pub(crate) async fn authorize(
 /// The group of the processes that hold the socket. Milliseconds, so not on a thread that serves others.
 async fn with_group(room: &Room, tuple: Tuple, owner: Owner) -> Owner {
     let portal = Arc::clone(&room.portal);
-    let looked = tokio::task::spawn_blocking(move || portal.group_lookup.with_group(&tuple, owner)).await;
+    let looked = tokio::task::spawn_blocking(move || portal.group_lookup.with_group(&tuple, owner));
     // Without an answer the group stays "not looked", which grants nothing.
-    looked.unwrap_or(owner)
+    tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).unwrap_or(owner)
+}
+
+/// Finds out the login group of an application's owner, which the judgement needs for other users' applications. The
+/// user database may be a directory server, so not on a thread that serves others.
+pub(crate) async fn learn_login(room: &Room, session: &Session, uid: u32) {
+    let is_known =
+        || room.logins.borrow_mut().get(&uid).is_some_and(|(since, _)| since.elapsed() < limits::LOGIN_FRESH);
+    if uid == session.uid || is_known() {
+        return;
+    }
+    let looked = tokio::task::spawn_blocking(move || login_group(uid));
+    let login = tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).flatten();
+    room.logins.borrow_mut().put(uid, (Instant::now(), login));
+}
+
+/// The judgement of a connection that was accepted meanwhile, by an owner who is looked up again.
+pub(crate) async fn judge_confirmed(
+    room: &Room,
+    session: &Session,
+    grant: &Grant,
+    tuple: &Tuple,
+    before: &Owner,
+) -> Result<Owner, Refusal> {
+    let asked = if before.groups == OwnerGroups::NotLooked {
+        room.lookup.confirm(tuple, before)
+    } else {
+        let (portal, tuple, before) = (Arc::clone(&room.portal), *tuple, *before);
+        let asked = tokio::task::spawn_blocking(move || portal.group_lookup.confirm(&tuple, &before));
+        match tokio::time::timeout(limits::GROUP_LOOK, asked).await {
+            Ok(Ok(asked)) => asked,
+            _ => Err(Unowned::Lookup("the look at the processes took too long".to_owned())),
+        }
+    };
+    let judged = match asked {
+        Ok(confirmed) => judge(room, session, grant, &confirmed).map(|_| confirmed),
+        // Closing, gone, or gone so that the kernel answers with the LISTEN socket in its place: the application
+        // answered and closed at once. Then the LISTEN socket must be the very one in whose queue the connection was
+        // seen: whoever accepted from it had it from its owner. With which group, nobody saw.
+        Err(Unowned::Closing | Unowned::NoSuchConnection | Unowned::ListenerOnly)
+            if before.groups == OwnerGroups::NotLooked
+                && room.lookup.listens_still(tuple, before.listener) =>
+        {
+            Ok(*before)
+        }
+        Err(unowned) => Err(unowned.into()),
+    };
+    if let Err(refusal) = &judged {
+        audit::decided(session, grant, tuple, Some(before), &Err(refusal.clone()));
+    }
+    judged
 }
 
 /// The judgement alone: this person, by this right, towards this owner.
 pub(crate) fn judge(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> Result<Why, Refusal> {
     let visitor = Visitor { uid: session.uid, groups: &session.groups };
     let settings = room.portal.settings.load();
-    // Equal uid is the common case and needs no user database.
-    let login = if owner.uid == session.uid { None } else { login_group(owner.uid) };
+    // Equal uid is the common case and needs no user database; else `learn_login` was there before.
+    let login = if owner.uid == session.uid {
+        None
+    } else {
+        room.logins.borrow_mut().get(&owner.uid).and_then(|(_, login)| *login)
+    };
     let decision = match grant {
         Grant::Direct(_) => judge_direct(visitor, owner, &settings.groups, login),
         Grant::Forward { name, stat, .. } => {

@@ -124,6 +124,7 @@ async fn judge_again(room: &Rc<Room>) {
     let flows: Vec<Rc<State>> = room.flows.all.borrow().iter().map(|(_, flow)| Rc::clone(flow)).collect();
     for flow in flows {
         let Basis { session, grant, owner } = &flow.basis;
+        authorize::learn_login(room, session, owner.uid).await;
         let refused = match resolve::still_granted(room, grant).await {
             Ok(current) => authorize::judge(room, session, &current, owner).err().map(Withdrawn::from),
             Err(withdrawn) => Some(withdrawn),

@@ -12,20 +12,21 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use portreeve_model::{Owner, Refusal, Tuple, Unowned};
+use portreeve_model::{Owner, Refusal, Tuple};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::audit;
-use crate::authorize::Owned;
+use crate::authorize::{self, Owned};
 use crate::connect::Reached;
 use crate::flows::Basis;
 use crate::interim::InterimSink;
 use crate::limits;
 use crate::pool::{Key, Link};
+use crate::portal::now;
 use crate::request_body::{RequestBody, RequestBodyError};
-use crate::resolve::{Grant, Tls};
+use crate::resolve::{self, Grant, Tls, Withdrawn};
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::tls::client_config;
@@ -58,6 +59,12 @@ pub(crate) enum ForwardError {
     /// No answer in time.
     #[error("the application did not answer within {0:?}")]
     TimedOut(Duration),
+    /// The person signed out, or the session's time was over, before the answer came.
+    #[error("the session ended")]
+    SessionOver,
+    /// The right was taken back before the answer came.
+    #[error("the right to this application was withdrawn")]
+    Withdrawn(#[source] Withdrawn),
     /// Who accepted the connection is not whom we asked.
     #[error("the connection was accepted by somebody else")]
     Refused(#[source] Refusal),
@@ -71,6 +78,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) interim: &'a InterimSink,
     /// How long to wait for the answer's head.
     pub(crate) patience: Duration,
+    /// How long a session lasts without use, in seconds.
+    pub(crate) idle: i64,
 }
 
 /// Sends the request over the connection that its visitor may use.
@@ -86,6 +95,7 @@ pub(crate) async fn forward(
     };
     link.audited.set(audited);
     attach_interim(sending, &mut request);
+    let asked = Instant::now();
     let sent = link.sender.try_send_request(request);
     let response = match tokio::time::timeout(sending.patience, sent).await {
         Err(_) => return Err(ForwardError::TimedOut(sending.patience)),
@@ -97,7 +107,7 @@ pub(crate) async fn forward(
             });
         }
     };
-    confirm(sending, &grant, &link)?;
+    confirm(sending, &grant, &link, asked).await?;
     let basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
     Ok(Answered { response, link, basis })
 }
@@ -169,26 +179,25 @@ fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
     });
 }
 
-/// A connection that was not yet accepted when its owner was looked up is looked at again now that it was.
-///
-/// An application that answers and closes at once leaves nothing of the connection to look at. Then the LISTEN socket
-/// must be the very one in whose queue the connection was seen: whoever accepted from it had it from its owner.
-fn confirm(sending: &Sending<'_>, grant: &Grant, link: &Link) -> Result<(), ForwardError> {
+/// What was allowed when the request went out must be allowed still when the answer comes.
+async fn confirm(
+    sending: &Sending<'_>,
+    grant: &Rc<Grant>,
+    link: &Link,
+    asked: Instant,
+) -> Result<(), ForwardError> {
+    let (room, session) = (sending.room, sending.session);
     let owner = link.owner.get();
-    if owner.accepted {
-        return Ok(());
+    if !owner.accepted {
+        let confirmed = authorize::judge_confirmed(room, session, grant, &link.tuple, &owner).await;
+        link.owner.set(confirmed.map_err(ForwardError::Refused)?);
     }
-    let lookup = &sending.room.lookup;
-    match lookup.confirm(&link.tuple, &owner) {
-        Ok(confirmed) => link.owner.set(confirmed),
-        // Closing, gone, or gone so that the kernel answers with the LISTEN socket in its place.
-        Err(Unowned::Closing | Unowned::NoSuchConnection | Unowned::ListenerOnly)
-            if lookup.listens_still(&link.tuple, owner.listener) => {}
-        Err(unowned) => {
-            let refusal = Refusal::from(unowned);
-            audit::decided(sending.session, grant, &link.tuple, Some(&owner), &Err(refusal.clone()));
-            return Err(ForwardError::Refused(refusal));
-        }
+    if !session.is_live(now(), sending.idle) {
+        return Err(ForwardError::SessionOver);
+    }
+    if asked.elapsed() >= limits::JUDGE_AGAIN {
+        let current = resolve::still_granted(room, grant).await.map_err(ForwardError::Withdrawn)?;
+        authorize::judge(room, session, &current, &link.owner.get()).map_err(ForwardError::Refused)?;
     }
     Ok(())
 }

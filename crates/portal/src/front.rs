@@ -19,7 +19,10 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use portreeve_model::Tuple;
+
 use crate::answer::Answer;
+use crate::audit;
 use crate::authenticate::Memo;
 use crate::front_body::FrontBody;
 use crate::front_io::{FrontIo, Interim};
@@ -89,8 +92,28 @@ impl std::fmt::Display for RequestId {
     }
 }
 
+/// Whether whoever connects may be the portal's own user. From this machine only that user may, and root: browsers send
+/// the session cookie to every port of a host, even over plain http:// to localhost, so whoever else listens on this
+/// machine could have it. From elsewhere nobody can tell, and the cookie alone decides.
+fn is_our_user(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
+    if !room.portal.nodes.is_this_machine(peer.ip().to_canonical()) {
+        return true;
+    }
+    let Ok(server) = stream.local_addr() else { return false };
+    let ours = room.portal.broker.account().uid;
+    let uid = room.lookup.connector(&Tuple { client: peer, server }).ok();
+    let welcome = uid.is_some_and(|uid| uid == ours || uid == 0);
+    if !welcome {
+        audit::stranger(uid, peer);
+    }
+    welcome
+}
+
 /// Serves one connection to its end.
 pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: SocketAddr) {
+    if !is_our_user(&room, &stream, peer) {
+        return;
+    }
     let tls = tokio::select! {
         tls = handshake(&room, stream) => tls,
         () = room.portal.stopping.cancelled() => return,
@@ -146,6 +169,8 @@ async fn answer(
     interim: Interim,
 ) -> Result<Response<Answer>, Infallible> {
     let upgrade = upgrade::is_wanted(&request).then(|| Pending::Http1(hyper::upgrade::on(&mut request)));
+    // An HTTP/1.0 client would take an interim answer for the answer.
+    let interim = (request.version() == http::Version::HTTP_11).then_some(interim);
     let request = request.map(FrontBody::Http1);
     Ok(serve(&connection, request, upgrade, InterimSink::Http1(interim)).await)
 }

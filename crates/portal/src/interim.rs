@@ -9,7 +9,8 @@ use crate::front_io::Interim;
 /// Towards one browser's request.
 #[derive(Clone)]
 pub(crate) enum InterimSink {
-    Http1(Interim),
+    /// `None`: an older client that knows no interim answers.
+    Http1(Option<Interim>),
     Http2(mpsc::Sender<Response<()>>),
 }
 
@@ -19,7 +20,8 @@ impl InterimSink {
     pub(crate) fn send(&self, status: StatusCode, headers: &HeaderMap) {
         let links = headers.get_all(LINK).iter();
         match self {
-            Self::Http1(interim) => {
+            Self::Http1(None) => {}
+            Self::Http1(Some(interim)) => {
                 let reason = status.canonical_reason().unwrap_or("Interim");
                 let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str());
                 for link in links.filter_map(|value| value.to_str().ok()) {

@@ -28,6 +28,14 @@ pub const UPSTREAM_TLS: Duration = Duration::from_secs(10);
 pub const EXPECT_CONTINUE: Duration = Duration::from_secs(1);
 /// Reading a forward file: a hanging network file system.
 pub const FORWARD_READ: Duration = Duration::from_secs(5);
+/// Forward files that one thread reads at once.
+pub const FORWARD_READS: usize = 2;
+/// How long a look into the user database or at processes may take; without an answer no group grants anything.
+pub const GROUP_LOOK: Duration = Duration::from_secs(5);
+/// How long another user's login group is believed, and of how many users.
+pub const LOGIN_FRESH: Duration = Duration::from_secs(60);
+/// See [`LOGIN_FRESH`].
+pub const LOGINS: usize = 1024;
 /// How long what a forward file said is believed.
 pub const FORWARD_FRESH: Duration = Duration::from_millis(900);
 /// How long this machine's list of addresses is believed.

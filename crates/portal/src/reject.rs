@@ -46,6 +46,8 @@ pub(crate) enum Reject {
     TooManyCodes,
     #[error("the request can't be understood: {0}")]
     BadRequest(&'static str),
+    #[error("the application did not complete the change of protocol")]
+    NoWebSocket,
     #[error("only WebSockets are carried over HTTP/2")]
     UnknownProtocol,
     #[error("this method is not for this address")]
@@ -97,6 +99,20 @@ impl Reject {
                 "Too many people are signed in",
                 "The portal takes no more sessions.",
                 "Try again later.",
+            ),
+            Self::Forward(ForwardError::SessionOver) => text(
+                S::UNAUTHORIZED,
+                "not-signed-in",
+                "Sign in first",
+                "Your session has ended.",
+                ASK_FOR_AN_ADDRESS,
+            ),
+            Self::Forward(ForwardError::Withdrawn(why)) => text(
+                S::FORBIDDEN,
+                "withdrawn",
+                "You may not open this application any more",
+                sentence(why),
+                "",
             ),
             Self::Unauthenticated(error) => {
                 text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
@@ -176,6 +192,13 @@ impl Reject {
             Self::Method => {
                 text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), "")
             }
+            Self::NoWebSocket => text(
+                S::BAD_GATEWAY,
+                "no-websocket",
+                "The application did not open a WebSocket",
+                sentence(self),
+                "Look at its output: it may have no WebSocket at this address.",
+            ),
             Self::UnknownProtocol => {
                 text(S::NOT_IMPLEMENTED, "protocol", "This protocol is not carried", sentence(self), "")
             }

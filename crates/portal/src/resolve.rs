@@ -161,8 +161,16 @@ async fn resolve_forward(room: &Room, name: &ForwardName) -> Result<Rc<Target>, 
     let asked = Instant::now();
     let broker = Arc::clone(&room.portal.broker);
     let asked_name = name.clone();
-    // The file may be on a network file system that hangs: never on this thread, and not for ever.
-    let reading = tokio::task::spawn_blocking(move || broker.read_forward(&asked_name));
+    // The file may be on a network file system that hangs: never on this thread, not for ever, and not on so many
+    // threads that nothing else gets one.
+    let place = Arc::clone(&room.forward_reads).acquire_owned();
+    let Ok(Ok(place)) = tokio::time::timeout(limits::FORWARD_READ, place).await else {
+        return Err(ResolveError::Hanging);
+    };
+    let reading = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        broker.read_forward(&asked_name)
+    });
     let read = match tokio::time::timeout(limits::FORWARD_READ, reading).await {
         Ok(Ok(read)) => read,
         Ok(Err(_)) | Err(_) => return Err(ResolveError::Hanging),
@@ -281,6 +289,11 @@ impl Nodes {
         all.push(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1)));
         all.extend(LOOPBACK);
         Some(all)
+    }
+
+    /// Whether something that connects from this address is on this machine.
+    pub(crate) fn is_this_machine(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.interfaces().contains(&ip)
     }
 
     fn interfaces(&self) -> Arc<[IpAddr]> {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use portreeve_agent::Lookup;
-use portreeve_model::ForwardName;
-use tokio::sync::Notify;
+use portreeve_model::{ForwardName, LoginGroup};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::authenticate::Known;
@@ -30,6 +31,10 @@ pub(crate) struct Room {
     pub(crate) places: RefCell<LruCache<Box<str>, Rc<Place>>>,
     pub(crate) forwards: RefCell<LruCache<ForwardName, ForwardEntry>>,
     pub(crate) tasks: TaskTracker,
+    /// Places for reading forward files.
+    pub(crate) forward_reads: Arc<Semaphore>,
+    /// Login groups of other users, for a while.
+    pub(crate) logins: RefCell<LruCache<u32, (Instant, Option<LoginGroup>)>>,
     /// The first flow or idle connection is there: `flows::sweep` has work.
     pub(crate) to_look_after: Notify,
     connections: Cell<u64>,
@@ -51,6 +56,8 @@ impl Room {
             places: sized(limits::PLACES),
             forwards: sized(limits::PLACES),
             tasks: TaskTracker::new(),
+            forward_reads: Arc::new(Semaphore::new(limits::FORWARD_READS)),
+            logins: sized(limits::LOGINS),
             to_look_after: Notify::new(),
             connections: Cell::new(0),
             number,

@@ -100,8 +100,7 @@ async fn answer(
             redirect(StatusCode::PERMANENT_REDIRECT, &format!("{}/{query}", parts.uri.path()))
         }
         Route::Application { place, prefix_length } => {
-            let most = u32::try_from(settings.config.limits.requests_per_session).unwrap_or(u32::MAX);
-            let in_flight = who.session().begin(most).ok_or(Reject::TooMany)?;
+            let in_flight = who.session().begin(places(&settings)).ok_or(Reject::TooMany)?;
             let resolved = resolve(room, &place).await;
             let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
             let visit = Journey {
@@ -123,6 +122,11 @@ async fn answer(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
+}
+
+/// How many requests one session may have at once.
+fn places(settings: &Settings) -> u32 {
+    u32::try_from(settings.config.limits.requests_per_session).unwrap_or(u32::MAX)
 }
 
 /// A request whose target is known, on its way there and back.
@@ -181,7 +185,7 @@ impl Journey<'_> {
         {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser).await?;
+        let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser, &in_flight).await?;
         self.back(answered, mode, upgrade, in_flight)
     }
 
@@ -192,17 +196,19 @@ impl Journey<'_> {
         body: RequestBody,
         asked: &PathAndQuery,
         reader: origins::Reader,
+        in_flight: &InFlight,
     ) -> Result<(Answered, Mode), Reject> {
         let repeatable = body.is_none() && matches!(parts.method, Method::GET | Method::HEAD);
         let again = (repeatable && self.fixed_mode().is_none()).then(|| parts.clone());
-        let (answered, mode) = self.send(Request::from_parts(parts, body), asked, reader, None).await?;
+        let (answered, mode) =
+            self.send(Request::from_parts(parts, body), asked, reader, in_flight, None).await?;
         let Some(first_mode) = mode else {
             let learned = self.learn(&answered, asked);
             if answered.response.status() == StatusCode::NOT_FOUND
                 && let Some(parts) = again
             {
                 let request = Request::from_parts(parts, RequestBody::none());
-                let kept = self.send(request, asked, reader, Some(Mode::Keep)).await;
+                let kept = self.send(request, asked, reader, in_flight, Some(Mode::Keep)).await;
                 if let Ok((kept, _)) = kept
                     && kept.response.status() != StatusCode::NOT_FOUND
                 {
@@ -260,6 +266,7 @@ impl Journey<'_> {
         mut request: Request<RequestBody>,
         asked: &PathAndQuery,
         reader: origins::Reader,
+        in_flight: &InFlight,
         forced: Option<Mode>,
     ) -> Result<(Answered, Option<Mode>), Reject> {
         let room = &self.connection.room;
@@ -269,12 +276,21 @@ impl Journey<'_> {
             session,
             interim: self.interim,
             patience: self.settings.config.limits.response_head,
+            idle: self.settings.idle_seconds(),
         };
         let mut fresh = false;
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
             if self.is_foreign(&owned) {
+                // A service worker would outlive the application and see the codes that enter its origin.
+                if request.headers().contains_key("service-worker") {
+                    return Err(Reject::ForeignHere);
+                }
+                // Others' applications may not use up what the visitor's own need.
+                if !in_flight.is_foreign(places(self.settings) / 4) {
+                    return Err(Reject::TooMany);
+                }
                 origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)?;
             }
             let mode = forced.or_else(|| self.mode(&owned));
@@ -327,8 +343,12 @@ impl Journey<'_> {
         let view =
             View { prefix: &self.place.prefix, base: &self.target.base, mode, host: &self.site.authority };
         if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = upgrade.ok_or(Reject::BadRequest("the application changed protocols unasked"))?;
+            let upgrade = upgrade.ok_or(Reject::NoWebSocket)?;
             return upgrade.begin(room, answered, &view, in_flight);
+        }
+        // Over HTTP/2 any success would tell the browser that its WebSocket is open.
+        if upgrade.as_ref().is_some_and(Upgrade::is_http2) && answered.response.status().is_success() {
+            return Err(Reject::NoWebSocket);
         }
         let Answered { response, link, basis } = answered;
         let foreign = basis.owner.uid != basis.session.uid;

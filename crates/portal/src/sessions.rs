@@ -3,6 +3,7 @@
 //! A ticket says who and until when; this table adds what a signed text can't: use since then (idle expiry), and an
 //! end before time. A session that is over ends its tunnels through [`Session::is_live`], which `flows.rs` asks.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ pub(crate) struct Session {
     last_used: AtomicI64,
     over: AtomicBool,
     in_flight: AtomicU32,
+    foreign: AtomicU32,
 }
 
 impl Session {
@@ -56,17 +58,37 @@ impl Session {
             self.in_flight.fetch_sub(1, Relaxed);
             return None;
         }
-        Some(InFlight(Arc::clone(self)))
+        Some(InFlight { session: Arc::clone(self), foreign: Cell::new(false) })
     }
 }
 
 /// A request, answer or tunnel that is going on. Counted against its session until dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<Session>);
+pub(crate) struct InFlight {
+    session: Arc<Session>,
+    foreign: Cell<bool>,
+}
+
+impl InFlight {
+    /// Notes that it goes to somebody else's application; false when as many as may do so already.
+    pub(crate) fn is_foreign(&self, most: u32) -> bool {
+        if !self.foreign.get() {
+            if self.session.foreign.fetch_add(1, Relaxed) >= most.max(1) {
+                self.session.foreign.fetch_sub(1, Relaxed);
+                return false;
+            }
+            self.foreign.set(true);
+        }
+        true
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
+        if self.foreign.get() {
+            self.session.foreign.fetch_sub(1, Relaxed);
+        }
+        self.session.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -104,6 +126,7 @@ impl Sessions {
             last_used: AtomicI64::new(claims.iat),
             over: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            foreign: AtomicU32::new(0),
         });
         by_id.insert(claims.sid.clone(), Arc::clone(&session));
         Some(session)
@@ -161,5 +184,10 @@ mod tests {
         assert!(first.is_some() && session.begin(1).is_none());
         drop(first);
         assert!(session.begin(1).is_some());
+        let (one, other) = (session.begin(9).unwrap(), session.begin(9).unwrap());
+        assert!(one.is_foreign(1) && one.is_foreign(1), "counted once");
+        assert!(!other.is_foreign(1));
+        drop(one);
+        assert!(other.is_foreign(1));
     }
 }

@@ -108,6 +108,11 @@ impl Upgrade {
         Ok(Some(Self { browser, protocol, http2: None }))
     }
 
+    /// The browser's half will be an HTTP/2 stream.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.is_some()
+    }
+
     /// Asks the application for it. Call when the fields of the browser's hop are gone.
     pub(crate) fn announce(&self, headers: &mut HeaderMap) {
         for name in [header::CONTENT_LENGTH, header::TRAILER, header::EXPECT] {
@@ -139,7 +144,7 @@ impl Upgrade {
         if let Some(handshake) = &self.http2 {
             const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;
             if parts.headers.remove(ACCEPT).is_none_or(|accept| accept != handshake.accept) {
-                return Err(Reject::BadRequest("the application did not complete the WebSocket handshake"));
+                return Err(Reject::NoWebSocket);
             }
             *reply.status_mut() = StatusCode::OK;
             *reply.headers_mut() = parts.headers;

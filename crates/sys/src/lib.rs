@@ -5,12 +5,14 @@
 // In a test, a panic is the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod descriptors;
 pub mod host_name;
 pub mod interfaces;
 pub mod peer;
 pub mod sock_diag;
 pub mod socket_record;
 
+pub use descriptors::raise_descriptor_limit;
 pub use host_name::host_name;
 pub use interfaces::local_addresses;
 pub use peer::peer_uid;

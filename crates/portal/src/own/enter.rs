@@ -113,17 +113,17 @@ pub(super) fn enter_application(
 /// Takes a code that fits; a wrong one is counted against its address.
 fn redeem(connection: &Connection, code: &str, fits: impl Fn(&Purpose) -> bool) -> Result<Purpose, Reject> {
     let portal = &connection.room.portal;
-    let (address, started) = (connection.peer.ip(), Instant::now());
-    if !portal.attempts.may_try(address, started) {
-        return Err(Reject::TooManyCodes);
-    }
-    let redeemed = portal.broker.redeem(code, now());
-    let error = match redeemed {
+    let error = match portal.broker.redeem(code, now()) {
+        // A genuine code is never made to wait: others' wrong ones must not lock its owner out.
         Ok(purpose) if fits(&purpose) => return Ok(purpose),
         Ok(_) => CodeError::Unknown,
         Err(error) => error,
     };
-    portal.attempts.failed(address, started);
+    let (address, tried) = (connection.peer.ip(), Instant::now());
+    if !portal.attempts.may_try(address, tried) {
+        return Err(Reject::TooManyCodes);
+    }
+    portal.attempts.failed(address, tried);
     audit::session("code-refused", None, None, connection.peer);
     Err(error.into())
 }

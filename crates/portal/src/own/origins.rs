@@ -45,14 +45,17 @@ pub(crate) fn refuse_cross_site(site: &Site, parts: &Parts) -> Result<(), Reject
     if is(headers, &FETCH_SITE, &["same-site", "cross-site"]) {
         let follows_a_link = is(headers, &FETCH_MODE, &["navigate"])
             && matches!(parts.method, Method::GET | Method::HEAD)
-            && !is(headers, &FETCH_DEST, &["iframe", "frame", "embed", "object"]);
+            && (is(headers, &FETCH_DEST, &["document"]) || !headers.contains_key(FETCH_DEST));
         if !follows_a_link {
             return Err(Reject::CrossSite);
         }
     }
-    // A WebSocket is not bound by the rules for reading other origins: only its Origin tells who opened it.
+    // A WebSocket is not bound by the rules for reading other origins, and a form is sent before anybody reads: only
+    // the Origin tells from where.
     let opens_tunnel = headers.contains_key(header::UPGRADE) || parts.method == Method::CONNECT;
-    if opens_tunnel
+    let changes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
+        && !headers.contains_key(FETCH_SITE);
+    if (opens_tunnel || changes)
         && let Some(origin) = headers.get(header::ORIGIN)
         && !origin.to_str().is_ok_and(|origin| site.is_origin(origin))
     {
