@@ -181,7 +181,7 @@ mod tests {
         assert!(matches!(read.file, ForwardFile::Target { target: t, .. } if t.port.get() == 9999));
         forwards.disable(&name).unwrap();
         assert_eq!(forwards.read(&name).unwrap().file, ForwardFile::Disabled);
-        assert_eq!(forwards.owned_by(Uid::effective().as_raw()).unwrap(), [name.clone()]);
+        assert_eq!(forwards.owned_by(Uid::effective().as_raw()).unwrap(), std::slice::from_ref(&name));
         forwards.remove(&name).unwrap();
         assert!(matches!(forwards.remove(&name), Err(EditError::NotFound(_))));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");

@@ -73,11 +73,7 @@ fn fit_connections(config: &mut Config) -> anyhow::Result<()> {
         portreeve_sys::raise_descriptor_limit().context("the limit of open files can't be read")?;
     let most = usize::try_from(descriptors.saturating_sub(OUR_OWN) / 2).unwrap_or(usize::MAX).max(FEWEST);
     if config.limits.connections > most {
-        tracing::warn!(
-            most,
-            descriptors,
-            "fewer connections than configured: the limit of open files (ulimit -Hn)"
-        );
+        tracing::info!(most, descriptors, "connections are limited by the number of open files (ulimit -Hn)");
         config.limits.connections = most;
     }
     Ok(())

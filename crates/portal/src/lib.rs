@@ -1,5 +1,5 @@
 //! The process that faces the network. It holds no power of its own: it carries bytes between a browser and an
-//! application whose owner was proven. Begin reading at [`serve`], the life of one request; each step is a file.
+//! application whose owner was proven. Begin reading at `serve.rs`, the life of one request; each step is a file.
 //!
 //! | step | file | what it yields |
 //! | --- | --- | --- |

@@ -1,5 +1,5 @@
 //! Every wait, buffer and queue of the portal has its limit here, by name. A few can be set in `portreeve.toml`; those
-//! are in [`portreeve_model::Limits`] and have their defaults there.
+//! are in `portreeve_model::config::LimitsConfig` and have their defaults there.
 
 use std::time::Duration;
 

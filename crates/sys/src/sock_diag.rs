@@ -270,7 +270,9 @@ fn read_datagram(
                 }
             }
             NetlinkPayload::Error(error) => {
-                return Err(Failure::Refused(io::Error::from_raw_os_error(error.raw_code().saturating_abs())));
+                return Err(Failure::Refused(io::Error::from_raw_os_error(
+                    error.raw_code().saturating_abs(),
+                )));
             }
             NetlinkPayload::Done(done) if done.code == 0 => return Ok(Some(Finished::Whole)),
             NetlinkPayload::Done(done) => {

@@ -38,6 +38,8 @@ pub struct Portal {
     state: PathBuf,
     options: PortalOptions,
     home: tempfile::TempDir,
+    /// Of the portals that were started again in this one's place.
+    later_homes: Vec<tempfile::TempDir>,
 }
 
 impl Portal {
@@ -98,7 +100,7 @@ impl Portal {
         let authority = url.strip_prefix("https://").and_then(|rest| rest.strip_suffix('/'));
         let authority = authority.unwrap_or_else(|| panic!("no address of a portal: {url}"));
         let port = authority.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(443);
-        Ok(Self { running, url, sign_in, port, state, options, home })
+        Ok(Self { running, url, sign_in, port, state, options, home, later_homes: Vec::new() })
     }
 
     /// `https://localhost:PORT/`
@@ -128,7 +130,7 @@ impl Portal {
 
     /// Its configuration file, if it was started with one.
     pub fn config_file(&self) -> PathBuf {
-        self.home.path().join("portreeve.toml")
+        self.later_homes.last().unwrap_or(&self.home).path().join("portreeve.toml")
     }
 
     /// Its log and audit records so far.
@@ -190,11 +192,8 @@ impl Portal {
         let (running, home) = (again.running, again.home);
         self.running = running;
         self.sign_in = again.sign_in;
-        // The old home holds the state.
-        if self.options.config.is_some() {
-            let _ = std::fs::copy(home.path().join("portreeve.toml"), self.config_file());
-        }
-        std::mem::forget(home.keep());
+        // The first home holds the state.
+        self.later_homes.push(home);
     }
 
     /// Runs `portreeve SUBCOMMAND` on this portal's state directory, as its user.
