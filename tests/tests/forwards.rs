@@ -222,6 +222,12 @@ async fn credentials_and_paths_of_the_target_are_used() {
     let kept = client.get("/fw/kept/x").await;
     assert_eq!(kept.json()["path"], "/fw/kept/x");
     assert!(kept.text().contains("\"x-forwarded-prefix\",\"/fw/kept\""), "{}", kept.text());
+    // What holds below one prefix says nothing about another, also on the same pooled connection.
+    for _ in 0..8 {
+        let direct = client.get(&format!("/fw2/localhost:{port}/x")).await;
+        assert_eq!(direct.json()["path"], "/x");
+        assert_eq!(client.get("/fw/kept/x").await.json()["path"], "/fw/kept/x");
+    }
 }
 
 #[tokio::test]

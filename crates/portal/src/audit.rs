@@ -6,6 +6,7 @@
 
 use portreeve_model::{Owner, Refusal, Tuple, Why};
 
+use crate::reject::Reject;
 use crate::resolve::{Grant, ResolveError, Withdrawn};
 use crate::route::What;
 use crate::sessions::Session;
@@ -40,6 +41,13 @@ pub(crate) fn unresolved(session: &Session, what: &What, why: &ResolveError) {
     );
 }
 
+/// An application that its visitor may use, but that is not shown to them here and now.
+pub(crate) fn not_here(session: &Session, grant: &Grant, why: &Reject) {
+    tracing::warn!(
+        target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "deny", "{why}"
+    );
+}
+
 /// A tunnel or a long answer was ended because its right does not hold any more.
 pub(crate) fn ended(session: &Session, grant: &Grant, why: &Withdrawn) {
     tracing::warn!(
@@ -48,7 +56,7 @@ pub(crate) fn ended(session: &Session, grant: &Grant, why: &Withdrawn) {
 }
 
 /// Another user of this machine connected to the portal, and was not answered.
-pub(crate) fn stranger(uid: Option<u32>, from: std::net::SocketAddr) {
+pub(crate) fn stranger(uid: u32, from: std::net::SocketAddr) {
     tracing::warn!(target: "audit", event = "stranger", uid, %from, "not the portal's own user");
 }
 

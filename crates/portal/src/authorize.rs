@@ -20,7 +20,7 @@ use crate::audit;
 use crate::connect::Reached;
 use crate::limits;
 use crate::mode::Mode;
-use crate::resolve::Grant;
+use crate::resolve::{self, Grant, Withdrawn};
 use crate::room::Room;
 use crate::sessions::Session;
 
@@ -50,9 +50,9 @@ impl Owned {
     }
 
     /// How the application wants its paths, if this very connection knows.
-    pub(crate) fn known_mode(&self) -> Option<Mode> {
+    pub(crate) fn known_mode(&self, prefix: &str) -> Option<Mode> {
         match &self.reached {
-            Reached::Open(link) => link.mode.get(),
+            Reached::Open(link) => link.known_mode(prefix),
             Reached::New { .. } => None,
         }
     }
@@ -163,6 +163,21 @@ pub(crate) async fn judge_confirmed(
         audit::decided(session, grant, tuple, Some(before), &Err(refusal.clone()));
     }
     judged
+}
+
+/// Whether something that was allowed a while ago is allowed still; if not, the audit log has why.
+pub(crate) async fn judge_again(
+    room: &Room,
+    session: &Session,
+    grant: &Rc<Grant>,
+    owner: &Owner,
+) -> Result<(), Withdrawn> {
+    learn_login(room, session, owner.uid).await;
+    let judged = match resolve::still_granted(room, grant).await {
+        Ok(current) => judge(room, session, &current, owner).map(|_| ()).map_err(Withdrawn::from),
+        Err(withdrawn) => Err(withdrawn),
+    };
+    judged.inspect_err(|why| audit::ended(session, grant, why))
 }
 
 /// The judgement alone: this person, by this right, towards this owner.

@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 
 use portreeve_model::Owner;
 use slab::Slab;
+use tokio::task::JoinSet;
 
-use crate::audit;
 use crate::authorize;
 use crate::limits;
 use crate::portal::now;
-use crate::resolve::{self, Grant, Withdrawn};
+use crate::resolve::Grant;
 use crate::room::Room;
 use crate::sessions::Session;
 
@@ -122,16 +122,16 @@ fn end(flow: &State) {
 
 async fn judge_again(room: &Rc<Room>) {
     let flows: Vec<Rc<State>> = room.flows.all.borrow().iter().map(|(_, flow)| Rc::clone(flow)).collect();
+    // Side by side: a forward's file system that hangs delays no other flow.
+    let mut judging = JoinSet::new();
     for flow in flows {
-        let Basis { session, grant, owner } = &flow.basis;
-        authorize::learn_login(room, session, owner.uid).await;
-        let refused = match resolve::still_granted(room, grant).await {
-            Ok(current) => authorize::judge(room, session, &current, owner).err().map(Withdrawn::from),
-            Err(withdrawn) => Some(withdrawn),
-        };
-        if let Some(refusal) = refused {
-            audit::ended(session, grant, &refusal);
-            end(&flow);
-        }
+        let room = Rc::clone(room);
+        judging.spawn_local(async move {
+            let Basis { session, grant, owner } = &flow.basis;
+            if authorize::judge_again(&room, session, grant, owner).await.is_err() {
+                end(&flow);
+            }
+        });
     }
+    while judging.join_next().await.is_some() {}
 }

@@ -3,6 +3,7 @@
 //! Invariant: takes nothing but [`Owned`]. A request of which not one byte was sent may be tried on another
 //! connection; one that was sent may not.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::limits;
 use crate::pool::{Key, Link};
 use crate::portal::now;
 use crate::request_body::{RequestBody, RequestBodyError};
-use crate::resolve::{self, Grant, Tls, Withdrawn};
+use crate::resolve::{Grant, Tls, Withdrawn};
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::tls::client_config;
@@ -128,7 +129,7 @@ async fn open(
             begin_http(room, secured.map_err(ForwardError::Tls)?).await?
         }
     };
-    Ok(Link { key, tuple, owner: owner.into(), sender, audited: 0.into(), mode: None.into() })
+    Ok(Link { key, tuple, owner: owner.into(), sender, audited: 0.into(), mode: RefCell::default() })
 }
 
 async fn begin_tls(
@@ -196,8 +197,9 @@ async fn confirm(
         return Err(ForwardError::SessionOver);
     }
     if asked.elapsed() >= limits::JUDGE_AGAIN {
-        let current = resolve::still_granted(room, grant).await.map_err(ForwardError::Withdrawn)?;
-        authorize::judge(room, session, &current, &link.owner.get()).map_err(ForwardError::Refused)?;
+        authorize::judge_again(room, session, grant, &link.owner.get())
+            .await
+            .map_err(ForwardError::Withdrawn)?;
     }
     Ok(())
 }

@@ -101,12 +101,17 @@ fn is_our_user(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
     }
     let Ok(server) = stream.local_addr() else { return false };
     let ours = room.portal.broker.account().uid;
-    let uid = room.lookup.connector(&Tuple { client: peer, server }).ok();
-    let welcome = uid.is_some_and(|uid| uid == ours || uid == 0);
-    if !welcome {
-        audit::stranger(uid, peer);
+    match room.lookup.connector(&Tuple { client: peer, server }) {
+        Ok(uid) if uid == ours || uid == 0 => true,
+        Ok(uid) => {
+            room.note_stranger(|| audit::stranger(uid, peer));
+            false
+        }
+        Err(why) => {
+            tracing::debug!(%peer, %why, "who connects is not known; most likely they left at once");
+            false
+        }
     }
-    welcome
 }
 
 /// Serves one connection to its end.

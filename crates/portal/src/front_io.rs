@@ -74,6 +74,7 @@ impl<S: AsyncWrite + Unpin> FrontIo<S> {
         }
         while !self.writing.is_empty() {
             match Pin::new(&mut self.inner).poll_write(cx, &self.writing) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => drop(self.writing.drain(..n)),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(()),
@@ -104,6 +105,9 @@ impl<S: AsyncWrite + Unpin> FrontIo<S> {
     fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.writing.is_empty() {
             let n = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.writing))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             self.writing.drain(..n);
         }
         Poll::Ready(Ok(()))

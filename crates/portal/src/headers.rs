@@ -127,9 +127,7 @@ pub(crate) fn towards_application(headers: &mut HeaderMap, visit: &Visit<'_>) {
     if let Ok(user) = HeaderValue::from_str(visit.user) {
         headers.insert(X_FORWARDED_USER, user);
     }
-    if visit.prefix.is_empty() {
-        headers.remove(X_FORWARDED_PREFIX);
-    } else {
+    if !visit.prefix.is_empty() {
         headers.insert(X_FORWARDED_PREFIX, visit.prefix.clone());
     }
 }

@@ -51,7 +51,12 @@ where
             next = http2.accept() => next,
             () = &mut alive => return,
             // Told that this is the end, a peer with nothing going on is not waited for.
-            () = tokio::time::sleep(limits::GOODBYE), if draining && connection.is_quiet() => return,
+            () = tokio::time::sleep(limits::GOODBYE), if draining => {
+                if connection.is_quiet() {
+                    return;
+                }
+                continue;
+            }
             () = &mut idling, if !draining => {
                 http2.graceful_shutdown();
                 draining = true;

@@ -83,6 +83,8 @@ pub const PLACES: usize = 1024;
 pub const TICKETS: usize = 4096;
 /// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
+/// Between two records of other users of this machine who connect to the portal, for each thread.
+pub const STRANGER_RECORDS: Duration = Duration::from_secs(1);
 /// Refused codes from one address in [`CODE_FAILURE_WINDOW`] before it has to wait.
 pub const CODE_FAILURES: u32 = 10;
 /// See [`CODE_FAILURES`].

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use hyper::client::conn::http1::SendRequest;
 use portreeve_model::{ListenerId, Owner, Tuple};
@@ -31,11 +32,23 @@ pub(crate) struct Link {
     pub(crate) sender: SendRequest<RequestBody>,
     /// The judgement that the audit log has, so that only a different one is written again.
     pub(crate) audited: Cell<u64>,
-    /// What is known of how the application wants its paths.
-    pub(crate) mode: Cell<Option<Mode>>,
+    /// What is known of how the application wants its paths, below which prefix.
+    pub(crate) mode: RefCell<Option<(Rc<str>, Mode)>>,
 }
 
 impl Link {
+    /// How the application wants its paths below this prefix, if this connection knows.
+    pub(crate) fn known_mode(&self, prefix: &str) -> Option<Mode> {
+        self.mode.borrow().as_ref().filter(|(below, _)| **below == *prefix).map(|(_, mode)| *mode)
+    }
+
+    /// Notes how the application wants its paths below this prefix.
+    pub(crate) fn note_mode(&self, prefix: &Rc<str>, mode: Mode) {
+        if self.known_mode(prefix) != Some(mode) {
+            *self.mode.borrow_mut() = Some((Rc::clone(prefix), mode));
+        }
+    }
+
     /// The socket that listened: the same for all connections until the application is restarted.
     pub(crate) fn listener(&self) -> ListenerId {
         self.owner.get().listener

@@ -37,6 +37,8 @@ struct Carried {
     incoming: FrontBody,
     session: Arc<Session>,
     stall_after: Duration,
+    /// How long a session lasts without use, in seconds.
+    idle: i64,
     stall: Option<Pin<Box<Sleep>>>,
     gate: Option<Gate>,
 }
@@ -60,11 +62,11 @@ impl RequestBody {
         Self(None)
     }
 
-    pub(crate) fn new(incoming: FrontBody, session: Arc<Session>, stall_after: Duration) -> Self {
+    pub(crate) fn new(incoming: FrontBody, session: Arc<Session>, stall_after: Duration, idle: i64) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Box::new(Carried { incoming, session, stall_after, stall: None, gate: None })))
+        Self(Some(Box::new(Carried { incoming, session, stall_after, idle, stall: None, gate: None })))
     }
 
     pub(crate) fn is_none(&self) -> bool {
@@ -109,7 +111,7 @@ impl Body for RequestBody {
             carried.gate = None;
         }
         let now = now();
-        if carried.session.has_ended() || now >= carried.session.claims.exp {
+        if !carried.session.is_live(now, carried.idle) {
             return Poll::Ready(Some(Err(RequestBodyError::SessionOver)));
         }
         match Pin::new(&mut carried.incoming).poll_frame(cx) {

@@ -275,7 +275,7 @@ impl Nodes {
     fn addresses(&self, node: &NodeName) -> Option<Vec<IpAddr>> {
         const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         if let Some(ip) = node.as_ip() {
-            return (ip.is_loopback() || self.interfaces().contains(&ip)).then(|| vec![ip]);
+            return self.is_this_machine(ip).then(|| vec![ip]);
         }
         if node.as_str() == "localhost" {
             return Some(LOOPBACK.to_vec());

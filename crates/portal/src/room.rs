@@ -38,6 +38,7 @@ pub(crate) struct Room {
     /// The first flow or idle connection is there: `flows::sweep` has work.
     pub(crate) to_look_after: Notify,
     connections: Cell<u64>,
+    last_stranger: Cell<Option<Instant>>,
     number: u64,
 }
 
@@ -60,6 +61,7 @@ impl Room {
             logins: sized(limits::LOGINS),
             to_look_after: Notify::new(),
             connections: Cell::new(0),
+            last_stranger: Cell::new(None),
             number,
         })
     }
@@ -79,6 +81,14 @@ impl Room {
     /// Closes the connections that are kept, because nothing will ask for them any more.
     pub(crate) fn stop_keeping(&self) {
         self.pool.clear();
+    }
+
+    /// Lets a stranger be written down, at most once in a while: nobody may fill the log from outside.
+    pub(crate) fn note_stranger(&self, write: impl FnOnce()) {
+        if self.last_stranger.get().is_none_or(|last| last.elapsed() >= limits::STRANGER_RECORDS) {
+            self.last_stranger.set(Some(Instant::now()));
+            write();
+        }
     }
 
     /// A number for a new connection that no other connection of this process has.

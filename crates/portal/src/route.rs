@@ -26,7 +26,7 @@ pub(crate) enum Route {
 pub(crate) struct Place {
     pub(crate) what: What,
     /// `/fw/NAME` or `/fw2/NODE:PORT`; empty in an origin of its own.
-    pub(crate) prefix: Box<str>,
+    pub(crate) prefix: Rc<str>,
     /// The same as a header value for the application.
     pub(crate) prefix_header: http::HeaderValue,
     /// What `resolve` found out for a direct address, for a few seconds.

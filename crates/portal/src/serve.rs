@@ -176,7 +176,12 @@ impl Journey<'_> {
         let body = if upgrade.is_some() {
             RequestBody::none()
         } else {
-            RequestBody::new(body, Arc::clone(self.who.session()), self.settings.config.limits.body_stall)
+            RequestBody::new(
+                body,
+                Arc::clone(self.who.session()),
+                self.settings.config.limits.body_stall,
+                self.settings.idle_seconds(),
+            )
         };
         // Without a length, the library sends a body with these methods only if told how.
         if matches!(parts.method, Method::GET | Method::HEAD)
@@ -241,7 +246,7 @@ impl Journey<'_> {
     }
 
     fn remember(&self, answered: &Answered, mode: Mode) {
-        answered.link.mode.set(Some(mode));
+        answered.link.note_mode(&self.place.prefix, mode);
         self.connection.room.portal.modes.learn(answered.link.listener(), &self.place.prefix, mode);
     }
 
@@ -255,7 +260,7 @@ impl Journey<'_> {
 
     fn mode(&self, owned: &Owned) -> Option<Mode> {
         self.fixed_mode()
-            .or_else(|| owned.known_mode())
+            .or_else(|| owned.known_mode(&self.place.prefix))
             .or_else(|| self.connection.room.portal.modes.get(owned.owner().listener, &self.place.prefix))
     }
 
@@ -282,16 +287,11 @@ impl Journey<'_> {
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
-            if self.is_foreign(&owned) {
-                // A service worker would outlive the application and see the codes that enter its origin.
-                if request.headers().contains_key("service-worker") {
-                    return Err(Reject::ForeignHere);
-                }
-                // Others' applications may not use up what the visitor's own need.
-                if !in_flight.is_foreign(places(self.settings) / 4) {
-                    return Err(Reject::TooMany);
-                }
-                origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)?;
+            if self.is_foreign(&owned)
+                && let Err(why) = self.admit_foreign(&request, asked, reader, in_flight)
+            {
+                audit::not_here(session, &self.target.grant, &why);
+                return Err(why);
             }
             let mode = forced.or_else(|| self.mode(&owned));
             let (mut parts, body) = request.into_parts();
@@ -300,7 +300,9 @@ impl Journey<'_> {
                 .map_err(|_| Reject::BadRequest("its address is malformed"))?;
             match forward(&sending, owned, Request::from_parts(parts, body)).await {
                 Ok(answered) => {
-                    answered.link.mode.set(mode);
+                    if let Some(mode) = mode {
+                        answered.link.note_mode(&self.place.prefix, mode);
+                    }
                     return Ok((answered, mode));
                 }
                 Err(ForwardError::NotSent(unsent)) if !fresh => {
@@ -319,6 +321,25 @@ impl Journey<'_> {
             Grant::Forward { stat, .. } => stat.uid != uid,
         };
         owned.owner().uid != uid || forward_is_foreign
+    }
+
+    /// Somebody else's application, which this person may use: is it shown here, and may it take one more place?
+    fn admit_foreign(
+        &self,
+        request: &Request<RequestBody>,
+        asked: &PathAndQuery,
+        reader: origins::Reader,
+        in_flight: &InFlight,
+    ) -> Result<(), Reject> {
+        // A service worker would outlive the application and see the codes that enter its origin.
+        if request.headers().contains_key("service-worker") {
+            return Err(Reject::ForeignHere);
+        }
+        // Others' applications may not use up what the visitor's own need.
+        if !in_flight.take_foreign_place(places(self.settings) / 4) {
+            return Err(Reject::TooMany);
+        }
+        origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)
     }
 
     /// The path as the application is asked for it.

@@ -42,11 +42,6 @@ impl Session {
         !self.over.load(Relaxed) && now < self.claims.exp && now < self.last_used.load(Relaxed) + idle
     }
 
-    /// Ended before its time: signed out or revoked.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.over.load(Relaxed)
-    }
-
     /// Ends it in this portal.
     pub(crate) fn end(&self) {
         self.over.store(true, Relaxed);
@@ -71,7 +66,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// Notes that it goes to somebody else's application; false when as many as may do so already.
-    pub(crate) fn is_foreign(&self, most: u32) -> bool {
+    pub(crate) fn take_foreign_place(&self, most: u32) -> bool {
         if !self.foreign.get() {
             if self.session.foreign.fetch_add(1, Relaxed) >= most.max(1) {
                 self.session.foreign.fetch_sub(1, Relaxed);
@@ -185,9 +180,9 @@ mod tests {
         drop(first);
         assert!(session.begin(1).is_some());
         let (one, other) = (session.begin(9).unwrap(), session.begin(9).unwrap());
-        assert!(one.is_foreign(1) && one.is_foreign(1), "counted once");
-        assert!(!other.is_foreign(1));
+        assert!(one.take_foreign_place(1) && one.take_foreign_place(1), "counted once");
+        assert!(!other.take_foreign_place(1));
         drop(one);
-        assert!(other.is_foreign(1));
+        assert!(other.take_foreign_place(1));
     }
 }

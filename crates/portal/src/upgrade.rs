@@ -138,7 +138,15 @@ impl Upgrade {
         let Answered { mut response, link, basis } = answered;
         let application = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
-        let agreed = parts.headers.get(header::UPGRADE).cloned();
+        // Another protocol than the one that was asked for could carry anything.
+        let agreed = parts.headers.get(header::UPGRADE).cloned().unwrap_or_else(|| self.protocol.clone());
+        let asked = self.protocol.to_str().unwrap_or_default().split(',');
+        if !asked
+            .map(str::trim)
+            .any(|asked| agreed.to_str().is_ok_and(|agreed| agreed.trim().eq_ignore_ascii_case(asked)))
+        {
+            return Err(Reject::NoWebSocket);
+        }
         towards_browser(&mut parts.headers, view);
         let mut reply = Response::new(Answer::empty());
         if let Some(handshake) = &self.http2 {
@@ -153,7 +161,7 @@ impl Upgrade {
             *reply.headers_mut() = parts.headers;
             let headers = reply.headers_mut();
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(header::UPGRADE, agreed.unwrap_or(self.protocol));
+            headers.insert(header::UPGRADE, agreed);
         }
         let flow = Flow::enter(room, basis);
         let stopping = room.portal.stopping.clone();

@@ -128,8 +128,12 @@ pub(crate) fn are_offered(connection: &Connection, site: &Site) -> bool {
 
 /// What follows an application's label: `.localhost:8443`.
 pub(crate) fn suffix(portal: &Portal, site: &Site) -> String {
-    let port = site.port.map(|port| format!(":{port}")).unwrap_or_default();
-    format!(".{}{port}", portal.hosts.apps_domain)
+    format!(".{}{}", portal.hosts.apps_domain, port(site))
+}
+
+/// What follows the host name: `:8443`, or nothing for HTTPS's own port.
+fn port(site: &Site) -> String {
+    site.port.map(|port| format!(":{port}")).unwrap_or_default()
 }
 
 /// The application's own host, if its name can be one.
@@ -154,7 +158,7 @@ pub(super) fn send_to_portal(connection: &Connection, site: &Site, wanted: &str)
     getrandom::fill(&mut random).ok()?;
     let secret = BASE64URL_NOPAD.encode(&random);
     let domain = &connection.room.portal.hosts.apps_domain;
-    let port = site.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let port = port(site);
     let mut response = respond::see_other(&format!(
         "https://{domain}{port}/-/open?host={}&state={}&next={}",
         encoded(&site.host),
@@ -191,7 +195,7 @@ pub(super) fn open(
         Purpose::EnterApplication { host: host.clone(), session: who.session().id.clone(), browser };
     let code =
         portal.broker.application_code(purpose, now()).map_err(|error| Reject::Internal(error.into()))?;
-    let port = site.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let port = port(site);
     let wanted = query(parts, "next").unwrap_or_default();
     let wanted = next::on_this_host(&wanted).unwrap_or("/");
     Ok(respond::see_other(&format!("https://{host}{port}/-/enter?code={code}&next={}", encoded(wanted))))
