@@ -1,5 +1,6 @@
 //! `portreeve forward`: lasting names for applications. The files can be written by hand as well.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -30,6 +31,13 @@ pub(crate) fn forward(forward: &Forward) -> anyhow::Result<()> {
         ForwardAction::Share { name: ForwardNameArgument(name), group } => {
             forwards.share(name, group)?;
             println!("shared /fw/{name}/ with group {group}");
+            let mode = std::fs::metadata(forwards.dir()).map_or(0, |meta| meta.mode());
+            if mode & 0o011 == 0 {
+                let dir = forwards.dir().display();
+                println!(
+                    "note: nobody else can look into {dir}; share from a directory that they see too (--forwards DIR)"
+                );
+            }
         }
     }
     Ok(())
