@@ -136,7 +136,10 @@ async function runsACell(visitor, address) {
   const cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first();
   await cell.click();
   await page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status=idle]").waitFor();
+  // While the page is still loading, the focus may have been taken from the cell again.
+  await cell.click();
   await page.keyboard.type("print(6*7)");
+  await page.locator(".jp-Notebook .jp-Cell", { hasText: "print(6*7)" }).first().waitFor();
   await page.keyboard.press("Shift+Enter");
   const output = page.locator(".jp-OutputArea-output pre").first();
   await output.waitFor();

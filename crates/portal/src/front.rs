@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -155,6 +155,10 @@ async fn handshake(room: &Rc<Room>, stream: TcpStream) -> Option<TlsStream<tokio
         if stream.peek(&mut first).await.ok()? == 1 && first[0] != 22 {
             let _ = stream.write_all(PLAIN_HTTP).await;
             let _ = stream.shutdown().await;
+            // Closed with something unread, the connection would be reset, and the answer lost with it.
+            let mut unread = [0; 1024];
+            let rest = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
+            let _ = tokio::time::timeout(limits::LINGER, rest).await;
             return None;
         }
         let config = Arc::clone(&room.portal.settings.load().tls);

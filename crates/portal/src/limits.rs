@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// From the TCP connection to the end of the TLS handshake.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// For taking in what somebody still sends who spoke plain HTTP and was told so.
+pub const LINGER: Duration = Duration::from_secs(1);
 /// From a connection's first byte, or the end of the last answer, to the end of the next request's head (HTTP/1.1).
 /// Answers slow headers, and ends idle connections.
 pub const REQUEST_HEAD: Duration = Duration::from_secs(20);
