@@ -54,11 +54,7 @@ impl Listening {
 /// When a thread can't be started.
 pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
     let config = &portal.settings.load().config;
-    let wanted = if config.threads == 0 {
-        std::thread::available_parallelism().map_or(1, usize::from).min(8)
-    } else {
-        config.threads
-    };
+    let wanted = config.worker_threads(std::thread::available_parallelism().map_or(1, usize::from));
     let places = Arc::new(Semaphore::new(config.limits.connections));
     let mut threads = Vec::with_capacity(wanted);
     for number in 0..wanted {

@@ -13,7 +13,6 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
-
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -155,14 +154,12 @@ impl Upgrade {
                 return Err(Reject::NoWebSocket);
             }
             *reply.status_mut() = StatusCode::OK;
-            *reply.headers_mut() = parts.headers;
         } else {
             *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            *reply.headers_mut() = parts.headers;
-            let headers = reply.headers_mut();
-            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(header::UPGRADE, agreed);
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            parts.headers.insert(header::UPGRADE, agreed);
         }
+        *reply.headers_mut() = parts.headers;
         let flow = Flow::enter(room, basis);
         let stopping = room.portal.stopping.clone();
         let browser = self.browser;
