@@ -49,7 +49,7 @@ impl Lookup {
         })
     }
 
-    /// Who owns the server's end of this connection. `accepted: false` holds for this moment only: ask `accepted`
+    /// Who owns the server's end of this connection. `accepted: false` holds for this moment only: ask `confirm`
     /// before the first byte of an answer is believed.
     pub fn owner(&self, tuple: &Tuple) -> Result<Owner, Unowned> {
         let mut diag = self.diag();
@@ -80,18 +80,17 @@ impl Lookup {
         })
     }
 
-    /// Asks again about a connection whose owner was known before: `None` while nobody has accepted it, and the
-    /// owner once somebody has, who must be the same. The listener may have closed since, but must not have gone
-    /// to somebody else. The group is looked at again where it had been looked at.
+    /// Asks again about a connection whose owner was known before it was accepted, once somebody must have: it has to
+    /// be the same owner. The listener may have closed since, but must not have gone to somebody else. The group is
+    /// looked at again where it had been looked at.
     ///
-    /// A server that answers and closes at once leaves nothing to ask about (`Closing`). Ask a few times within
-    /// the first milliseconds, before the request is sent, rather than only when the answer has come.
-    pub fn accepted(&self, tuple: &Tuple, before: &Owner) -> Result<Option<Owner>, Unowned> {
+    /// A server that answers and closes at once leaves nothing to ask about (`Closing`).
+    pub fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
         let owner = {
             let mut diag = self.diag();
             let (record, stage) = connection(&mut diag, tuple)?;
             if stage == Stage::Waiting {
-                return Ok(None);
+                return Err(Unowned::NotAccepted);
             }
             let listener = diag.listener(tuple.server).map_err(failed)?;
             let listening_uid = listener.map_or(before.uid, |listener| listener.uid);
@@ -105,16 +104,10 @@ impl Lookup {
                 accepted: true,
             }
         };
-        Ok(Some(match before.groups {
+        Ok(match before.groups {
             OwnerGroups::NotLooked => owner,
             OwnerGroups::Egid(_) | OwnerGroups::Unknown(_) => self.with_group(tuple, owner),
-        }))
-    }
-
-    /// `accepted` for whoever can't wait any longer: not accepted yet is an error too.
-    pub fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
-        self.accepted(tuple, before)?
-            .ok_or_else(|| Unowned::Lookup("nobody has accepted the connection yet".to_owned()))
+        })
     }
 
     /// The uid at the connecting end of a connection that was made on this node.

@@ -59,6 +59,12 @@ pub fn login_group(uid: u32) -> Option<LoginGroup> {
     Some(LoginGroup { gid: user.gid.as_raw(), private })
 }
 
+/// The name of a group.
+#[must_use]
+pub fn group_name(gid: u32) -> Option<String> {
+    Group::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name)
+}
+
 /// The gid of a group by its name.
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {

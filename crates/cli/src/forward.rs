@@ -1,11 +1,13 @@
 //! `portreeve forward`: lasting names for applications. The files can be written by hand as well.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use nix::unistd::Uid;
 use portreeve_broker::Forwards;
+use portreeve_broker::account::group_name;
 use portreeve_model::{CertificatePin, ForwardFile, ForwardTarget, NodePort, Port, Scheme};
 
 use crate::arguments::{Forward, ForwardAction, ForwardNameArgument};
@@ -16,6 +18,10 @@ pub(crate) fn forward(forward: &Forward) -> anyhow::Result<()> {
     match &forward.action {
         ForwardAction::Add { name: ForwardNameArgument(name), target, pin } => {
             let target = parse_target(target, *pin)?;
+            if forward.forwards.is_none() {
+                state::prepare(&forward.state.path()?)?;
+            }
+            state::prepare_forwards(forwards.dir())?;
             let new = forwards.add(name, &target)?;
             println!("{} /fw/{name}/ -> {target}", if new { "added" } else { "changed" });
         }
@@ -49,15 +55,10 @@ fn dir(forward: &Forward) -> anyhow::Result<PathBuf> {
     }
     let home = forward.state.path()?;
     // A portal that was started with --forwards left word of it.
-    let dir = match std::fs::read_to_string(home.join(state::FORWARDS_NOTE)) {
+    Ok(match std::fs::read_to_string(home.join(state::FORWARDS_NOTE)) {
         Ok(noted) if !noted.trim_end_matches('\n').is_empty() => PathBuf::from(noted.trim_end_matches('\n')),
-        _ => {
-            state::prepare(&home)?;
-            home.join("forwards")
-        }
-    };
-    state::prepare_forwards(&dir)?;
-    Ok(dir)
+        _ => home.join("forwards"),
+    })
 }
 
 /// A whole address, or the short forms `host:port` and `port`.
@@ -83,9 +84,14 @@ fn parse_target(text: &str, pin: Option<CertificatePin>) -> anyhow::Result<Forwa
 }
 
 fn list(forwards: &Forwards) -> anyhow::Result<()> {
-    let names = forwards
-        .owned_by(Uid::effective().as_raw())
-        .with_context(|| format!("{} can't be listed", forwards.dir().display()))?;
+    let names = match forwards.owned_by(Uid::effective().as_raw()) {
+        // Where nobody has added any, there is no directory yet.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("no forwards: there is no {}", forwards.dir().display());
+            return Ok(());
+        }
+        names => names.with_context(|| format!("{} can't be listed", forwards.dir().display()))?,
+    };
     for name in names {
         let what = match forwards.read(&name) {
             Ok(read) => match read.file {
@@ -93,7 +99,8 @@ fn list(forwards: &Forwards) -> anyhow::Result<()> {
                 ForwardFile::Target { target, lines_differ } => {
                     let note = if lines_differ { "  (its lines differ; the last one counts)" } else { "" };
                     let shared = if read.stat.mode & 0o010 != 0 {
-                        format!("  shared with gid {}", read.stat.gid)
+                        let name = group_name(read.stat.gid);
+                        format!("  shared with {}", name.unwrap_or_else(|| format!("gid {}", read.stat.gid)))
                     } else {
                         String::new()
                     };

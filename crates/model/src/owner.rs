@@ -81,6 +81,9 @@ pub enum Unowned {
         /// uid of the accepted socket.
         accepted: u32,
     },
+    /// It still waits in its listener's queue.
+    #[error("nobody has accepted the connection yet")]
+    NotAccepted,
     /// The connection is being torn down (TIME_WAIT and the like), where the kernel no longer tells the uid.
     #[error("the connection is already closing")]
     Closing,

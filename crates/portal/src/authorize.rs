@@ -180,6 +180,16 @@ pub(crate) async fn judge_again(
     judged.inspect_err(|why| audit::ended(session, grant, why))
 }
 
+/// Whether it is somebody else's application, or reached through somebody else's forward: what it sends was not made by
+/// the one who looks at it.
+pub(crate) fn is_foreign(session: &Session, grant: &Grant, owner: &Owner) -> bool {
+    let forward_owner = match grant {
+        Grant::Direct(_) => session.uid,
+        Grant::Forward { stat, .. } => stat.uid,
+    };
+    owner.uid != session.uid || forward_owner != session.uid
+}
+
 /// The judgement alone: this person, by this right, towards this owner.
 pub(crate) fn judge(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> Result<Why, Refusal> {
     let visitor = Visitor { uid: session.uid, groups: &session.groups };

@@ -31,6 +31,9 @@ pub(crate) enum ConnectError {
     /// No answer.
     #[error("{0} did not answer in time")]
     TimedOut(SocketAddr),
+    /// The node has none now.
+    #[error("no address of this node is known")]
+    NoAddress,
     /// Anything else.
     #[error("{address} can't be reached")]
     Failed { address: SocketAddr, source: io::Error },
@@ -60,26 +63,16 @@ pub(crate) async fn connect(
             }
         }
     }
-    let mut failure = None;
+    let mut failures = Vec::new();
     for address in &target.addresses {
         match dial(room, *address).await {
             Ok((stream, tuple)) => return Ok(Reached::New { stream, tuple, key: key_of(*address) }),
-            // The first address is the one to speak of, unless only a later one has something to say.
-            Err(error) => match failure {
-                None | Some(ConnectError::NotListening(_))
-                    if !matches!(error, ConnectError::NotListening(_)) =>
-                {
-                    failure = Some(error);
-                }
-                None => failure = Some(error),
-                Some(_) => {}
-            },
+            Err(error) => failures.push(error),
         }
     }
-    Err(failure.unwrap_or(ConnectError::Failed {
-        address: SocketAddr::from(([0, 0, 0, 0], 0)),
-        source: io::ErrorKind::AddrNotAvailable.into(),
-    }))
+    // That nobody listens is said only if no address has anything else to tell.
+    let telling = failures.iter().position(|failure| !matches!(failure, ConnectError::NotListening(_)));
+    Err(failures.into_iter().nth(telling.unwrap_or(0)).unwrap_or(ConnectError::NoAddress))
 }
 
 async fn dial(room: &Room, address: SocketAddr) -> Result<(TcpStream, Tuple), ConnectError> {

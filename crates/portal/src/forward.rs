@@ -220,12 +220,12 @@ fn failure(error: hyper::Error) -> ForwardError {
 pub(crate) fn set_line(
     parts: &mut http::request::Parts,
     path_and_query: &str,
-    host: &str,
+    host: &HeaderValue,
 ) -> Result<(), http::Error> {
     parts.uri = http::Uri::builder().path_and_query(path_and_query).build()?;
     parts.version = Version::HTTP_11;
     if !parts.headers.contains_key(header::HOST) {
-        parts.headers.insert(header::HOST, HeaderValue::try_from(host)?);
+        parts.headers.insert(header::HOST, host.clone());
     }
     Ok(())
 }

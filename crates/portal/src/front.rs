@@ -24,6 +24,7 @@ use portreeve_model::Tuple;
 use crate::answer::Answer;
 use crate::audit;
 use crate::authenticate::Memo;
+use crate::chain::chain;
 use crate::front_body::FrontBody;
 use crate::front_io::{FrontIo, Interim};
 use crate::http2::serve_http2;
@@ -221,16 +222,4 @@ pub(crate) async fn idle(connection: &Connection) {
         seen = connection.requests.get();
         tokio::time::sleep(limits::IDLE_CONNECTION).await;
     }
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

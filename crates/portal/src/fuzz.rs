@@ -59,8 +59,8 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
 pub fn towards_application(
     headers: &mut HeaderMap,
     peer: &HeaderValue,
-    user: &str,
-    host: &str,
+    user: &HeaderValue,
+    host: &HeaderValue,
     prefix: &HeaderValue,
 ) {
     crate::headers::towards_application(headers, &crate::headers::Visit { peer, user, host, prefix });

@@ -19,9 +19,9 @@ pub(crate) struct Visit<'a> {
     /// The browser's address.
     pub(crate) peer: &'a HeaderValue,
     /// The login name.
-    pub(crate) user: &'a str,
+    pub(crate) user: &'a HeaderValue,
     /// The host as the browser sent it.
-    pub(crate) host: &'a str,
+    pub(crate) host: &'a HeaderValue,
     /// The path below which the application appears; empty in an origin of its own.
     pub(crate) prefix: &'a HeaderValue,
 }
@@ -121,12 +121,8 @@ pub(crate) fn towards_application(headers: &mut HeaderMap, visit: &Visit<'_>) {
     keep_our_cookies(headers);
     headers.insert(X_FORWARDED_FOR, visit.peer.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
-    if let Ok(host) = HeaderValue::from_str(visit.host) {
-        headers.insert(X_FORWARDED_HOST, host);
-    }
-    if let Ok(user) = HeaderValue::from_str(visit.user) {
-        headers.insert(X_FORWARDED_USER, user);
-    }
+    headers.insert(X_FORWARDED_HOST, visit.host.clone());
+    headers.insert(X_FORWARDED_USER, visit.user.clone());
     if !visit.prefix.is_empty() {
         headers.insert(X_FORWARDED_PREFIX, visit.prefix.clone());
     }
@@ -184,8 +180,8 @@ mod tests {
     fn visit(headers: &mut HeaderMap) {
         let visit = Visit {
             peer: &HeaderValue::from_static("192.0.2.7"),
-            user: "alice",
-            host: "portal:8443",
+            user: &HeaderValue::from_static("alice"),
+            host: &HeaderValue::from_static("portal:8443"),
             prefix: &HeaderValue::from_static("/fw/tb"),
         };
         towards_application(headers, &visit);

@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::answer::Answer;
-use crate::front::{Connection, chain, idle};
+use crate::chain::chain;
+use crate::front::{Connection, idle};
 use crate::front_body::{FrontBody, StreamIo};
 use crate::interim::InterimSink;
 use crate::limits;

@@ -23,6 +23,7 @@ mod audit;
 mod authenticate;
 mod authorize;
 pub mod certificate;
+mod chain;
 mod connect;
 mod flows;
 mod forward;

@@ -303,6 +303,9 @@ fn connect_text(error: &ConnectError) -> Text {
             format!("Nothing is listening on {address}. It may still be starting, or have ended."),
             "This page opens it as soon as it answers.",
         ),
+        ConnectError::NoAddress => {
+            text(S::BAD_GATEWAY, "unreachable", "The application can't be reached", sentence(error), "")
+        }
         ConnectError::TimedOut(address) => text(
             S::GATEWAY_TIMEOUT,
             "connect-timeout",

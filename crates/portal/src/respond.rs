@@ -7,7 +7,8 @@ use http::{Method, Response, StatusCode};
 use portreeve_pages::{CONTENT_SECURITY_POLICY, Frame};
 
 use crate::answer::Answer;
-use crate::front::{RequestId, chain};
+use crate::chain::chain;
+use crate::front::RequestId;
 use crate::reject::{Reject, Text};
 
 /// Who asked, as far as the form of the answer depends on it.

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use crate::answer::Answer;
 use crate::audit;
 use crate::authenticate::{Principal, Unauthenticated, authenticate};
-use crate::authorize::{Owned, authorize};
+use crate::authorize::{Owned, authorize, is_foreign};
 use crate::connect::connect;
 use crate::forward::{Answered, ForwardError, Sending, forward, set_line};
 use crate::front::Connection;
@@ -24,7 +24,7 @@ use crate::own::origins;
 use crate::portal::Settings;
 use crate::reject::Reject;
 use crate::request_body::RequestBody;
-use crate::resolve::{Grant, Target, resolve};
+use crate::resolve::{Target, resolve};
 use crate::respond::{Asker, redirect, reject, wants_page};
 use crate::rewrite::{View, towards_browser};
 use crate::route::{Place, Route, route};
@@ -160,8 +160,8 @@ impl Journey<'_> {
             &mut parts.headers,
             &Visit {
                 peer: &self.connection.peer_header,
-                user: self.who.session().user.as_str(),
-                host: &self.site.authority,
+                user: &self.who.session().user_header,
+                host: &self.site.authority_header,
                 prefix: &self.place.prefix_header,
             },
         );
@@ -287,7 +287,7 @@ impl Journey<'_> {
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
-            if self.is_foreign(&owned)
+            if is_foreign(session, owned.grant(), &owned.owner())
                 && let Err(why) = self.admit_foreign(&request, asked, reader, in_flight)
             {
                 audit::not_here(session, &self.target.grant, &why);
@@ -296,7 +296,7 @@ impl Journey<'_> {
             let mode = forced.or_else(|| self.mode(&owned));
             let (mut parts, body) = request.into_parts();
             let path = self.path(asked, mode.unwrap_or(Mode::Strip));
-            set_line(&mut parts, &path, &self.site.authority)
+            set_line(&mut parts, &path, &self.site.authority_header)
                 .map_err(|_| Reject::BadRequest("its address is malformed"))?;
             match forward(&sending, owned, Request::from_parts(parts, body)).await {
                 Ok(answered) => {
@@ -312,15 +312,6 @@ impl Journey<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    fn is_foreign(&self, owned: &Owned) -> bool {
-        let uid = self.who.session().uid;
-        let forward_is_foreign = match &**owned.grant() {
-            Grant::Direct(_) => false,
-            Grant::Forward { stat, .. } => stat.uid != uid,
-        };
-        owned.owner().uid != uid || forward_is_foreign
     }
 
     /// Somebody else's application, which this person may use: is it shown here, and may it take one more place?
@@ -372,7 +363,7 @@ impl Journey<'_> {
             return Err(Reject::NoWebSocket);
         }
         let Answered { response, link, basis } = answered;
-        let foreign = basis.owner.uid != basis.session.uid;
+        let foreign = is_foreign(&basis.session, &basis.grant, &basis.owner);
         let (mut parts, incoming) = response.into_parts();
         // It was HTTP/1.1 here; what it becomes is for the browser's connection to say.
         parts.version = http::Version::default();

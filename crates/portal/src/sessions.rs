@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::HeaderValue;
 use portreeve_model::{Claims, SessionId, UserName};
 
 use crate::limits;
@@ -17,6 +18,8 @@ use crate::limits;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) user: UserName,
+    /// The same as a header value for applications.
+    pub(crate) user_header: HeaderValue,
     pub(crate) uid: u32,
     /// Effective and supplementary groups, from the system, never from the ticket.
     pub(crate) groups: Arc<[u32]>,
@@ -113,6 +116,7 @@ impl Sessions {
             }
         }
         let session = Arc::new(Session {
+            user_header: HeaderValue::from_str(claims.sub.as_str()).ok()?,
             id: claims.sid.clone(),
             user: claims.sub.clone(),
             uid: claims.uid,

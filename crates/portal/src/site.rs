@@ -14,6 +14,8 @@ use portreeve_model::{AppHost, HostForm, HostRules, Port, split_host_port};
 pub(crate) struct Site {
     /// The host name as the browser sent it, with its port.
     pub(crate) authority: Box<str>,
+    /// The same as a header value for applications.
+    pub(crate) authority_header: http::HeaderValue,
     /// The host name alone, in lower case.
     pub(crate) host: Box<str>,
     /// The port, when it is not HTTPS's own.
@@ -76,8 +78,13 @@ pub(crate) fn site(
         HostForm::Application(application) => Some(application),
         HostForm::Unknown => return Err(misdirected()),
     };
-    let host = host.to_ascii_lowercase().into_boxed_str();
-    Ok(Rc::new(Site { authority: authority.into(), host, port, application }))
+    Ok(Rc::new(Site {
+        authority_header: http::HeaderValue::try_from(authority).map_err(|_| misdirected())?,
+        authority: authority.into(),
+        host: host.to_ascii_lowercase().into_boxed_str(),
+        port,
+        application,
+    }))
 }
 
 #[cfg(test)]

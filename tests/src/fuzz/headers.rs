@@ -93,7 +93,9 @@ pub fn request_headers(data: &[u8]) {
     assert!(!takes_trailers || values(&asked, "te").into_iter().any(says_so));
     let peer = HeaderValue::from_static("192.0.2.7");
     let prefix_header = HeaderValue::from_str(&prefix).expect("a prefix is ASCII");
-    portal::towards_application(&mut headers, &peer, "alice", "portal.example:8443", &prefix_header);
+    let fixed = http::HeaderValue::from_static;
+    let (user, host) = (fixed("alice"), fixed("portal.example:8443"));
+    portal::towards_application(&mut headers, &peer, &user, &host, &prefix_header);
 
     assert_eq!(values(&headers, "x-forwarded-user"), [b"alice"]);
     assert_eq!(values(&headers, "x-forwarded-for"), [b"192.0.2.7"]);

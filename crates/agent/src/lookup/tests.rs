@@ -38,8 +38,7 @@ fn our_own_listener_before_and_after_accept() {
             (me(), OwnerGroups::NotLooked, false),
             "{address}"
         );
-        assert_eq!(lookup.accepted(&tuple, &before), Ok(None), "{address}");
-        assert!(matches!(lookup.confirm(&tuple, &before), Err(Unowned::Lookup(_))), "{address}");
+        assert_eq!(lookup.confirm(&tuple, &before), Err(Unowned::NotAccepted), "{address}");
 
         let _accepted = listener.accept().unwrap();
         let after = Owner { accepted: true, ..before };

@@ -144,7 +144,7 @@ pub(super) fn sign_out(
         session.end();
         let ended = connection.room.portal.broker.end_session(&session.id, session.claims.exp, now());
         if let Err(error) = ended {
-            tracing::error!(error = %crate::front::chain(&error), "a sign-out is in force, but would not survive a restart");
+            tracing::error!(error = %crate::chain::chain(&error), "a sign-out is in force, but would not survive a restart");
         }
         audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
     }

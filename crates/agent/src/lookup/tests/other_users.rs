@@ -98,10 +98,9 @@ pub(super) fn listener_of(uid: u32) -> TcpListener {
 
 fn eventually(lookup: &Lookup, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
     for _ in 0..500 {
-        match lookup.accepted(tuple, before) {
-            Ok(None) => std::thread::park_timeout(Duration::from_millis(10)),
-            Ok(Some(owner)) => return Ok(owner),
-            Err(error) => return Err(error),
+        match lookup.confirm(tuple, before) {
+            Err(Unowned::NotAccepted) => std::thread::park_timeout(Duration::from_millis(10)),
+            known => return known,
         }
     }
     panic!("not accepted in time");
