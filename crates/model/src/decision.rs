@@ -6,6 +6,7 @@
 //! group that everybody is in grants nothing.
 
 use crate::owner::{Owner, OwnerGroups, UnknownGroup, Unowned};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The outcome of a judgement.
@@ -156,7 +157,8 @@ pub struct Visitor<'a> {
 }
 
 /// A forward file's owner and mode, of the very descriptor whose execute permission the reader checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ForwardStat {
     /// st_uid.
     pub uid: u32,
@@ -177,7 +179,8 @@ impl ForwardStat {
 }
 
 /// The login group of an application's owner, from the user database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoginGroup {
     /// Its gid.
     pub gid: u32,

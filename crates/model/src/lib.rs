@@ -12,6 +12,7 @@ pub mod forward_file;
 pub mod host;
 pub mod names;
 pub mod owner;
+pub mod secret;
 pub mod wire;
 
 pub use claims::{ApplicationHost, Audience, Claims, SignIn, TICKET_TYP};
@@ -24,4 +25,5 @@ pub use forward_file::{CertificatePin, Credentials, ForwardFile, ForwardFileErro
 pub use host::{AppHost, HostForm, HostRules, split_host_port};
 pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, UserName};
 pub use owner::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
+pub use secret::Secret;
 pub use wire::{ControlReply, ControlRequest, WireError};
