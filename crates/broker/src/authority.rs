@@ -124,8 +124,8 @@ impl Broker {
     /// # Errors
     /// When there is no randomness, or the session is over.
     pub fn application_code(&self, purpose: Purpose, now: i64) -> Result<String, BrokerError> {
-        if let Purpose::EnterApplication { session, .. } = &purpose
-            && self.is_over(session)
+        if let Purpose::EnterApplication { claims, .. } = &purpose
+            && self.is_over(&claims.sid)
         {
             return Err(BrokerError::Over);
         }

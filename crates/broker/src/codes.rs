@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64URL_NOPAD;
-use portreeve_model::SessionId;
+use portreeve_model::Claims;
 
 /// Codes kept at most, used ones included. Past that the one that ends first makes room.
 pub const MAX_CODES: usize = 1024;
@@ -22,7 +22,7 @@ pub enum Purpose {
         /// The host name of that origin, without port.
         host: String,
         /// The session that asked.
-        session: SessionId,
+        claims: Box<Claims>,
         /// SHA-256 of a secret that only the asking browser has in a cookie of that origin, base64url.
         browser: String,
     },

@@ -13,9 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use nix::unistd::Uid;
 use portreeve_model::wire::{self, ControlReply, ControlRequest};
-use portreeve_portal::Portal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
+
+use crate::up::SignIn;
 
 const SOCKET: &str = "control.sock";
 /// For a question and its answer.
@@ -40,13 +41,13 @@ pub(crate) fn listen(state: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// Answers questions for as long as the portal runs.
-pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
+pub(crate) async fn serve(listener: UnixListener, sign_in: Arc<SignIn>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let portal = Arc::clone(&portal);
+                let sign_in = Arc::clone(&sign_in);
                 tokio::spawn(async move {
-                    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream, &portal)).await {
+                    if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream, &sign_in)).await {
                         tracing::debug!(%error, "a question on the control socket was not answered");
                     }
                 });
@@ -59,7 +60,7 @@ pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
     }
 }
 
-async fn answer(mut stream: tokio::net::UnixStream, portal: &Portal) -> anyhow::Result<()> {
+async fn answer(mut stream: tokio::net::UnixStream, sign_in: &SignIn) -> anyhow::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
@@ -67,15 +68,15 @@ async fn answer(mut stream: tokio::net::UnixStream, portal: &Portal) -> anyhow::
     stream.read_exact(&mut frame).await?;
     let reply = if peer == Uid::effective().as_raw() {
         match wire::decode(&frame)? {
-            ControlRequest::Login => match portal.sign_in_address() {
+            ControlRequest::Login => match sign_in.address() {
                 Ok(url) => ControlReply::Address { url },
                 Err(error) => ControlReply::Refused { reason: error.to_string() },
             },
-            ControlRequest::Where => ControlReply::Portal { url: portal.address(), pid: std::process::id() },
+            ControlRequest::Where => ControlReply::Portal { url: sign_in.portal(), pid: std::process::id() },
         }
     } else {
         tracing::warn!(target: "audit", event = "login-refused", uid = peer, "somebody else asked for a sign-in address");
-        ControlReply::Refused { reason: format!("this portal is {}'s, not yours", portal.user()) }
+        ControlReply::Refused { reason: format!("this portal is {}'s, not yours", sign_in.user()) }
     };
     stream.write_all(&wire::encode(&reply)?).await?;
     Ok(())

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
-use portreeve_broker::{Account, Broker, Forwards};
-use portreeve_model::{Config, HostRules};
-use portreeve_portal::{Listening, Portal, now, run};
+use portreeve_broker::{Account, Broker, BrokerError, Forwards};
+use portreeve_model::{Config, HostRules, UserName};
+use portreeve_portal::{Embedded, Listening, Portal, Service, now, run};
 use portreeve_worker::Worker;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -44,19 +44,28 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let machine = portreeve_sys::host_name().unwrap_or_else(|_| "this machine".to_owned());
     let worker = Worker::new(&broker, machine);
     let hosts = HostRules { portal_names: bound.names, apps_domain: APPS_DOMAIN.to_owned() };
-    let portal = Arc::new(
-        Portal::new(settings, Arc::new(broker), worker, hosts, bound.addresses, url)
-            .context("the kernel can't be asked who owns a socket (NETLINK_SOCK_DIAG)")?,
-    );
+    let broker = Arc::new(broker);
+    let embedded = Embedded::new(Arc::clone(&broker), worker)
+        .context("the kernel can't be asked who owns a socket (NETLINK_SOCK_DIAG)")?;
+    let portal =
+        Arc::new(Portal::new(settings, Service::Embedded(Arc::new(embedded)), hosts, bound.addresses));
+    let sign_in = Arc::new(SignIn { broker, url });
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     runtime.block_on(async {
         let listening = Listening::new(bound.sockets)?;
-        tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&portal)));
-        tokio::spawn(heed_signals(Arc::clone(&portal), up.config.clone(), state_dir.clone(), certified)?);
-        lock.note(&portal.address()).context("the state directory can't be written")?;
-        announce(&portal)?;
+        tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&sign_in)));
+        let broker = Arc::clone(&sign_in.broker);
+        tokio::spawn(heed_signals(
+            Arc::clone(&portal),
+            broker,
+            up.config.clone(),
+            state_dir.clone(),
+            certified,
+        )?);
+        lock.note(&sign_in.portal()).context("the state directory can't be written")?;
+        announce(&sign_in)?;
         run(Arc::clone(&portal), listening).await?;
         anyhow::Ok(())
     })?;
@@ -88,12 +97,36 @@ fn start_log() {
         .init();
 }
 
+/// Makes sign-in addresses.
+pub(crate) struct SignIn {
+    broker: Arc<Broker>,
+    /// `https://HOST:PORT`
+    url: String,
+}
+
+impl SignIn {
+    /// `https://HOST:PORT/`
+    pub(crate) fn portal(&self) -> String {
+        format!("{}/", self.url)
+    }
+
+    /// Whose portal this is.
+    pub(crate) fn user(&self) -> &UserName {
+        &self.broker.account().name
+    }
+
+    /// A fresh single-use address.
+    pub(crate) fn address(&self) -> Result<String, BrokerError> {
+        Ok(format!("{}/-/enter?code={}", self.url, self.broker.sign_in_code(now())?))
+    }
+}
+
 /// The two lines on standard output, once the sockets listen.
-fn announce(portal: &Portal) -> anyhow::Result<()> {
-    let sign_in = portal.sign_in_address()?;
+fn announce(sign_in: &SignIn) -> anyhow::Result<()> {
+    let (portal, address) = (sign_in.portal(), sign_in.address()?);
     let mut out = std::io::stdout().lock();
     // Nobody may be reading: the portal works all the same.
-    let _ = writeln!(out, "portal: {}\nsign in: {sign_in}", portal.address()).and_then(|()| out.flush());
+    let _ = writeln!(out, "portal: {portal}\nsign in: {address}").and_then(|()| out.flush());
     Ok(())
 }
 
@@ -107,6 +140,7 @@ fn certificate_names(names: &[String]) -> Vec<String> {
 /// SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads.
 fn heed_signals(
     portal: Arc<Portal>,
+    broker: Arc<Broker>,
     file: Option<std::path::PathBuf>,
     state_dir: std::path::PathBuf,
     names: Vec<String>,
@@ -121,7 +155,7 @@ fn heed_signals(
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 _ = hangup.recv() => {
-                    match reload(&portal, file.as_deref(), &state_dir, &names) {
+                    match reload(&portal, &broker, file.as_deref(), &state_dir, &names) {
                         Ok(()) => tracing::info!("configuration and certificate reloaded"),
                         Err(error) => tracing::error!("not reloaded, the old configuration stays in force: {error:#}"),
                     }
@@ -143,12 +177,14 @@ fn heed_signals(
 
 fn reload(
     portal: &Portal,
+    broker: &Broker,
     file: Option<&std::path::Path>,
     state_dir: &std::path::Path,
     names: &[String],
 ) -> anyhow::Result<()> {
     let checked = config::read(file)?;
     let lifetimes = config::lifetimes(&checked);
-    portal.reload(config::settings(checked, state_dir, names)?, lifetimes);
+    portal.reload(config::settings(checked, state_dir, names)?);
+    broker.set_lifetimes(lifetimes);
     Ok(())
 }

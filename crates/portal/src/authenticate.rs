@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::COOKIE;
+use portreeve_model::Claims;
 
+use crate::chain::chain;
 use crate::front::Connection;
 use crate::portal::{Settings, now};
+use crate::powers::PowerError;
+use crate::room::Room;
 use crate::sessions::Session;
 use crate::site::Site;
 
@@ -35,6 +39,9 @@ pub(crate) enum Unauthenticated {
     /// The table of sessions is full.
     #[error("too many people are signed in")]
     Full,
+    /// Whoever could tell does not answer.
+    #[error("nobody can tell at the moment who you are")]
+    Unavailable,
 }
 
 /// What a connection showed last, so that the same ticket need not be looked up again.
@@ -71,7 +78,7 @@ impl Principal {
 }
 
 /// The session whose ticket the request's cookie carries.
-pub(crate) fn authenticate(
+pub(crate) async fn authenticate(
     connection: &Connection,
     settings: &Settings,
     site: &Site,
@@ -79,7 +86,7 @@ pub(crate) fn authenticate(
 ) -> Result<Principal, Unauthenticated> {
     let ticket = cookie(headers, COOKIE_NAME).ok_or(Unauthenticated::NoTicket)?;
     let now = now();
-    let Known { session, signed } = known(connection, site.audience(), ticket, now)?;
+    let Known { session, signed } = known(connection, site.audience(), ticket, now).await?;
     let idle = settings.idle_seconds();
     if !session.is_live(now, idle) {
         return Err(Unauthenticated::Over);
@@ -88,7 +95,12 @@ pub(crate) fn authenticate(
     Ok(Principal { session, ticket_is_old: now - signed > idle / 4 })
 }
 
-fn known(connection: &Connection, audience: &str, ticket: &str, now: i64) -> Result<Known, Unauthenticated> {
+async fn known(
+    connection: &Connection,
+    audience: &str,
+    ticket: &str,
+    now: i64,
+) -> Result<Known, Unauthenticated> {
     if let Some(memo) = &*connection.memo.borrow()
         && *memo.ticket == *ticket
         && *memo.audience == *audience
@@ -104,12 +116,20 @@ fn known(connection: &Connection, audience: &str, ticket: &str, now: i64) -> Res
         None => {
             let portal = &room.portal;
             let claims = portal.verifier.verify(ticket, audience, now).ok_or(Unauthenticated::NoTicket)?;
-            let account = portal.broker.account();
-            if claims.uid != account.uid || claims.sub != account.name || portal.broker.is_over(&claims.sid) {
-                return Err(Unauthenticated::Over);
-            }
-            let session =
-                portal.sessions.admit(&claims, &account.groups, now).ok_or(Unauthenticated::Full)?;
+            let session = match portal.sessions.find(&claims.sid) {
+                Some(session) if session.uid != claims.uid || session.user != claims.sub => {
+                    return Err(Unauthenticated::NoTicket);
+                }
+                Some(session) => {
+                    // Another portal may have renewed it.
+                    session.touch(claims.iat);
+                    session
+                }
+                None => {
+                    let groups = groups(room, &claims).await?;
+                    portal.sessions.admit(&claims, &groups, now).ok_or(Unauthenticated::Full)?
+                }
+            };
             let known = Known { session, signed: claims.iat };
             room.tickets.borrow_mut().put(key, known.clone());
             known
@@ -118,6 +138,17 @@ fn known(connection: &Connection, audience: &str, ticket: &str, now: i64) -> Res
     *connection.memo.borrow_mut() =
         Some(Memo { ticket: ticket.into(), audience: audience.into(), known: known.clone() });
     Ok(known)
+}
+
+/// The groups of whom a genuine ticket is about, if its session has not ended and its account is served still.
+async fn groups(room: &Room, claims: &Claims) -> Result<Arc<[u32]>, Unauthenticated> {
+    room.powers.groups(claims).await.map_err(|error| match error {
+        PowerError::Over | PowerError::Code(_) => Unauthenticated::Over,
+        PowerError::Failed(why) => {
+            tracing::error!(error = %chain(&*why), "a session's groups can't be had");
+            Unauthenticated::Unavailable
+        }
+    })
 }
 
 /// The value of the first cookie of this name. Browsers may split the cookies over several header lines (HTTP/2).

@@ -6,9 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use portreeve_broker::account::login_group;
 use portreeve_model::{
     Decision, Owner, OwnerGroups, Refusal, Tuple, Unowned, Visitor, Why, direct_needs_group,
     forward_needs_group, judge_direct, judge_forward,
@@ -72,10 +70,12 @@ pub(crate) async fn authorize(
 ) -> Result<Owned, Refusal> {
     let (tuple, observed) = match &reached {
         Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
-        Reached::New { tuple, .. } => (*tuple, room.lookup.owner(tuple)),
+        Reached::New { tuple, .. } => (*tuple, room.powers.owner(tuple).await),
     };
     let observed = match observed {
-        Ok(owner) if needs_group(room, session, grant, &owner) => Ok(with_group(room, tuple, owner).await),
+        Ok(owner) if needs_group(room, session, grant, &owner) => {
+            Ok(room.powers.with_group(&tuple, owner).await)
+        }
         other => other,
     };
     if let Ok(owner) = &observed {
@@ -107,24 +107,14 @@ pub(crate) async fn authorize(
     Ok(Owned { reached, owner, grant: Rc::clone(grant), audited })
 }
 
-/// The group of the processes that hold the socket. Milliseconds, so not on a thread that serves others.
-async fn with_group(room: &Room, tuple: Tuple, owner: Owner) -> Owner {
-    let portal = Arc::clone(&room.portal);
-    let looked = tokio::task::spawn_blocking(move || portal.group_lookup.with_group(&tuple, owner));
-    // Without an answer the group stays "not looked", which grants nothing.
-    tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).unwrap_or(owner)
-}
-
-/// Finds out the login group of an application's owner, which the judgement needs for other users' applications. The
-/// user database may be a directory server, so not on a thread that serves others.
+/// Finds out the login group of an application's owner, which the judgement needs for other users' applications.
 pub(crate) async fn learn_login(room: &Room, session: &Session, uid: u32) {
     let is_known =
         || room.logins.borrow_mut().get(&uid).is_some_and(|(since, _)| since.elapsed() < limits::LOGIN_FRESH);
     if uid == session.uid || is_known() {
         return;
     }
-    let looked = tokio::task::spawn_blocking(move || login_group(uid));
-    let login = tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).flatten();
+    let login = room.powers.login_group(uid).await;
     room.logins.borrow_mut().put(uid, (Instant::now(), login));
 }
 
@@ -136,24 +126,14 @@ pub(crate) async fn judge_confirmed(
     tuple: &Tuple,
     before: &Owner,
 ) -> Result<Owner, Refusal> {
-    let asked = if before.groups == OwnerGroups::NotLooked {
-        room.lookup.confirm(tuple, before)
-    } else {
-        let (portal, tuple, before) = (Arc::clone(&room.portal), *tuple, *before);
-        let asked = tokio::task::spawn_blocking(move || portal.group_lookup.confirm(&tuple, &before));
-        match tokio::time::timeout(limits::GROUP_LOOK, asked).await {
-            Ok(Ok(asked)) => asked,
-            _ => Err(Unowned::Lookup("the look at the processes took too long".to_owned())),
-        }
-    };
-    let judged = match asked {
+    let judged = match room.powers.confirm(tuple, before).await {
         Ok(confirmed) => judge(room, session, grant, &confirmed).map(|_| confirmed),
         // Closing, gone, or gone so that the kernel answers with the LISTEN socket in its place: the application
         // answered and closed at once. Then the LISTEN socket must be the very one in whose queue the connection was
         // seen: whoever accepted from it had it from its owner. With which group, nobody saw.
         Err(Unowned::Closing | Unowned::NoSuchConnection | Unowned::ListenerOnly)
             if before.groups == OwnerGroups::NotLooked
-                && room.lookup.listens_still(tuple, before.listener) =>
+                && room.powers.listens_still(tuple, before.listener).await =>
         {
             Ok(*before)
         }
@@ -173,7 +153,7 @@ pub(crate) async fn judge_again(
     owner: &Owner,
 ) -> Result<(), Withdrawn> {
     learn_login(room, session, owner.uid).await;
-    let judged = match resolve::still_granted(room, grant).await {
+    let judged = match resolve::still_granted(room, session, grant).await {
         Ok(current) => judge(room, session, &current, owner).map(|_| ()).map_err(Withdrawn::from),
         Err(withdrawn) => Err(withdrawn),
     };

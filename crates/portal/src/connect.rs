@@ -65,7 +65,7 @@ pub(crate) async fn connect(
     }
     let mut failures = Vec::new();
     for address in &target.addresses {
-        match dial(room, *address).await {
+        match dial(room, session, *address).await {
             Ok((stream, tuple)) => return Ok(Reached::New { stream, tuple, key: key_of(*address) }),
             Err(error) => failures.push(error),
         }
@@ -75,13 +75,17 @@ pub(crate) async fn connect(
     Err(failures.into_iter().nth(telling.unwrap_or(0)).unwrap_or(ConnectError::NoAddress))
 }
 
-async fn dial(room: &Room, address: SocketAddr) -> Result<(TcpStream, Tuple), ConnectError> {
+async fn dial(
+    room: &Room,
+    session: &Session,
+    address: SocketAddr,
+) -> Result<(TcpStream, Tuple), ConnectError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::NotListening(address),
         io::ErrorKind::TimedOut => ConnectError::TimedOut(address),
         _ => ConnectError::Failed { address, source: error },
     };
-    let stream = room.portal.broker.dial(address, limits::CONNECT).await.map_err(failed)?;
+    let stream = room.powers.dial(session, address).await.map_err(failed)?;
     let client = stream.local_addr().map_err(failed)?;
     let server = stream.peer_addr().map_err(failed)?;
     // Connecting to an ephemeral port on the loopback can meet itself (simultaneous open): nobody listens there.

@@ -30,6 +30,7 @@ use crate::front_io::{FrontIo, Interim};
 use crate::http2::serve_http2;
 use crate::interim::InterimSink;
 use crate::limits;
+use crate::powers::Admitted;
 use crate::room::Room;
 use crate::serve::serve;
 use crate::site::Site;
@@ -93,22 +94,20 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// Whether whoever connects may be the portal's own user. From this machine only that user may, and root: browsers send
-/// the session cookie to every port of a host, even over plain http:// to localhost, so whoever else listens on this
-/// machine could have it. From elsewhere nobody can tell, and the cookie alone decides.
-fn is_our_user(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
+/// Whether a connection that begins on this machine is answered. From elsewhere nobody can tell whose it is, and the
+/// cookie alone decides.
+fn is_admitted(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
     if !room.portal.nodes.is_this_machine(peer.ip().to_canonical()) {
         return true;
     }
     let Ok(server) = stream.local_addr() else { return false };
-    let ours = room.portal.broker.account().uid;
-    match room.lookup.connector(&Tuple { client: peer, server }) {
-        Ok(uid) if uid == ours || uid == 0 => true,
-        Ok(uid) => {
+    match room.powers.admits(&Tuple { client: peer, server }) {
+        Admitted::Yes => true,
+        Admitted::Stranger(uid) => {
             room.note_stranger(|| audit::stranger(uid, peer));
             false
         }
-        Err(why) => {
+        Admitted::Unknown(why) => {
             tracing::debug!(%peer, %why, "who connects is not known; most likely they left at once");
             false
         }
@@ -117,7 +116,7 @@ fn is_our_user(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: SocketAddr) {
-    if !is_our_user(&room, &stream, peer) {
+    if !is_admitted(&room, &stream, peer) {
         return;
     }
     let tls = tokio::select! {

@@ -40,6 +40,7 @@ mod mode;
 mod own;
 mod pool;
 mod portal;
+mod powers;
 mod reject;
 mod request_body;
 mod resolve;
@@ -57,4 +58,5 @@ mod upgrade;
 
 pub use accept::{Listening, run};
 pub use portal::{Portal, Settings, now};
+pub use powers::{Embedded, Service};
 pub use tls::{TlsError, server_config};

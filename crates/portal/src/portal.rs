@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use portreeve_agent::Lookup;
-use portreeve_broker::{Broker, Lifetimes};
-use portreeve_model::{Config, ForwardName, GroupRules, HostRules, UserName};
-use portreeve_worker::Worker;
+use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::mode::Modes;
 use crate::own::Attempts;
+use crate::powers::Service;
 use crate::resolve::Nodes;
 use crate::sessions::Sessions;
 use crate::ticket::Verifier;
@@ -47,10 +45,7 @@ impl Settings {
 /// What all threads share. Everything in it is cheap to read from many threads.
 pub struct Portal {
     pub(crate) settings: ArcSwap<Settings>,
-    pub(crate) broker: Arc<Broker>,
-    pub(crate) worker: Arc<Worker>,
-    /// For the slow look at who holds a socket, off the threads that serve.
-    pub(crate) group_lookup: Lookup,
+    pub(crate) service: Service,
     pub(crate) verifier: Verifier,
     pub(crate) sessions: Sessions,
     pub(crate) hosts: HostRules,
@@ -59,8 +54,6 @@ pub struct Portal {
     pub(crate) attempts: Attempts,
     /// Our own addresses: an application can't be there.
     pub(crate) listening: Vec<SocketAddr>,
-    /// `https://HOST:PORT`, as printed at start.
-    pub(crate) url: String,
     /// Cancelled when no new work is to be taken on.
     pub(crate) draining: CancellationToken,
     /// Cancelled when what still runs is to be cut off.
@@ -68,65 +61,31 @@ pub struct Portal {
 }
 
 impl Portal {
-    /// A portal for the account that `broker` stands for.
-    ///
-    /// # Errors
-    /// When the kernel can't be asked who owns a socket: then nothing could be allowed.
-    pub fn new(
-        settings: Settings,
-        broker: Arc<Broker>,
-        worker: Worker,
-        hosts: HostRules,
-        listening: Vec<SocketAddr>,
-        url: String,
-    ) -> std::io::Result<Self> {
-        let (key, key_id) = broker.ticket_key();
-        Ok(Self {
-            group_lookup: Lookup::open()?,
-            verifier: Verifier::new(key, key_id),
+    /// A portal that asks `service` for what it may not do itself.
+    #[must_use]
+    pub fn new(settings: Settings, service: Service, hosts: HostRules, listening: Vec<SocketAddr>) -> Self {
+        Self {
+            verifier: service.verifier(),
             settings: ArcSwap::from_pointee(settings),
-            broker,
-            worker: Arc::new(worker),
+            service,
             sessions: Sessions::default(),
             nodes: Nodes::of_this_machine(),
             modes: Modes::default(),
             attempts: Attempts::default(),
             hosts,
             listening,
-            url,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
-        })
+        }
     }
 
     /// Takes new settings into use. Connections that exist keep their certificate; every request sees the rest.
-    pub fn reload(&self, settings: Settings, lifetimes: Lifetimes) {
-        self.broker.set_lifetimes(lifetimes);
+    pub fn reload(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
 
     /// Takes no new connections, lets requests end, and cuts off what still runs after `limits::DRAIN`.
     pub fn drain(&self) {
         self.draining.cancel();
-    }
-
-    /// A fresh single-use sign-in address.
-    ///
-    /// # Errors
-    /// When the broker can't make a code.
-    pub fn sign_in_address(&self) -> Result<String, portreeve_broker::BrokerError> {
-        Ok(format!("{}/-/enter?code={}", self.url, self.broker.sign_in_code(now())?))
-    }
-
-    /// `https://HOST:PORT/`.
-    #[must_use]
-    pub fn address(&self) -> String {
-        format!("{}/", self.url)
-    }
-
-    /// Whose portal this is.
-    #[must_use]
-    pub fn user(&self) -> &UserName {
-        &self.broker.account().name
     }
 }

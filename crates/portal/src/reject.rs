@@ -8,6 +8,7 @@ use portreeve_model::Refusal;
 use crate::authenticate::Unauthenticated;
 use crate::connect::ConnectError;
 use crate::forward::ForwardError;
+use crate::powers::PowerError;
 use crate::resolve::ResolveError;
 use crate::route::RouteError;
 use crate::site::SiteError;
@@ -78,6 +79,16 @@ fn text(
 const ASK_FOR_AN_ADDRESS: &str =
     "Run `portreeve login` on the machine where the portal runs, and open the address that it prints.";
 
+impl From<PowerError> for Reject {
+    fn from(error: PowerError) -> Self {
+        match error {
+            PowerError::Code(error) => Self::Code(error),
+            PowerError::Over => Self::Unauthenticated(Unauthenticated::Over),
+            PowerError::Failed(source) => Self::Internal(source),
+        }
+    }
+}
+
 impl Reject {
     /// What is said about it.
     pub(crate) fn text(&self) -> Text {
@@ -99,6 +110,13 @@ impl Reject {
                 "Too many people are signed in",
                 "The portal takes no more sessions.",
                 "Try again later.",
+            ),
+            Self::Unauthenticated(error @ Unauthenticated::Unavailable) => text(
+                S::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "Signing in does not work at the moment",
+                sentence(error),
+                "Try again in a moment.",
             ),
             Self::Forward(ForwardError::SessionOver) => text(
                 S::UNAUTHORIZED,

@@ -19,8 +19,10 @@ use portreeve_model::{
 use tokio::time::Instant;
 
 use crate::limits;
+use crate::powers::Unread;
 use crate::room::Room;
 use crate::route::{Place, What};
+use crate::sessions::Session;
 
 /// Where to connect, how, and by which right.
 #[derive(Debug)]
@@ -124,10 +126,14 @@ pub(crate) struct Nearby {
 }
 
 /// The target that the place stands for now.
-pub(crate) async fn resolve(room: &Room, place: &Place) -> Result<Rc<Target>, ResolveError> {
+pub(crate) async fn resolve(
+    room: &Room,
+    session: &Session,
+    place: &Place,
+) -> Result<Rc<Target>, ResolveError> {
     match &place.what {
         What::Direct(direct) => resolve_direct(room, direct, &place.nearby),
-        What::Forward(name) => resolve_forward(room, name).await,
+        What::Forward(name) => resolve_forward(room, session, name).await,
     }
 }
 
@@ -152,34 +158,24 @@ fn resolve_direct(
     Ok(target)
 }
 
-async fn resolve_forward(room: &Room, name: &ForwardName) -> Result<Rc<Target>, ResolveError> {
-    if let Some(entry) = room.forwards.borrow_mut().get(name)
+async fn resolve_forward(
+    room: &Room,
+    session: &Session,
+    name: &ForwardName,
+) -> Result<Rc<Target>, ResolveError> {
+    let key = (session.uid, name.clone());
+    if let Some(entry) = room.forwards.borrow_mut().get(&key)
         && entry.read.elapsed() < limits::FORWARD_FRESH
     {
         return entry.result.clone();
     }
     let asked = Instant::now();
-    let broker = Arc::clone(&room.portal.broker);
-    let asked_name = name.clone();
-    // The file may be on a network file system that hangs: never on this thread, not for ever, and not on so many
-    // threads that nothing else gets one.
-    let place = Arc::clone(&room.forward_reads).acquire_owned();
-    let Ok(Ok(place)) = tokio::time::timeout(limits::FORWARD_READ, place).await else {
-        return Err(ResolveError::Hanging);
-    };
-    let reading = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        broker.read_forward(&asked_name)
-    });
-    let read = match tokio::time::timeout(limits::FORWARD_READ, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) | Err(_) => return Err(ResolveError::Hanging),
-    };
-    let result = match read {
+    let result = match room.powers.read_forward(session, name).await {
         Ok(read) => target_of(room, name, read).map(Rc::new),
-        Err(error) => Err(ResolveError::Forward(Arc::new(error))),
+        Err(Unread::Refused(error)) => Err(ResolveError::Forward(Arc::new(error))),
+        Err(Unread::Hanging) => return Err(ResolveError::Hanging),
     };
-    room.forwards.borrow_mut().put(name.clone(), ForwardEntry { read: asked, result: result.clone() });
+    room.forwards.borrow_mut().put(key, ForwardEntry { read: asked, result: result.clone() });
     result
 }
 
@@ -223,11 +219,15 @@ fn addresses(room: &Room, node: &NodeName, port: Port) -> Result<Vec<SocketAddr>
 }
 
 /// The right as it is now, for something that began under `grant`.
-pub(crate) async fn still_granted(room: &Room, grant: &Rc<Grant>) -> Result<Rc<Grant>, Withdrawn> {
+pub(crate) async fn still_granted(
+    room: &Room,
+    session: &Session,
+    grant: &Rc<Grant>,
+) -> Result<Rc<Grant>, Withdrawn> {
     match &**grant {
         Grant::Direct(_) => Ok(Rc::clone(grant)),
         Grant::Forward { name, target, .. } => {
-            let current = resolve_forward(room, name).await?;
+            let current = resolve_forward(room, session, name).await?;
             match &*current.grant {
                 Grant::Forward { target: now, .. } if now == target => Ok(Rc::clone(&current.grant)),
                 _ => Err(Withdrawn::Moved),

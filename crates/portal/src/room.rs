@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lru::LruCache;
-use portreeve_agent::Lookup;
 use portreeve_model::{ForwardName, LoginGroup};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -18,21 +17,21 @@ use crate::flows::Flows;
 use crate::limits;
 use crate::pool::{Link, Pool};
 use crate::portal::Portal;
+use crate::powers::Powers;
 use crate::resolve::ForwardEntry;
 use crate::route::Place;
 
 /// One thread's own.
 pub(crate) struct Room {
     pub(crate) portal: Arc<Portal>,
-    pub(crate) lookup: Lookup,
+    pub(crate) powers: Powers,
     pub(crate) pool: Pool,
     pub(crate) flows: Flows,
     pub(crate) tickets: RefCell<LruCache<Box<str>, Known>>,
     pub(crate) places: RefCell<LruCache<Box<str>, Rc<Place>>>,
-    pub(crate) forwards: RefCell<LruCache<ForwardName, ForwardEntry>>,
+    /// What forward files say, to each user of their own.
+    pub(crate) forwards: RefCell<LruCache<(u32, ForwardName), ForwardEntry>>,
     pub(crate) tasks: TaskTracker,
-    /// Places for reading forward files.
-    pub(crate) forward_reads: Arc<Semaphore>,
     /// Login groups of other users, for a while.
     pub(crate) logins: RefCell<LruCache<u32, (Instant, Option<LoginGroup>)>>,
     /// The first flow or idle connection is there: `flows::sweep` has work.
@@ -49,15 +48,14 @@ fn sized<K: std::hash::Hash + Eq, V>(most: usize) -> RefCell<LruCache<K, V>> {
 impl Room {
     pub(crate) fn open(portal: Arc<Portal>, number: u64) -> std::io::Result<Self> {
         Ok(Self {
+            powers: Powers::open(&portal.service)?,
             portal,
-            lookup: Lookup::open()?,
             pool: Pool::default(),
             flows: Flows::default(),
             tickets: sized(limits::TICKETS),
             places: sized(limits::PLACES),
             forwards: sized(limits::PLACES),
             tasks: TaskTracker::new(),
-            forward_reads: Arc::new(Semaphore::new(limits::FORWARD_READS)),
             logins: sized(limits::LOGINS),
             to_look_after: Notify::new(),
             connections: Cell::new(0),

@@ -84,9 +84,9 @@ async fn answer(
     if own::is_ours(&site, parts.uri.path()) {
         return own::answer(connection, &settings, &site, &parts, body).await;
     }
-    let who = match authenticate(connection, &settings, &site, &parts.headers) {
+    let who = match authenticate(connection, &settings, &site, &parts.headers).await {
         Ok(who) => who,
-        Err(Unauthenticated::Full) => return Err(Unauthenticated::Full.into()),
+        Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)) => return Err(why.into()),
         Err(why) => {
             return own::ask_to_sign_in(connection, &site, &parts).ok_or(Reject::Unauthenticated(why));
         }
@@ -101,7 +101,7 @@ async fn answer(
         }
         Route::Application { place, prefix_length } => {
             let in_flight = who.session().begin(places(&settings)).ok_or(Reject::TooMany)?;
-            let resolved = resolve(room, &place).await;
+            let resolved = resolve(room, who.session(), &place).await;
             let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
             let visit = Journey {
                 connection,
@@ -117,7 +117,7 @@ async fn answer(
         }
     };
     if who.ticket_is_old()
-        && let Some(cookie) = own::renewed_cookie(room, &site, &who)
+        && let Some(cookie) = own::renewed_cookie(room, &site, &who).await
     {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -9,19 +9,20 @@ use http::request::Parts;
 use http::{Method, Response};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
-use portreeve_broker::{CodeError, Purpose};
-use portreeve_model::{Audience, SignIn};
+use portreeve_broker::CodeError;
+use portreeve_model::Audience;
 
 use super::origins::{STATE_COOKIE, state_of};
 use super::sign_in::NEXT_COOKIE;
 use super::{next, origins, parameter, query};
 use crate::answer::Answer;
 use crate::audit;
-use crate::authenticate::{COOKIE_NAME, Principal, authenticate, cookie};
+use crate::authenticate::{COOKIE_NAME, Principal, Unauthenticated, authenticate, cookie};
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::limits;
 use crate::portal::{Settings, now};
+use crate::powers::{PowerError, SignedIn};
 use crate::reject::Reject;
 use crate::respond;
 use crate::room::Room;
@@ -56,11 +57,10 @@ pub(super) async fn enter(
     let typed = code.unwrap_or_default();
     // The whole address may be pasted where a code is asked for.
     let code = typed.rsplit_once("code=").map_or(typed.as_str(), |(_, code)| code).trim();
-    redeem(connection, code, |purpose| *purpose == Purpose::SignIn)?;
-
-    let portal = &connection.room.portal;
-    let (claims, ticket) =
-        portal.broker.start_session(SignIn::Code, now()).map_err(|error| Reject::Internal(error.into()))?;
+    let entered = connection.room.powers.enter(code, connection.peer.ip()).await;
+    let SignedIn { claims, ticket, groups } = counted(connection, entered)?;
+    let sessions = &connection.room.portal.sessions;
+    sessions.admit(&claims, &groups, now()).ok_or(Reject::Unauthenticated(Unauthenticated::Full))?;
     audit::session("sign-in", Some(claims.sub.as_str()), Some(claims.sid.as_str()), connection.peer);
     let remembered = cookie(&parts.headers, NEXT_COOKIE)
         .map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
@@ -73,7 +73,7 @@ pub(super) async fn enter(
 }
 
 /// Enters an application's own origin with a code that this browser's session asked for.
-pub(super) fn enter_application(
+pub(super) async fn enter_application(
     connection: &Connection,
     site: &Site,
     parts: &Parts,
@@ -83,53 +83,39 @@ pub(super) fn enter_application(
     }
     let code = query(parts, "code").unwrap_or_default();
     let secret = cookie(&parts.headers, STATE_COOKIE).map(state_of);
-    let mut session = None;
-    let purpose = redeem(connection, &code, |purpose| match purpose {
-        Purpose::EnterApplication { host, browser, .. } => {
-            *host == *site.host && secret.as_ref().is_some_and(|secret| secret == browser)
-        }
-        Purpose::SignIn => false,
-    })?;
-    if let Purpose::EnterApplication { session: id, .. } = purpose {
-        session = connection.room.portal.sessions.find(&id);
-    }
-    let session = session.ok_or(CodeError::Expired)?;
-    let audience = Audience::parse(&site.host).map_err(|_| CodeError::Unknown)?;
-    let ticket = connection
-        .room
-        .portal
-        .broker
-        .renew(&session.claims, audience, now())
-        .map_err(|_| CodeError::Expired)?;
+    let entered = match secret {
+        Some(browser) => connection.room.powers.take_entry(&code, &site.host, &browser).await,
+        None => Err(CodeError::Unknown.into()),
+    };
+    let SignedIn { claims, ticket, .. } = counted(connection, entered)?;
     let wanted = query(parts, "next").unwrap_or_default();
     let wanted = next::on_this_host(&wanted).unwrap_or("/");
     let mut response = respond::see_other(wanted);
     let headers = response.headers_mut();
-    headers.append(header::SET_COOKIE, session_cookie(&ticket, session.claims.exp - now())?);
+    headers.append(header::SET_COOKIE, session_cookie(&ticket, claims.exp - now())?);
     headers.append(header::SET_COOKIE, gone(STATE_COOKIE));
     Ok(response)
 }
 
-/// Takes a code that fits; a wrong one is counted against its address.
-fn redeem(connection: &Connection, code: &str, fits: impl Fn(&Purpose) -> bool) -> Result<Purpose, Reject> {
-    let portal = &connection.room.portal;
-    let error = match portal.broker.redeem(code, now()) {
-        // A genuine code is never made to wait: others' wrong ones must not lock its owner out.
-        Ok(purpose) if fits(&purpose) => return Ok(purpose),
-        Ok(_) => CodeError::Unknown,
-        Err(error) => error,
+/// What a code gave; a refused one is counted against its address. A genuine code is never made to wait: others' wrong
+/// ones must not lock its owner out.
+fn counted(connection: &Connection, entered: Result<SignedIn, PowerError>) -> Result<SignedIn, Reject> {
+    let error = match entered {
+        Err(PowerError::Code(error)) => error,
+        other => return Ok(other?),
     };
+    let attempts = &connection.room.portal.attempts;
     let (address, tried) = (connection.peer.ip(), Instant::now());
-    if !portal.attempts.may_try(address, tried) {
+    if !attempts.may_try(address, tried) {
         return Err(Reject::TooManyCodes);
     }
-    portal.attempts.failed(address, tried);
+    attempts.failed(address, tried);
     audit::session("code-refused", None, None, connection.peer);
     Err(error.into())
 }
 
 /// Ends the session: its cookies, its tunnels, everywhere.
-pub(super) fn sign_out(
+pub(super) async fn sign_out(
     connection: &Connection,
     settings: &Settings,
     site: &Site,
@@ -139,11 +125,10 @@ pub(super) fn sign_out(
         return Err(Reject::Method);
     }
     origins::require_own_origin(site, parts)?;
-    if let Ok(who) = authenticate(connection, settings, site, &parts.headers) {
+    if let Ok(who) = authenticate(connection, settings, site, &parts.headers).await {
         let session = who.session();
         session.end();
-        let ended = connection.room.portal.broker.end_session(&session.id, session.claims.exp, now());
-        if let Err(error) = ended {
+        if let Err(error) = connection.room.powers.sign_out(session).await {
             tracing::error!(error = %crate::chain::chain(&error), "a sign-out is in force, but would not survive a restart");
         }
         audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
@@ -154,11 +139,11 @@ pub(super) fn sign_out(
 }
 
 /// A younger ticket for a session in use; `None` when it can't be had, which hurts nobody yet.
-pub(crate) fn renewed_cookie(room: &Room, site: &Site, who: &Principal) -> Option<HeaderValue> {
+pub(crate) async fn renewed_cookie(room: &Room, site: &Site, who: &Principal) -> Option<HeaderValue> {
     let session = who.session();
     let audience = Audience::parse(site.audience()).ok()?;
-    let ticket = room.portal.broker.renew(&session.claims, audience, now()).ok()?;
-    session_cookie(&ticket, session.claims.exp - now()).ok()
+    let SignedIn { claims, ticket, .. } = room.powers.renew(session, audience).await.ok()?;
+    session_cookie(&ticket, claims.exp - now()).ok()
 }
 
 fn session_cookie(ticket: &str, seconds: i64) -> Result<HeaderValue, Reject> {

@@ -52,11 +52,11 @@ pub(crate) async fn answer(
 ) -> Result<Response<Answer>, Reject> {
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
     match parts.uri.path() {
-        "/-/enter" if site.application.is_some() => enter::enter_application(connection, site, parts),
+        "/-/enter" if site.application.is_some() => enter::enter_application(connection, site, parts).await,
         "/-/enter" => enter::enter(connection, site, parts, body).await,
         "/-/sign-in" if reads => sign_in::page(parts),
-        "/-/sign-out" => enter::sign_out(connection, settings, site, parts),
-        "/-/open" if reads => origins::open(connection, settings, site, parts),
+        "/-/sign-out" => enter::sign_out(connection, settings, site, parts).await,
+        "/-/open" if reads => origins::open(connection, settings, site, parts).await,
         "/-/go" if reads => Ok(go(parts, &format!("https://{}", site.authority))),
         "/-/health" if reads => {
             let mut response = Response::new(Answer::from("ok\n".to_owned()));
@@ -79,20 +79,13 @@ pub(crate) async fn workspace(
         return Err(Reject::Method);
     }
     let portal = &connection.room.portal;
-    let worker = Arc::clone(&portal.worker);
     let view = portreeve_worker::View {
         user: who.session().user.clone(),
         own_origins: origins::are_offered(connection, site).then(|| origins::suffix(portal, site)),
         own_port: site.port.map(portreeve_model::Port::get),
         not_understood: query(parts, "unknown-address"),
     };
-    // It reads the forwards' directory, which may be on a file system that hangs.
-    let made = tokio::task::spawn_blocking(move || worker.workspace(&view));
-    let made = tokio::time::timeout(crate::limits::FORWARD_READ, made)
-        .await
-        .map_err(|_| crate::resolve::ResolveError::Hanging)?
-        .map_err(|error| Reject::Internal(error.into()))?;
-    made.map(respond::page).map_err(|error| Reject::Internal(error.into()))
+    connection.room.powers.workspace(view).await.map(respond::page)
 }
 
 /// Opens what was typed into the workspace's field. `ours` is the portal's own origin.

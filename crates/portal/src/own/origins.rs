@@ -13,7 +13,6 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Response};
-use portreeve_broker::Purpose;
 use portreeve_model::HostForm;
 
 use super::sign_in::encoded;
@@ -21,7 +20,7 @@ use super::{next, query, sign_in};
 use crate::answer::Answer;
 use crate::authenticate::{Unauthenticated, authenticate};
 use crate::front::Connection;
-use crate::portal::{Portal, Settings, now};
+use crate::portal::{Portal, Settings};
 use crate::reject::Reject;
 use crate::respond;
 use crate::route::{Place, What};
@@ -171,15 +170,15 @@ pub(super) fn send_to_portal(connection: &Connection, site: &Site, wanted: &str)
 }
 
 /// Hands a signed-in browser the entry to an application's origin.
-pub(super) fn open(
+pub(super) async fn open(
     connection: &Connection,
     settings: &Settings,
     site: &Site,
     parts: &Parts,
 ) -> Result<Response<Answer>, Reject> {
-    let who = match authenticate(connection, settings, site, &parts.headers) {
+    let who = match authenticate(connection, settings, site, &parts.headers).await {
         Ok(who) => who,
-        Err(why @ Unauthenticated::Full) => return Err(why.into()),
+        Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)) => return Err(why.into()),
         Err(why) => {
             return sign_in::ask_to_sign_in(connection, site, parts).ok_or(Reject::Unauthenticated(why));
         }
@@ -191,10 +190,7 @@ pub(super) fn open(
         return Err(Reject::BadRequest("it names no application"));
     }
     let host = host.to_ascii_lowercase();
-    let purpose =
-        Purpose::EnterApplication { host: host.clone(), session: who.session().id.clone(), browser };
-    let code =
-        portal.broker.application_code(purpose, now()).map_err(|error| Reject::Internal(error.into()))?;
+    let code = connection.room.powers.entry(who.session(), &host, &browser).await?;
     let port = port(site);
     let wanted = query(parts, "next").unwrap_or_default();
     let wanted = next::on_this_host(&wanted).unwrap_or("/");
