@@ -79,6 +79,17 @@ const ASK_FOR_AN_ADDRESS: &str =
     "Run `portreeve login` on the machine where the portal runs, and open the address that it prints.";
 
 impl Reject {
+    /// Whether the visitor may not have the answer, rather than that there is none.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Forward(error) => matches!(
+                error,
+                ForwardError::SessionOver | ForwardError::Withdrawn(_) | ForwardError::Refused(_)
+            ),
+            other => matches!(other, Self::Refused(_)),
+        }
+    }
+
     /// What is said about it.
     pub(crate) fn text(&self) -> Text {
         use StatusCode as S;

@@ -97,7 +97,7 @@ impl ResolveError {
 }
 
 /// Why a right that was given does not hold any more.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Withdrawn {
     /// The judgement changed.
     #[error(transparent)]
@@ -108,6 +108,17 @@ pub(crate) enum Withdrawn {
     /// The forward leads elsewhere now.
     #[error("the forward leads elsewhere now")]
     Moved,
+}
+
+impl Withdrawn {
+    /// A short name for logs.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            Self::Resolve(error) => error.code(),
+            Self::Moved => "moved",
+        }
+    }
 }
 
 /// What a forward file said, and when.

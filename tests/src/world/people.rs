@@ -85,6 +85,21 @@ impl Person {
     }
 }
 
+/// These people, or `None` after saying why the test does not run.
+pub fn people<const N: usize>(test: &str, names: [&str; N]) -> Option<[Person; N]> {
+    let mut found = Vec::new();
+    for name in names {
+        match Person::known(name) {
+            Ok(person) => found.push(person),
+            Err(why) => {
+                skip(test, &why);
+                return None;
+            }
+        }
+    }
+    found.try_into().ok()
+}
+
 /// The gid of a group.
 ///
 /// # Panics
