@@ -15,7 +15,7 @@ mod tls;
 use std::time::{Duration, Instant};
 
 pub use app::{App, Body, Counted, Counts, Reply, Seen, full, streaming, text};
-pub use client::{Answer, Client, WebSocket};
+pub use client::{Answer, Client, SESSION_COOKIE, WebSocket, enter};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
 pub use people::{Person, Skip, gid, skip};
