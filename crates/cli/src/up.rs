@@ -21,10 +21,11 @@ const APPS_DOMAIN: &str = "localhost";
 pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     start_log();
     let account = Account::of_this_process()?;
+    // Before anything is made.
+    let mut checked = config::read(up.config.as_deref())?;
     let state_dir = up.state.path()?;
     state::prepare(&state_dir)?;
     let mut lock = state::lock(&state_dir)?;
-    let mut checked = config::read(up.config.as_deref())?;
     fit_connections(&mut checked)?;
     let forwards_dir = config::forwards_dir(up.forwards.as_deref(), &state_dir)?;
     state::prepare_forwards(&forwards_dir)?;

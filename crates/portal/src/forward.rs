@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use crate::authorize::{self, Owned};
 use crate::connect::Reached;
 use crate::flows::{Basis, Flow, Over};
+use crate::headers::expects_continue;
 use crate::interim::InterimSink;
 use crate::limits;
 use crate::pool::{Key, Link};
@@ -162,15 +163,11 @@ where
 
 /// Passes 1xx answers on, and lets the body go when the application asks for it.
 fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
-    let expects = request
-        .headers()
-        .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let gate =
-        (expects && !request.body().is_none()).then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
+    let waits = expects_continue(request.headers()) && !request.body().is_none();
+    let gate = waits.then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
     let interim = sending.interim.clone();
     hyper::ext::on_informational(request, move |informational| match informational.status() {
-        // Towards the browser, the HTTP library says "100" by itself as soon as the body is asked for.
+        // The browser hears "100" as soon as the body is asked for.
         StatusCode::CONTINUE => {
             if let Some(gate) = &gate {
                 gate.notify_one();

@@ -103,16 +103,17 @@ async fn serve_stream(
     let (parts, incoming) = request.into_parts();
     let is_connect = parts.method == Method::CONNECT;
     let (hand_over, pending) = oneshot::channel();
+    // Interim answers are few and small; one too many is dropped.
+    let (interim, mut interims) = mpsc::channel(4);
+    let interim = InterimSink::Http2(interim);
     let (upgrade, body, incoming) = if is_connect {
         (Some(Pending::Http2(pending)), FrontBody::None, Some(incoming))
     } else {
-        (None, FrontBody::http2(incoming, &parts.headers), None)
+        (None, FrontBody::http2(incoming, &parts.headers, &interim), None)
     };
-    // Interim answers are few and small; one too many is dropped.
-    let (interim, mut interims) = mpsc::channel(4);
     let request = Request::from_parts(parts, body);
     let response = {
-        let mut answering = pin!(serve(connection, request, upgrade, InterimSink::Http2(interim)));
+        let mut answering = pin!(serve(connection, request, upgrade, interim));
         loop {
             tokio::select! {
                 biased;

@@ -19,6 +19,15 @@ pub type WebSocket = tokio_tungstenite::WebSocketStream<Secure>;
 /// A connection through the portal that speaks another protocol now.
 pub type Tunnel = TokioIo<Upgraded>;
 
+/// The name of the session's cookie.
+pub const SESSION_COOKIE: &str = "__Host-portreeve";
+
+/// Where a code is given in.
+#[must_use]
+pub fn enter(code: &str) -> String {
+    format!("/-/enter?code={code}")
+}
+
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -175,7 +184,17 @@ impl Client {
     /// # Panics
     /// When there is none.
     pub fn ticket(&self) -> &str {
-        self.cookie("__Host-portreeve").expect("signed in")
+        self.cookie(SESSION_COOKIE).expect("signed in")
+    }
+
+    /// Whether the portal takes it for somebody who has signed in.
+    ///
+    /// # Panics
+    /// When it answers neither as to such a one nor as to a stranger.
+    pub async fn is_signed_in(&self) -> bool {
+        let answer = self.get("/").await;
+        assert!(matches!(answer.status.as_u16(), 200 | 303 | 401), "{answer:?}");
+        answer.status == 200
     }
 
     /// Sets a cookie.

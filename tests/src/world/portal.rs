@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 
-use super::client::Client;
+use super::client::{Client, enter};
 use super::people::Person;
 use super::process::{Finished, Running, portreeve};
 use super::tls::{Secure, client_config};
@@ -230,8 +230,7 @@ impl Portal {
     /// When that is refused.
     pub async fn sign_in(&self) -> Client {
         let mut client = self.stranger();
-        let path = format!("/-/enter?code={}", self.code());
-        let answer = client.get(&path).await;
+        let answer = client.get(&enter(&self.code())).await;
         assert_eq!(answer.status, 303, "sign-in: {answer:?}\n{}", self.stderr());
         client.take_cookies(&answer);
         client

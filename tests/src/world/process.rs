@@ -94,9 +94,25 @@ pub struct Finished {
 pub fn portreeve(arguments: &[&str], person: Option<&Person>) -> Finished {
     let mut command = as_person(&built("portreeve"), person);
     command.args(arguments).env_remove("XDG_STATE_HOME");
+    to_its_end(command)
+}
+
+/// The same as whoever runs the tests, with these as the only directories that the environment names.
+///
+/// # Panics
+/// When it does not end within ten seconds.
+pub fn portreeve_at(directories: &[(&str, &str)], arguments: &[&str]) -> Finished {
+    let mut command = as_person(&built("portreeve"), None);
+    command.args(arguments).env_remove("HOME").env_remove("XDG_STATE_HOME");
+    command.envs(directories.iter().copied());
+    to_its_end(command)
+}
+
+fn to_its_end(command: Command) -> Finished {
+    let shown = format!("{command:?}");
     let mut running = Running::start(command);
     let status = running.wait(Duration::from_secs(10));
-    let Some(status) = status else { panic!("portreeve {arguments:?} does not end:\n{}", running.stderr()) };
+    let Some(status) = status else { panic!("{shown} does not end:\n{}", running.stderr()) };
     Finished { status, out: running.rest_of_stdout(), err: running.stderr() }
 }
 
