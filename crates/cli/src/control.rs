@@ -20,6 +20,8 @@ use tokio::net::UnixListener;
 const SOCKET: &str = "control.sock";
 /// For a question and its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After a failed accept (no descriptor is free), until it is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A path for the socket however long the directory's own is: socket addresses hold 107 bytes.
 fn short_path(dir: &File) -> PathBuf {
@@ -53,7 +55,7 @@ pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "the control socket failed to accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use portreeve_model::{Claims, TICKET_TYP};
 
+use crate::limits;
+
 /// Knows the public key.
 pub(crate) struct Verifier {
     key: DecodingKey,
@@ -35,7 +37,7 @@ impl Verifier {
             // Extensions that must be understood are not (RFC 7515 section 4.1.11).
             && header.crit.is_none()
             && claims.aud.as_str() == audience
-            && claims.iat <= now + 60
+            && claims.iat <= now + limits::CLOCK_AHEAD.as_secs().cast_signed()
             && now < claims.exp;
         genuine.then_some(claims)
     }

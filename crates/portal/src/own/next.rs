@@ -3,11 +3,13 @@
 //! Invariant: a path on this portal, nothing else. No other host (open redirect), no scheme, and nothing of our own
 //! that does something, except handing out the entry to an application's origin.
 
+use crate::limits;
+
 /// The path, if it stays on the host that it is read on.
 pub(super) fn on_this_host(next: &str) -> Option<&str> {
     let inside = next.starts_with('/')
         && !next.starts_with("//")
-        && next.len() <= 4096
+        && next.len() <= limits::NEXT_BYTES
         // Browsers read a backslash as a slash, and drop tabs and newlines.
         && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     inside.then_some(next)
