@@ -153,7 +153,10 @@ fn every_limit_of_the_portal_has_its_name_in_one_file() {
     for line in text.lines().filter_map(|line| line.strip_prefix("pub const ")) {
         let name = line.split(':').next().unwrap();
         assert!(all.contains(&format!("limits::{name}")), "nothing keeps to {name}");
-        assert!(guide.contains(&format!("\n| `{name}` | ")), "the administrator's guide does not know {name}");
+        assert!(
+            guide.contains(&format!("\n| `{name}` | ")),
+            "the administrator's guide does not know {name}"
+        );
     }
 }
 

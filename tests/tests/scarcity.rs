@@ -256,7 +256,8 @@ async fn a_disk_that_fills_up_is_said_loses_nothing_and_recovers() {
         let login = disk.run(&["login"]);
         assert_eq!(login.status, 0, "{login:?}");
         let mut client = portal.stranger();
-        let answer = client.get(&format!("/-/enter?code={}", login.out.trim().rsplit_once('=').unwrap().1)).await;
+        let answer =
+            client.get(&format!("/-/enter?code={}", login.out.trim().rsplit_once('=').unwrap().1)).await;
         answer.assert_status(303);
         client.take_cookies(&answer);
         client
@@ -298,7 +299,7 @@ async fn a_disk_that_fills_up_is_said_loses_nothing_and_recovers() {
     assert!(!disk.entries("").iter().any(|name| name.contains(".new-")), "{:?}", disk.entries(""));
 
     disk.make_room();
-    portal.logged(&["the sessions that were signed out are written down now"]).await;
+    portal_until(&portal, "the sessions that were signed out are written down now", 1).await;
     portal.signal(Signal::SIGHUP);
     portal_until(&portal, "configuration and certificate reloaded", 2).await;
     assert_ne!(fs::read(disk.state.join("certificate.pem")).unwrap(), kept);
@@ -389,7 +390,11 @@ async fn hang(rig: &Rig, paths: &[&str]) {
     }
     for (path, answer) in answers {
         let answer = whole(answer).await.unwrap();
-        assert_eq!((answer.status(), answer.field("x-portreeve-error")), (504, Some("file-system")), "{path}");
+        assert_eq!(
+            (answer.status(), answer.field("x-portreeve-error")),
+            (504, Some("file-system")),
+            "{path}"
+        );
         let took = asked.elapsed();
         assert!((FORWARD_READ.mul_f32(0.9)..FORWARD_READ + SLACK).contains(&took), "{path}: {took:?}");
     }
@@ -438,7 +443,8 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
     let (one, all) = (rig_with_forwards().await, rig_with_forwards().await);
     let file = one.portal.forwards().join("slow");
     let directory = all.portal.forwards();
-    let (mut slow, mut fine) = (endless(&one, "/fw/slow/endless").await, endless(&one, "/fw/fine/endless").await);
+    let (mut slow, mut fine) =
+        (endless(&one, "/fw/slow/endless").await, endless(&one, "/fw/fine/endless").await);
     let Some(hanging_file) = Hang::over(&one.portal, &file) else { return skip(test, "needs FUSE") };
     let hanging_directory = Hang::over(&all.portal, &directory).unwrap();
     // What was read a moment ago is believed until then.
@@ -458,12 +464,16 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
         goes_on(&all, &go_on_beside_directory, enough),
         async {
             let ended = tokio::time::timeout(4 * FORWARD_READ, slow.data()).await;
-            assert!(matches!(ended, Ok(None | Some(Err(_)))), "a right that can't be seen is none: {ended:?}");
+            assert!(
+                matches!(ended, Ok(None | Some(Err(_)))),
+                "a right that can't be seen is none: {ended:?}"
+            );
         },
         async {
             assert!(tokio::time::timeout(2 * FORWARD_READ, fine.data()).await.is_err(), "this one goes on");
         },
         look_at_users_in_vain(),
+        sign_out_in_vain(),
     );
     // Sessions come and go all the while.
     one.portal.sign_in().await.get("/-/sign-out").await.assert_status(303);
@@ -495,7 +505,7 @@ async fn look_at_users_in_vain() {
         let asked = Instant::now();
         let mut http2 = rig.http2().await;
         let mut answers = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..12 {
             let request =
                 rig.bare_request("GET", &foreign_path).header("cookie", rig.cookie()).body(()).unwrap();
             answers.push(http2.stream(request, true).await.0);
@@ -508,4 +518,38 @@ async fn look_at_users_in_vain() {
     };
     tokio::join!(denied, goes_on(&rig, &["/fw/fine/", "/fw/slow/", "/"], enough));
     assert_eq!(foreign.reached().bytes, 0, "not one byte reached it");
+}
+
+/// STATE_WRITE: the state directory hangs. A sign-out is in force all the same, and written down later.
+async fn sign_out_in_vain() {
+    let rig = rig_with_forwards().await;
+    let stayer = rig.portal.sign_in().await;
+    let Some(hang) = Hang::over(&rig.portal, rig.portal.state()) else { return };
+    let enough = Instant::now() + FORWARD_READ;
+    let sign_out = format!(
+        "GET /-/sign-out HTTP/1.1\r\nhost: {}\r\ncookie: __Host-portreeve={}\r\n\r\n",
+        rig.host(),
+        stayer.ticket()
+    );
+    let leaves = async {
+        let asked = Instant::now();
+        let answer = rig.ask(&sign_out).await;
+        assert_eq!((answer.status(), answer.error()), (500, Some("sign-out-not-kept")), "{answer:?}");
+        let took = asked.elapsed();
+        assert!((FORWARD_READ.mul_f32(0.9)..FORWARD_READ + SLACK).contains(&took), "{took:?}");
+    };
+    let over = async {
+        let begun = Instant::now();
+        portreeve_tests::world::until("the session's end", FORWARD_READ / 2, || async {
+            (stayer.get("/-/open").await.status == 401).then_some(begun)
+        })
+        .await;
+    };
+    let direct = rig.path("/");
+    let others = [&*direct, "/-/health"];
+    tokio::join!(leaves, over, goes_on(&rig, &others, enough));
+    hang.end(&rig.portal, rig.portal.state());
+    portal_until(&rig.portal, "the sessions that were signed out are written down now", 1).await;
+    let list = fs::read_to_string(rig.portal.state().join("ended-sessions.json")).unwrap();
+    assert!(list.len() > 20, "{list}");
 }

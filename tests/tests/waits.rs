@@ -36,7 +36,8 @@ async fn serve(mut caller: Caller, seen: Seen) {
             "/silent" => drop(caller.rest().await),
             "/endless" if is_upgrade => {
                 let accept = request.field("sec-websocket-key").map(accept).unwrap_or_default();
-                let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
+                let head =
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
                 let _ = caller.send(format!("{head}sec-websocket-accept: {accept}\r\n\r\n")).await;
                 while caller.send([b'x'; 64 * 1024]).await.is_ok() {}
             }
@@ -145,7 +146,11 @@ async fn a_mute_http2_peer_is_left() {
 }
 
 async fn idle_http2_connections_end() {
-    let rig = Rig::with(Application::start(serve).await, "[limits]\nidle_connection = \"1s\"\n").await;
+    let rig = Rig::with(Application::start(serve).await, "[limits]\nidle_connection = \"1h\"\n").await;
+    let mut earlier = rig.http2().await;
+    std::fs::write(rig.portal.config_file(), "[limits]\nidle_connection = \"1s\"\n").unwrap();
+    rig.portal.signal(Signal::SIGHUP);
+    rig.portal.logged(&["reloaded"]).await;
     let begun = Instant::now();
     let idle = async {
         let mut http2 = rig.http2().await;
@@ -168,6 +173,9 @@ async fn idle_http2_connections_end() {
         assert!(tokio::time::timeout(seconds(4), away).await.is_err(), "somebody who waits is not idle");
     };
     tokio::join!(idle, stubborn, busy);
+    let health = rig.bare_request("GET", "/-/health").body(()).unwrap();
+    let answer = earlier.ask(health).await.expect("a connection keeps the limits that it began with");
+    assert_eq!(answer.status(), 200);
 }
 
 async fn idle_connections_to_applications_end() {
@@ -247,7 +255,8 @@ async fn an_early_refusal_is_always_seen() {
     let rig = Rig::new(Application::ok().await).await;
     let host = rig.host();
     let large = format!("x-large: {}\r\n", "x".repeat(70_000));
-    let upload = |path: &str| format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 900000\r\n\r\n");
+    let upload =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 900000\r\n\r\n");
     for (status, head) in [
         (431, rig.head("GET", "/", &large)),
         (431, rig.head("GET", "/", &"x-many: 1\r\n".repeat(200))),

@@ -43,9 +43,11 @@ pub(crate) fn listen(state: &Path) -> anyhow::Result<UnixListener> {
 
 /// Answers questions for as long as the portal runs.
 pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                failing = false;
                 let portal = Arc::clone(&portal);
                 tokio::spawn(async move {
                     if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream, &portal)).await {
@@ -54,7 +56,9 @@ pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the control socket failed to accept");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the control socket failed to accept; it is tried again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

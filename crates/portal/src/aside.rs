@@ -23,7 +23,10 @@ impl Aside {
 
     /// What `work` gives; `None` when it had no place or was not done in time. It keeps its place until it ends, also
     /// when nobody waits for it any more.
-    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let places = Arc::clone(&self.places);
         let done = async {
             let place = places.acquire_owned().await.ok()?;
@@ -45,7 +48,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_hangs_is_left_and_takes_no_more_than_its_places() {
-        let (reads, looks) = (Aside::new(2, Duration::from_millis(50)), Aside::new(1, Duration::from_secs(5)));
+        let (reads, looks) =
+            (Aside::new(2, Duration::from_millis(50)), Aside::new(1, Duration::from_secs(5)));
         let (started, starts) = mpsc::channel();
         let mut hanging = Vec::new();
         for _ in 0..4 {

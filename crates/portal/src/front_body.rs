@@ -109,12 +109,7 @@ pub(crate) struct StreamIo {
 }
 
 impl StreamIo {
-    pub(crate) fn new(
-        send: SendStream<Bytes>,
-        receive: RecvStream,
-        stall: Stall,
-        active: Active,
-    ) -> Self {
+    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, stall: Stall, active: Active) -> Self {
         Self { send, receive, rest: Bytes::new(), stall, _active: active }
     }
 }

@@ -64,7 +64,11 @@ impl Stall {
     }
 
     /// Passes a write's outcome on, or fails when it has been pending for too long.
-    pub(crate) fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    pub(crate) fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.standing_still = None;
             return outcome;

@@ -88,7 +88,8 @@ async fn keep_alive(ping_pong: Option<PingPong>, every: Duration) {
     let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
     loop {
         tokio::time::sleep(every).await;
-        match tokio::time::timeout(limits::HTTP2_PING_ANSWER.min(every), ping_pong.ping(Ping::opaque())).await {
+        match tokio::time::timeout(limits::HTTP2_PING_ANSWER.min(every), ping_pong.ping(Ping::opaque())).await
+        {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return,
         }

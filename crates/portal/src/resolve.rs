@@ -353,7 +353,8 @@ mod tests {
         let [first, second] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
         ADDRESS.set(Some(first));
         let nodes =
-            Nodes::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into())).unwrap();
+            Nodes::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into()))
+                .unwrap();
         let grow_old = |by| {
             let mut known = nodes.interfaces.lock().unwrap();
             known.0 -= by;

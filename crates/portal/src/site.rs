@@ -129,5 +129,7 @@ mod tests {
         ] {
             assert!(of(uri, hosts).is_err(), "{uri} {hosts:?}");
         }
+        let shown = of("/", &[&"x".repeat(limits::HOST_SHOWN + 1)]).unwrap_err();
+        assert!(matches!(shown, SiteError::Misdirected(name) if name.len() == limits::HOST_SHOWN));
     }
 }

@@ -42,3 +42,27 @@ impl Verifier {
         genuine.then_some(claims)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::SignIn;
+
+    use super::*;
+
+    #[test]
+    fn a_ticket_from_the_future_is_none() {
+        let (_state, room) = crate::room::tests::room();
+        let (claims, ticket) = room.portal.broker.start_session(SignIn::Code, 1000).unwrap();
+        let ahead = limits::CLOCK_AHEAD.as_secs().cast_signed();
+        for (now, genuine) in [
+            (1000, true),
+            (1000 - ahead, true),
+            (1000 - ahead - 1, false),
+            (claims.exp - 1, true),
+            (claims.exp, false),
+        ] {
+            let verified = room.portal.verifier.verify(&ticket, claims.aud.as_str(), now);
+            assert_eq!(verified.is_some(), genuine, "{now}");
+        }
+    }
+}

@@ -29,7 +29,7 @@ pub(crate) fn checked(next: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::checked;
+    use super::*;
 
     #[test]
     fn only_paths_of_this_portal() {
@@ -51,6 +51,9 @@ mod tests {
             "/ä",
         ] {
             assert_eq!(checked(bad), None, "{bad:?}");
+        }
+        for (length, expected) in [(limits::NEXT_BYTES, true), (limits::NEXT_BYTES + 1, false)] {
+            assert_eq!(checked(&format!("{:x<length$}", "/")).is_some(), expected, "{length}");
         }
     }
 }
