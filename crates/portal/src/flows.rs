@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use portreeve_model::Owner;
 use slab::Slab;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::authorize;
 use crate::limits;
@@ -100,7 +101,7 @@ pub(crate) async fn sweep(room: Rc<Room>) {
         }
         tokio::time::sleep(limits::SESSION_SWEEP).await;
         end_with_their_sessions(&room);
-        room.pool.drop_idle();
+        room.pool.drop_idle(room.portal.settings.load().config.limits.pool_idle, Instant::now());
     }
 }
 

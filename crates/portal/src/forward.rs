@@ -150,6 +150,7 @@ where
 {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(limits::HEAD_BYTES)
+        .max_header_size(limits::HEAD_BYTES)
         .max_headers(limits::HEAD_FIELDS)
         .handshake(TokioIo::new(stream))
         .await

@@ -15,10 +15,11 @@
 //! | respond | `reject.rs`, `respond.rs` | the one place where an error becomes a status and a page |
 //!
 //! Beside them: `own/` answers `/-/...`, `flows.rs` ends what lives long when its session does, `room.rs` holds what
-//! one thread keeps for itself, `limits.rs` every limit.
+//! one thread keeps for itself, `aside.rs` does what may block, `limits.rs` has every limit.
 
 mod accept;
 mod answer;
+mod aside;
 mod audit;
 mod authenticate;
 mod authorize;

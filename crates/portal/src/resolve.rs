@@ -5,6 +5,7 @@
 //! traffic to the target happens here. Forward files are read at most once a second a name.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use portreeve_model::{
     CertificatePin, ForwardFile, ForwardName, ForwardStat, ForwardTarget, NodeName, NodePort, Port, Refusal,
     Scheme,
 };
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::limits;
@@ -121,10 +123,26 @@ impl Withdrawn {
     }
 }
 
-/// What a forward file said, and when.
+/// What a forward file says.
+type Said = Result<Rc<Target>, ResolveError>;
+
+/// What a forward file said, and when it was asked.
 pub(crate) struct ForwardEntry {
-    read: Instant,
-    result: Result<Rc<Target>, ResolveError>,
+    said: Option<(Instant, Said)>,
+    /// The visitors of a file that hangs have one read going, not one each.
+    turn: Arc<Semaphore>,
+}
+
+impl ForwardEntry {
+    fn new() -> Self {
+        Self { said: None, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// What it said, if that is believed still.
+    fn fresh(&self) -> Option<&Said> {
+        let (asked, said) = self.said.as_ref()?;
+        (asked.elapsed() < limits::FORWARD_FRESH).then_some(said)
+    }
 }
 
 /// Where a direct address leads, and when that was found out.
@@ -163,35 +181,40 @@ fn resolve_direct(
     Ok(target)
 }
 
-async fn resolve_forward(room: &Room, name: &ForwardName) -> Result<Rc<Target>, ResolveError> {
-    if let Some(entry) = room.forwards.borrow_mut().get(name)
-        && entry.read.elapsed() < limits::FORWARD_FRESH
-    {
-        return entry.result.clone();
+async fn resolve_forward(room: &Room, name: &ForwardName) -> Said {
+    let turn = {
+        let mut forwards = room.forwards.borrow_mut();
+        let entry = forwards.get_or_insert_mut_ref(name, ForwardEntry::new);
+        if let Some(said) = entry.fresh() {
+            return said.clone();
+        }
+        Arc::clone(&entry.turn)
+    };
+    // The file may be on a network file system that hangs.
+    let read = tokio::time::timeout(limits::FORWARD_READ, read_forward(room, name, turn)).await;
+    read.ok().flatten().unwrap_or(Err(ResolveError::Hanging))
+}
+
+/// Reads the file, unless somebody else just did. `None` when it does not answer.
+async fn read_forward(room: &Room, name: &ForwardName, turn: Arc<Semaphore>) -> Option<Said> {
+    let turn = turn.acquire_owned().await.ok()?;
+    if let Some(said) = room.forwards.borrow().peek(name).and_then(ForwardEntry::fresh) {
+        return Some(said.clone());
     }
     let asked = Instant::now();
-    let broker = Arc::clone(&room.portal.broker);
-    let asked_name = name.clone();
-    // The file may be on a network file system that hangs: never on this thread, not for ever, and not on so many
-    // threads that nothing else gets one.
-    let place = Arc::clone(&room.forward_reads).acquire_owned();
-    let Ok(Ok(place)) = tokio::time::timeout(limits::FORWARD_READ, place).await else {
-        return Err(ResolveError::Hanging);
-    };
-    let reading = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        broker.read_forward(&asked_name)
+    let (broker, asked_name) = (Arc::clone(&room.portal.broker), name.clone());
+    let read = room.forward_reads.run(move || {
+        let read = broker.read_forward(&asked_name);
+        (read, turn)
     });
-    let read = match tokio::time::timeout(limits::FORWARD_READ, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) | Err(_) => return Err(ResolveError::Hanging),
-    };
-    let result = match read {
+    let (read, _turn) = read.await?;
+    let said = match read {
         Ok(read) => target_of(room, name, read).map(Rc::new),
         Err(error) => Err(ResolveError::Forward(Arc::new(error))),
     };
-    room.forwards.borrow_mut().put(name.clone(), ForwardEntry { read: asked, result: result.clone() });
-    result
+    let mut forwards = room.forwards.borrow_mut();
+    forwards.get_or_insert_mut_ref(name, ForwardEntry::new).said = Some((asked, said.clone()));
+    Some(said)
 }
 
 fn target_of(room: &Room, name: &ForwardName, read: ForwardRead) -> Result<Target, ResolveError> {
@@ -270,16 +293,22 @@ impl std::fmt::Display for Grant {
 pub(crate) struct Nodes {
     /// Full and short host name, in lower case.
     names: Vec<String>,
-    interfaces: Mutex<Option<(std::time::Instant, Arc<[IpAddr]>)>>,
+    /// Asks the kernel for the addresses.
+    ask: fn() -> io::Result<Vec<IpAddr>>,
+    interfaces: Mutex<(Instant, Arc<[IpAddr]>)>,
 }
 
 impl Nodes {
-    pub(crate) fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> io::Result<Self> {
         let full = portreeve_sys::host_name().unwrap_or_default().to_ascii_lowercase();
         let short = full.split('.').next().unwrap_or_default().to_owned();
         let names =
             [full, short].into_iter().filter(|name| !name.is_empty() && name != "localhost").collect();
-        Self { names, interfaces: Mutex::default() }
+        Self::new(names, portreeve_sys::local_addresses)
+    }
+
+    fn new(names: Vec<String>, ask: fn() -> io::Result<Vec<IpAddr>>) -> io::Result<Self> {
+        Ok(Self { names, ask, interfaces: Mutex::new((Instant::now(), ask()?.into())) })
     }
 
     /// The addresses of a node, in the order to try; `None` if it is not this machine.
@@ -307,15 +336,46 @@ impl Nodes {
         ip.is_loopback() || self.interfaces().contains(&ip)
     }
 
+    /// Its addresses, as they are or, when the kernel can't be asked (no descriptor is free), as they were: without
+    /// them, whoever connects from this machine would pass for somebody from elsewhere.
     fn interfaces(&self) -> Arc<[IpAddr]> {
-        let mut cached = self.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, addresses)) = &*cached
-            && read.elapsed() < limits::ADDRESSES_FRESH
+        let mut known = self.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0.elapsed() >= limits::ADDRESSES_FRESH
+            && let Ok(addresses) = (self.ask)()
         {
-            return Arc::clone(addresses);
+            *known = (Instant::now(), addresses.into());
         }
-        let addresses: Arc<[IpAddr]> = portreeve_sys::local_addresses().unwrap_or_default().into();
-        *cached = Some((std::time::Instant::now(), Arc::clone(&addresses)));
-        addresses
+        Arc::clone(&known.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static ADDRESS: Cell<Option<IpAddr>> = const { Cell::new(None) };
+    }
+
+    #[test]
+    fn the_addresses_of_this_machine_are_asked_anew_and_never_forgotten() {
+        let [first, second] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        ADDRESS.set(Some(first));
+        let nodes =
+            Nodes::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into()))
+                .unwrap();
+        let grow_old = |by| {
+            let mut known = nodes.interfaces.lock().unwrap();
+            known.0 -= by;
+        };
+        ADDRESS.set(Some(second));
+        assert!(nodes.is_this_machine(first) && !nodes.is_this_machine(second), "believed for a while");
+        grow_old(limits::ADDRESSES_FRESH);
+        assert!(nodes.is_this_machine(second) && !nodes.is_this_machine(first));
+        ADDRESS.set(None);
+        grow_old(limits::ADDRESSES_FRESH);
+        assert!(nodes.is_this_machine(second), "nobody from this machine passes for somebody from elsewhere");
     }
 }
