@@ -44,7 +44,7 @@ pub const FORWARD_FRESH: Duration = Duration::from_millis(900);
 pub const ADDRESSES_FRESH: Duration = Duration::from_secs(5);
 /// An upgrade that both sides agreed to, until both connections are handed over.
 pub const UPGRADE: Duration = Duration::from_secs(10);
-/// How often tunnels and long answers are looked at: has their session ended?
+/// How often tunnels, long answers and requests that wait for one are looked at: has their session ended?
 pub const SESSION_SWEEP: Duration = Duration::from_millis(250);
 /// How often they are judged again in full.
 pub const JUDGE_AGAIN: Duration = Duration::from_secs(4);
