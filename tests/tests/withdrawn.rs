@@ -145,8 +145,9 @@ impl Told {
 
 /// Asks, and goes on with the upload until there is an answer.
 async fn ask(rig: &Rig, ask: Ask<'_>) -> Told {
-    let (status, error, body) =
-        if ask.http2 { over_http2(rig, ask).await } else { over_http1(rig, ask).await };
+    let asking = async { if ask.http2 { over_http2(rig, ask).await } else { over_http1(rig, ask).await } };
+    let answered = tokio::time::timeout(3 * JUDGED, asking).await;
+    let (status, error, body) = answered.unwrap_or_else(|_| panic!("{ask:?}: no answer"));
     Told { what: format!("{ask:?}"), status, error: error.unwrap_or_default(), body, at: Instant::now() }
 }
 

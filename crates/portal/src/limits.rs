@@ -62,7 +62,7 @@ pub const ADDRESSES_FRESH: Duration = Duration::from_secs(5);
 /// An upgrade that both sides agreed to, until both connections are handed over. Nobody outside can make that wait: it
 /// is the libraries' own work once the answer is written, which `limits.write_stall` bounds. So nothing tests it.
 pub const UPGRADE: Duration = Duration::from_secs(10);
-/// How often tunnels and long answers are looked at: has their session ended?
+/// How often tunnels, long answers and requests that wait for one are looked at: has their session ended?
 pub const SESSION_SWEEP: Duration = Duration::from_millis(250);
 /// How often they are judged again in full.
 pub const JUDGE_AGAIN: Duration = Duration::from_secs(4);
