@@ -18,7 +18,7 @@ pub use app::{App, Body, Counted, Counts, Reply, Seen, full, streaming, text};
 pub use client::{Answer, Client, WebSocket};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
-pub use people::{Person, Skip, gid, skip};
+pub use people::{Person, Skip, gid, may_mount, skip};
 pub use portal::{Portal, PortalOptions};
 pub use process::{Finished, Running, portreeve, system};
 pub use tls::{Secure, client_config, server_config};

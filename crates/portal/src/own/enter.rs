@@ -148,7 +148,7 @@ pub(super) async fn sign_out(
         broker.end_session(&session.id, session.claims.exp, now());
         audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
         let kept = connection.room.state_writes.run(move || broker.keep_ended_sessions());
-        kept.await.unwrap_or_else(|| Err(RevocationError::Hanging)).map_err(Reject::SignOutNotKept)?;
+        kept.await.unwrap_or(Err(RevocationError::Hanging)).map_err(Reject::SignOutNotKept)?;
     }
     let mut response = respond::see_other("/-/sign-in");
     response.headers_mut().append(header::SET_COOKIE, gone(COOKIE_NAME));
