@@ -1,26 +1,18 @@
-//! A system in distress: no descriptors, no room on the disk, file systems that hang. What can't be done is said, and
-//! nothing is lost; what does not need it goes on; and once there is enough again, all is as before.
+//! A system in distress: no descriptors, no room on the disk. What can't be done is said, and nothing is lost; what does
+//! not need it goes on; and once there is enough again, all is as before. File systems that hang are in `hanging.rs`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use portreeve_tests::wire::application::{Application, OK};
 use portreeve_tests::wire::http2::whole;
 use portreeve_tests::wire::rig::Rig;
 use portreeve_tests::wire::{SOON, soon, until};
-use portreeve_tests::world::{
-    App, Finished, ForeignApp, Person, Portal, PortalOptions, portreeve, skip, system,
-};
-
-fn under(command: &[&str], config: &str) -> PortalOptions {
-    let under = command.iter().map(ToString::to_string).collect();
-    PortalOptions { config: Some(config.to_owned()), under, ..PortalOptions::default() }
-}
+use portreeve_tests::world::{App, Finished, Portal, PortalOptions, may_mount, portreeve, skip, system};
 
 // --- descriptors ------------------------------------------------------------------------------------------------------
 
@@ -46,7 +38,7 @@ async fn a_low_soft_limit_is_raised_and_with_a_low_hard_one_fewer_connections_ar
         return;
     }
     let config = "threads = 1\n[limits]\nconnections = 100\n";
-    let portal = Portal::start(under(&["prlimit", "--nofile=40:400"], config));
+    let portal = Portal::start(PortalOptions::under(&["prlimit", "--nofile=40:400"], config));
     assert_eq!(limits(&portal), [400, 400]);
     assert!(!portal.stderr().contains("connections are limited"), "{}", portal.stderr());
     let mut held = Vec::new();
@@ -54,7 +46,7 @@ async fn a_low_soft_limit_is_raised_and_with_a_low_hard_one_fewer_connections_ar
         held.push(soon("a connection", portal.tls(&[b"http/1.1"])).await);
     }
 
-    let portal = Portal::start(under(&["prlimit", "--nofile=40:120"], config));
+    let portal = Portal::start(PortalOptions::under(&["prlimit", "--nofile=40:120"], config));
     let said = portal.logged(&["connections are limited", "ulimit -Hn", "descriptors=120"]).await;
     let most: usize = said.rsplit_once("most=").unwrap().1.split(' ').next().unwrap().parse().unwrap();
     assert!((16..60).contains(&most), "{said}");
@@ -91,7 +83,7 @@ async fn without_descriptors_nothing_is_lost_and_service_goes_on() {
         }
     })
     .await;
-    let rig = Rig::start(app, under(&["prlimit", "--nofile=80:80"], "threads = 1\n")).await;
+    let rig = Rig::start(app, PortalOptions::under(&["prlimit", "--nofile=80:80"], "threads = 1\n")).await;
     let mut http2 = rig.http2().await;
     let mut answers = Vec::new();
     for _ in 0..100 {
@@ -151,7 +143,7 @@ async fn without_descriptors_nothing_is_lost_and_service_goes_on() {
 /// A log that can't be written is nobody's end.
 #[tokio::test]
 async fn a_log_without_room_ends_nothing() {
-    let mut portal = Portal::start(under(&["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"], ""));
+    let mut portal = Portal::start(PortalOptions::under(&["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"], ""));
     let app = App::echo().await;
     for _ in 0..3 {
         let client = portal.sign_in().await;
@@ -224,31 +216,18 @@ impl Disk {
     }
 }
 
-fn may_mount(test: &str) -> bool {
-    let is_root = nix::unistd::Uid::effective().is_root();
-    let why = if !is_root || std::env::var_os("PORTREEVE_TESTS_FAST").is_some() {
-        "needs root"
-    } else if !system("unshare", &["--mount", "--propagation", "private", "true"])
-        .is_some_and(|output| output.status.success())
-    {
-        "no mount namespace can be had here"
-    } else {
-        return true;
-    };
-    skip(test, why);
-    false
-}
-
 #[tokio::test]
 async fn a_disk_that_fills_up_is_said_loses_nothing_and_recovers() {
-    if !may_mount("a_disk_that_fills_up_is_said_loses_nothing_and_recovers") {
-        return;
+    if let Err(why) = may_mount() {
+        return skip("a_disk_that_fills_up_is_said_loses_nothing_and_recovers", &why);
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().display().to_string();
     let command = [&Disk::COMMAND[..], &[&path]].concat();
-    let mut portal =
-        Portal::start(PortalOptions { state: Some(dir.path().to_owned()), ..under(&command, "") });
+    let mut portal = Portal::start(PortalOptions {
+        state: Some(dir.path().to_owned()),
+        ..PortalOptions::under(&command, "")
+    });
     let disk = Disk::of(&portal, dir.path());
     let app = App::echo().await;
     let port = app.port().to_string();
@@ -328,228 +307,4 @@ async fn a_disk_that_fills_up_is_said_loses_nothing_and_recovers() {
 /// Waits until the log has had a text so often.
 async fn portal_until(portal: &Portal, text: &str, times: usize) {
     until(text, SOON, || portal.stderr().matches(text).count() >= times).await;
-}
-
-// --- file systems that hang -------------------------------------------------------------------------------------------
-
-/// A file or directory whose file system does not answer (FUSE, with nobody behind it), for one portal. Its users are
-/// released when it is dropped.
-struct Hang {
-    fuse: Option<File>,
-}
-
-impl Hang {
-    fn over(portal: &Portal, path: &Path) -> Option<Self> {
-        let fuse = File::options().read(true).write(true).open("/dev/fuse").ok()?;
-        let mode = if path.is_dir() { "040000" } else { "100000" };
-        let options = format!("fd=0,rootmode={mode},user_id=0,group_id=0");
-        let path = path.display().to_string();
-        let mount = ["mount", "-i", "-t", "fuse", "-o", &options, "none", &path];
-        let done = portal.beside(&mount, Stdio::from(fuse.try_clone().ok()?))?;
-        println!("{}", String::from_utf8_lossy(&done.stderr));
-        done.status.success().then_some(Self { fuse: Some(fuse) })
-    }
-
-    /// It answers again, with errors; then it is not there any more.
-    fn end(mut self, portal: &Portal, path: &Path) {
-        self.fuse = None;
-        let gone = portal.beside(&["umount", "--lazy", &path.display().to_string()], Stdio::null()).unwrap();
-        assert!(gone.status.success(), "{gone:?}");
-    }
-}
-
-const FORWARD_READ: Duration = Duration::from_secs(5);
-const SLACK: Duration = Duration::from_secs(4);
-
-/// What is asked for while something hangs: each is answered soon, again and again, until the others had their time.
-async fn goes_on(rig: &Rig, paths: &[&str], until: Instant) {
-    let mut http2 = rig.http2().await;
-    let mut rounds = 0;
-    while Instant::now() < until {
-        for path in paths {
-            let request = rig.bare_request("GET", path).header("cookie", rig.cookie()).body(()).unwrap();
-            let asked = Instant::now();
-            let answer = http2.ask(request).await.unwrap();
-            assert_eq!(answer.status(), 200, "{path}: {answer:?}");
-            assert!(asked.elapsed() < Duration::from_secs(2), "{path} took {:?}", asked.elapsed());
-        }
-        rounds += 1;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert!(rounds > 10, "{rounds} rounds");
-}
-
-/// Each is asked for three times at once, and told after a while that the file system does not answer.
-async fn hang(rig: &Rig, paths: &[&str]) {
-    let mut http2 = rig.http2().await;
-    let asked = Instant::now();
-    let mut answers = Vec::new();
-    for path in [paths, paths, paths].concat() {
-        let request = rig.bare_request("GET", path).header("cookie", rig.cookie()).body(()).unwrap();
-        answers.push((path, http2.stream(request, true).await.0));
-    }
-    for (path, answer) in answers {
-        let answer = whole(answer).await.unwrap();
-        assert_eq!(
-            (answer.status(), answer.field("x-portreeve-error")),
-            (504, Some("file-system")),
-            "{path}"
-        );
-        let took = asked.elapsed();
-        assert!((FORWARD_READ.mul_f32(0.9)..FORWARD_READ + SLACK).contains(&took), "{path}: {took:?}");
-    }
-}
-
-/// A portal of one thread, with the forwards `slow` and `fine`.
-async fn rig_with_forwards() -> Rig {
-    let options = under(&["unshare", "--mount", "--propagation", "private"], "threads = 1\n");
-    let app = Application::start(|mut caller, seen| async move {
-        while let Ok(Some(request)) = caller.request().await {
-            seen.note(&request);
-            if request.target() == "/endless" {
-                let _ = caller.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").await;
-                caller.rest().await;
-                return;
-            }
-            let _ = caller.send(OK).await;
-        }
-    })
-    .await;
-    let rig = Rig::start(app, options).await;
-    for name in ["slow", "fine"] {
-        let added = rig.portal.command(&["forward", "add", name, &rig.app.port.to_string()]);
-        assert_eq!(added.status, 0, "{added:?}");
-    }
-    rig
-}
-
-/// Begins an answer that does not end.
-async fn endless(rig: &Rig, path: &str) -> h2::RecvStream {
-    let mut http2 = rig.http2().await;
-    let request = rig.bare_request("GET", path).header("cookie", rig.cookie()).body(()).unwrap();
-    let answer = soon("an answer", http2.stream(request, true).await.0).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    // The connection goes on for as long as the test.
-    std::mem::forget(http2);
-    answer.into_body()
-}
-
-#[tokio::test]
-async fn file_systems_that_hang_hold_up_nobody_else() {
-    let test = "file_systems_that_hang_hold_up_nobody_else";
-    if !may_mount(test) {
-        return;
-    }
-    let (one, all) = (rig_with_forwards().await, rig_with_forwards().await);
-    let file = one.portal.forwards().join("slow");
-    let directory = all.portal.forwards();
-    let (mut slow, mut fine) =
-        (endless(&one, "/fw/slow/endless").await, endless(&one, "/fw/fine/endless").await);
-    let Some(hanging_file) = Hang::over(&one.portal, &file) else { return skip(test, "needs FUSE") };
-    let hanging_directory = Hang::over(&all.portal, &directory).unwrap();
-    // What was read a moment ago is believed until then.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let enough = Instant::now() + 2 * FORWARD_READ + Duration::from_secs(1);
-    let (one_direct, all_direct) = (one.path("/"), all.path("/"));
-    let go_on_beside_file = ["/fw/fine/", &one_direct, "/-/health"];
-    let go_on_beside_directory = [&*all_direct, "/-/health"];
-    tokio::join!(
-        // The file that hangs is asked for twice, since the first ones leave a read behind that goes on hanging.
-        async {
-            hang(&one, &["/fw/slow/", "/"]).await;
-            hang(&one, &["/fw/slow/", "/"]).await;
-        },
-        goes_on(&one, &go_on_beside_file, enough),
-        hang(&all, &["/fw/slow/", "/fw/fine/", "/"]),
-        goes_on(&all, &go_on_beside_directory, enough),
-        async {
-            let ended = tokio::time::timeout(4 * FORWARD_READ, slow.data()).await;
-            assert!(
-                matches!(ended, Ok(None | Some(Err(_)))),
-                "a right that can't be seen is none: {ended:?}"
-            );
-        },
-        async {
-            assert!(tokio::time::timeout(2 * FORWARD_READ, fine.data()).await.is_err(), "this one goes on");
-        },
-        look_at_users_in_vain(),
-        sign_out_in_vain(),
-    );
-    // Sessions come and go all the while.
-    one.portal.sign_in().await.get("/-/sign-out").await.assert_status(303);
-    hanging_file.end(&one.portal, &file);
-    hanging_directory.end(&all.portal, &directory);
-    for rig in [&one, &all] {
-        let client = rig.portal.sign_in().await;
-        portreeve_tests::world::until("the forward works again", SOON, || async {
-            (client.get("/fw/slow/").await.status == 200).then_some(())
-        })
-        .await;
-        client.get("/fw/fine/").await.assert_status(200);
-        client.get("/").await.assert_status(200);
-    }
-}
-
-/// GROUP_LOOK: the user database hangs. Nobody is let in for want of an answer, and forwards of one's own go on.
-async fn look_at_users_in_vain() {
-    let alice = match Person::known("alice") {
-        Ok(alice) => alice,
-        Err(why) => return skip("look_at_users_in_vain", &why),
-    };
-    let mut foreign = ForeignApp::of(&alice);
-    let rig = rig_with_forwards().await;
-    let Some(_hang) = Hang::over(&rig.portal, Path::new("/etc/passwd")) else { return };
-    let foreign_path = foreign.path("/");
-    let enough = Instant::now() + FORWARD_READ;
-    let denied = async {
-        let asked = Instant::now();
-        let mut http2 = rig.http2().await;
-        let mut answers = Vec::new();
-        for _ in 0..12 {
-            let request =
-                rig.bare_request("GET", &foreign_path).header("cookie", rig.cookie()).body(()).unwrap();
-            answers.push(http2.stream(request, true).await.0);
-        }
-        for answer in answers {
-            assert_eq!(whole(answer).await.unwrap().status(), 403);
-        }
-        let took = asked.elapsed();
-        assert!((FORWARD_READ.mul_f32(0.9)..2 * FORWARD_READ + SLACK).contains(&took), "{took:?}");
-    };
-    tokio::join!(denied, goes_on(&rig, &["/fw/fine/", "/fw/slow/", "/"], enough));
-    assert_eq!(foreign.reached().bytes, 0, "not one byte reached it");
-}
-
-/// STATE_WRITE: the state directory hangs. A sign-out is in force all the same, and written down later.
-async fn sign_out_in_vain() {
-    let rig = rig_with_forwards().await;
-    let stayer = rig.portal.sign_in().await;
-    let Some(hang) = Hang::over(&rig.portal, rig.portal.state()) else { return };
-    let enough = Instant::now() + FORWARD_READ;
-    let sign_out = format!(
-        "GET /-/sign-out HTTP/1.1\r\nhost: {}\r\ncookie: __Host-portreeve={}\r\n\r\n",
-        rig.host(),
-        stayer.ticket()
-    );
-    let leaves = async {
-        let asked = Instant::now();
-        let answer = rig.ask(&sign_out).await;
-        assert_eq!((answer.status(), answer.error()), (500, Some("sign-out-not-kept")), "{answer:?}");
-        let took = asked.elapsed();
-        assert!((FORWARD_READ.mul_f32(0.9)..FORWARD_READ + SLACK).contains(&took), "{took:?}");
-    };
-    let over = async {
-        let begun = Instant::now();
-        portreeve_tests::world::until("the session's end", FORWARD_READ / 2, || async {
-            (stayer.get("/-/open").await.status == 401).then_some(begun)
-        })
-        .await;
-    };
-    let direct = rig.path("/");
-    let others = [&*direct, "/-/health"];
-    tokio::join!(leaves, over, goes_on(&rig, &others, enough));
-    hang.end(&rig.portal, rig.portal.state());
-    portal_until(&rig.portal, "the sessions that were signed out are written down now", 1).await;
-    let list = fs::read_to_string(rig.portal.state().join("ended-sessions.json")).unwrap();
-    assert!(list.len() > 20, "{list}");
 }

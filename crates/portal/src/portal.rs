@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 use crate::mode::Modes;
+use crate::nodes::Nodes;
 use crate::own::Attempts;
-use crate::resolve::Nodes;
 use crate::sessions::Sessions;
 use crate::ticket::Verifier;
 

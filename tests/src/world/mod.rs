@@ -19,7 +19,7 @@ pub use app::{App, Body, Counted, Counts, Reply, Seen, full, streaming, text};
 pub use client::{Answer, Client, SESSION_COOKIE, Tunnel, WebSocket, enter};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
-pub use people::{Person, Skip, gid, people, skip};
+pub use people::{Person, Skip, gid, may_mount, people, skip};
 pub use portal::{Portal, PortalOptions};
 pub use process::{Finished, Running, portreeve, portreeve_at, system};
 pub use share::{SharedForwards, write_forward};

@@ -26,6 +26,22 @@ pub fn skip(test: &str, why: &str) {
     println!("SKIPPED: {test}: {why}");
 }
 
+/// Whether a program can be given file systems that nobody else sees.
+///
+/// # Errors
+/// Why not.
+pub fn may_mount() -> Result<(), Skip> {
+    if std::env::var_os("PORTREEVE_TESTS_FAST").is_some() {
+        return Err("left out by --fast".into());
+    }
+    Person::root()?;
+    let namespace = super::process::system("unshare", &["--mount", "--propagation", "private", "true"]);
+    match namespace {
+        Some(output) if output.status.success() => Ok(()),
+        _ => Err("no mount namespace can be had here".into()),
+    }
+}
+
 impl Person {
     /// The user of this name, to be played by root.
     ///

@@ -32,6 +32,15 @@ pub struct PortalOptions {
     pub under: Vec<String>,
 }
 
+impl PortalOptions {
+    /// With this configuration, started by way of this command, which executes the rest of its line.
+    #[must_use]
+    pub fn under(command: &[&str], config: &str) -> Self {
+        let under = command.iter().map(ToString::to_string).collect();
+        Self { config: Some(config.to_owned()), under, ..Self::default() }
+    }
+}
+
 /// A portal that runs. Killed when dropped.
 #[derive(Debug)]
 pub struct Portal {
