@@ -21,6 +21,8 @@ use crate::up::SignIn;
 const SOCKET: &str = "control.sock";
 /// For a question and its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After a failed accept (no descriptor is free), until it is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A path for the socket however long the directory's own is: socket addresses hold 107 bytes.
 fn short_path(dir: &File) -> PathBuf {
@@ -42,9 +44,11 @@ pub(crate) fn listen(state: &Path) -> anyhow::Result<UnixListener> {
 
 /// Answers questions for as long as the portal runs.
 pub(crate) async fn serve(listener: UnixListener, sign_in: Arc<SignIn>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                failing = false;
                 let sign_in = Arc::clone(&sign_in);
                 tokio::spawn(async move {
                     if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream, &sign_in)).await {
@@ -53,8 +57,10 @@ pub(crate) async fn serve(listener: UnixListener, sign_in: Arc<SignIn>) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the control socket failed to accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the control socket failed to accept; it is tried again");
+                }
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

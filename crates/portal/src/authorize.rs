@@ -202,3 +202,32 @@ fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::{LoginGroup, SignIn};
+
+    use super::*;
+    use crate::portal::now;
+
+    #[tokio::test]
+    async fn a_login_group_is_believed_for_a_while() {
+        let (_state, room) = crate::room::tests::room();
+        let (claims, _) = room.portal.service.embedded().broker().start_session(SignIn::Code, now()).unwrap();
+        let session = room.portal.sessions.admit(&claims, &(Arc::new([]) as Arc<[u32]>), now()).unwrap();
+        // Somebody else, whoever runs the tests, whom every user database has.
+        let other = if session.uid == 0 { 65_534 } else { 0 };
+        let told = Some(LoginGroup { gid: 4_000_000_000, private: true });
+        for (age, believed) in
+            [(limits::LOGIN_FRESH - std::time::Duration::from_secs(5), true), (limits::LOGIN_FRESH, false)]
+        {
+            let since = Instant::now().checked_sub(age).unwrap();
+            room.logins.borrow_mut().put(other, (since, told));
+            learn_login(&room, &session, other).await;
+            let (_, login) = *room.logins.borrow_mut().get(&other).unwrap();
+            assert_eq!(login == told, believed, "{age:?}: {login:?}");
+        }
+        learn_login(&room, &session, session.uid).await;
+        assert!(room.logins.borrow_mut().get(&session.uid).is_none(), "nobody asks about the visitor");
+    }
+}

@@ -9,10 +9,11 @@ use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use crate::limits;
 use crate::mode::Modes;
+use crate::nodes::Nodes;
 use crate::own::Attempts;
 use crate::powers::Service;
-use crate::resolve::Nodes;
 use crate::sessions::Sessions;
 use crate::ticket::Verifier;
 
@@ -62,21 +63,28 @@ pub struct Portal {
 
 impl Portal {
     /// A portal that asks `service` for what it may not do itself.
-    #[must_use]
-    pub fn new(settings: Settings, service: Service, hosts: HostRules, listening: Vec<SocketAddr>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the kernel can't be asked for this machine's addresses.
+    pub fn new(
+        settings: Settings,
+        service: Service,
+        hosts: HostRules,
+        listening: Vec<SocketAddr>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
             verifier: service.verifier(),
             settings: ArcSwap::from_pointee(settings),
             service,
-            sessions: Sessions::default(),
-            nodes: Nodes::of_this_machine(),
+            sessions: Sessions::new(limits::SESSIONS),
+            nodes: Nodes::of_this_machine()?,
             modes: Modes::default(),
             attempts: Attempts::default(),
             hosts,
             listening,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
-        }
+        })
     }
 
     /// Takes new settings into use. Connections that exist keep their certificate; every request sees the rest.
@@ -84,7 +92,7 @@ impl Portal {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Takes no new connections, lets requests end, and cuts off what still runs after `limits::DRAIN`.
+    /// Takes no new connections, lets requests end, and cuts off what still runs after `limits.drain`.
     pub fn drain(&self) {
         self.draining.cancel();
     }

@@ -12,6 +12,7 @@ pub use embedded::Embedded;
 use portreeve_broker::{CodeError, ForwardRead, ReadError};
 use portreeve_model::{Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, Tuple, Unowned};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::sessions::Session;
 use crate::ticket::Verifier;
@@ -24,6 +25,26 @@ pub enum Service {
 }
 
 impl Service {
+    #[cfg(test)]
+    pub(crate) fn embedded(&self) -> &Embedded {
+        let Self::Embedded(own) = self;
+        own
+    }
+
+    /// What it does beside answering, for as long as the portal takes connections.
+    pub(crate) async fn run(self) {
+        match self {
+            Self::Embedded(own) => own.keep_ended_sessions().await,
+        }
+    }
+
+    /// What it has to do at the end. May block.
+    pub(crate) fn finish(&self) {
+        match self {
+            Self::Embedded(own) => own.finish(),
+        }
+    }
+
     /// Knows the keys that tickets are signed with.
     pub(crate) fn verifier(&self) -> Verifier {
         match self {
@@ -121,7 +142,7 @@ impl Powers {
     /// Ends the session for good, here and after a restart.
     pub(crate) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
         let Self::Embedded(own) = self;
-        own.sign_out(session)
+        own.sign_out(session).await
     }
 
     /// The groups of whom a verified ticket is about.
@@ -131,13 +152,16 @@ impl Powers {
     }
 
     /// Reads a forward file as the session's user.
+    ///
+    /// `turn` is held until the read has ended, also when nobody waits for it any more.
     pub(crate) async fn read_forward(
         &self,
         _session: &Session,
         name: &ForwardName,
+        turn: OwnedSemaphorePermit,
     ) -> Result<ForwardRead, Unread> {
         let Self::Embedded(own) = self;
-        own.read_forward(name).await
+        own.read_forward(name, turn).await
     }
 
     /// Another user's login group; `None` when nobody can tell, which grants nothing.

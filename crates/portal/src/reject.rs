@@ -53,6 +53,8 @@ pub(crate) enum Reject {
     UnknownProtocol,
     #[error("this method is not for this address")]
     Method,
+    #[error("a sign-out is in force, but a restart would undo it")]
+    SignOutNotKept(#[source] PowerError),
     #[error("the portal failed")]
     Internal(#[source] Box<dyn std::error::Error>),
 }
@@ -90,6 +92,17 @@ impl From<PowerError> for Reject {
 }
 
 impl Reject {
+    /// Whether the visitor may not have the answer, rather than that there is none.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Forward(error) => matches!(
+                error,
+                ForwardError::SessionOver | ForwardError::Withdrawn(_) | ForwardError::Refused(_)
+            ),
+            other => matches!(other, Self::Refused(_)),
+        }
+    }
+
     /// What is said about it.
     pub(crate) fn text(&self) -> Text {
         use StatusCode as S;
@@ -220,6 +233,13 @@ impl Reject {
             Self::UnknownProtocol => {
                 text(S::NOT_IMPLEMENTED, "protocol", "This protocol is not carried", sentence(self), "")
             }
+            Self::SignOutNotKept(_) => text(
+                S::INTERNAL_SERVER_ERROR,
+                "sign-out-not-kept",
+                "You are signed out, for now",
+                "The portal could not write down that your session has ended. It goes on trying. Should it be restarted before it can, whoever has a copy of your cookie could use it again; this browser's was removed.",
+                "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written.",
+            ),
             Self::Internal(_) => text(
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -330,6 +350,13 @@ fn connect_text(error: &ConnectError) -> Text {
             "The application does not answer",
             format!("{address} did not take a connection in time."),
             "It may be overloaded. Try again in a moment.",
+        ),
+        ConnectError::NoDescriptor(_) => text(
+            S::SERVICE_UNAVAILABLE,
+            "no-descriptor",
+            "The portal has too much open",
+            "It may open no more connections now.",
+            "Try again in a moment. Whoever runs the portal can let it open more files (ulimit -Hn).",
         ),
         ConnectError::Failed { address, .. } => text(
             S::BAD_GATEWAY,

@@ -114,7 +114,8 @@ fn counted(connection: &Connection, entered: Result<SignedIn, PowerError>) -> Re
     Err(error.into())
 }
 
-/// Ends the session: its cookies, its tunnels, everywhere.
+/// Ends the session: its cookies, its tunnels, everywhere. In force at once, also when it can't be written down; then
+/// its person is told.
 pub(super) async fn sign_out(
     connection: &Connection,
     settings: &Settings,
@@ -128,10 +129,9 @@ pub(super) async fn sign_out(
     if let Ok(who) = authenticate(connection, settings, site, &parts.headers).await {
         let session = who.session();
         session.end();
-        if let Err(error) = connection.room.powers.sign_out(session).await {
-            tracing::error!(error = %crate::chain::chain(&error), "a sign-out is in force, but would not survive a restart");
-        }
+        let kept = connection.room.powers.sign_out(session).await;
         audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
+        kept.map_err(Reject::SignOutNotKept)?;
     }
     let mut response = respond::see_other("/-/sign-in");
     response.headers_mut().append(header::SET_COOKIE, gone(COOKIE_NAME));
@@ -153,7 +153,7 @@ fn session_cookie(ticket: &str, seconds: i64) -> Result<HeaderValue, Reject> {
     Ok(value)
 }
 
-fn gone(name: &'static str) -> HeaderValue {
+pub(crate) fn gone(name: &'static str) -> HeaderValue {
     HeaderValue::try_from(format!("{name}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax"))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }

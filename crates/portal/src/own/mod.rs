@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub(crate) use attempts::Attempts;
-pub(crate) use enter::renewed_cookie;
+pub(crate) use enter::{gone, renewed_cookie};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};

@@ -6,16 +6,18 @@ use std::sync::Arc;
 
 use portreeve_agent::Lookup;
 use portreeve_broker::account::login_group;
-use portreeve_broker::{Broker, BrokerError, CodeError, ForwardRead, Purpose};
+use portreeve_broker::{Broker, BrokerError, CodeError, ForwardRead, Purpose, RevocationError};
 use portreeve_model::{
     Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, OwnerGroups, SessionId, SignIn, Tuple,
     Unowned,
 };
 use portreeve_worker::{View, Worker};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Admitted, PowerError, SignedIn, Unread};
+use crate::aside::Aside;
+use crate::chain::chain;
 use crate::limits;
 use crate::portal::now;
 use crate::reject::Reject;
@@ -39,6 +41,29 @@ impl Embedded {
         Ok(Self { broker, worker, lookup: Lookup::open()? })
     }
 
+    /// Writes down what a sign-out could not: the disk was full, or did not answer.
+    pub(super) async fn keep_ended_sessions(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(limits::STATE_RETRY).await;
+            if self.broker.ended_sessions_are_kept() {
+                continue;
+            }
+            let broker = Arc::clone(&self.broker);
+            match tokio::task::spawn_blocking(move || broker.keep_ended_sessions()).await {
+                Ok(Ok(())) => tracing::info!("the sessions that were signed out are written down now"),
+                Ok(Err(error)) => tracing::debug!(error = %chain(&error), "still not written down"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The last try.
+    pub(super) fn finish(&self) {
+        if let Err(error) = self.broker.keep_ended_sessions() {
+            tracing::error!(error = %chain(&error), "after a restart, sessions that were signed out are valid again");
+        }
+    }
+
     /// The broker.
     #[must_use]
     pub fn broker(&self) -> &Arc<Broker> {
@@ -50,8 +75,10 @@ impl Embedded {
 pub(crate) struct Thread {
     shared: Arc<Embedded>,
     lookup: Lookup,
-    /// Places for reading forward files.
-    reads: Arc<Semaphore>,
+    forward_reads: Aside,
+    workspace_reads: Aside,
+    group_looks: Aside,
+    state_writes: Aside,
 }
 
 impl From<BrokerError> for PowerError {
@@ -66,8 +93,14 @@ impl From<BrokerError> for PowerError {
 
 impl Thread {
     pub(super) fn open(shared: Arc<Embedded>) -> std::io::Result<Self> {
-        let reads = Arc::new(Semaphore::new(limits::FORWARD_READS));
-        Ok(Self { shared, lookup: Lookup::open()?, reads })
+        Ok(Self {
+            shared,
+            lookup: Lookup::open()?,
+            forward_reads: Aside::new(limits::FORWARD_READS, limits::FORWARD_READ),
+            workspace_reads: Aside::new(limits::WORKSPACE_READS, limits::FORWARD_READ),
+            group_looks: Aside::new(limits::GROUP_LOOKS, limits::GROUP_LOOK),
+            state_writes: Aside::new(limits::STATE_WRITES, limits::STATE_WRITE),
+        })
     }
 
     fn broker(&self) -> &Broker {
@@ -115,9 +148,12 @@ impl Thread {
         Ok(self.signed_in(session.claims.clone(), ticket))
     }
 
-    pub(super) fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
-        let ended = self.broker().end_session(&session.id, session.claims.exp, now());
-        ended.map_err(|error| PowerError::Failed(error.into()))
+    pub(super) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
+        let broker = Arc::clone(&self.shared.broker);
+        broker.end_session(&session.id, session.claims.exp, now());
+        let kept = self.state_writes.run(move || broker.keep_ended_sessions());
+        let kept = kept.await.unwrap_or(Err(RevocationError::Hanging));
+        kept.map_err(|error| PowerError::Failed(error.into()))
     }
 
     pub(super) fn groups(&self, claims: &Claims) -> Result<Arc<[u32]>, PowerError> {
@@ -134,28 +170,19 @@ impl Thread {
         self.broker().is_over(session)
     }
 
-    pub(super) async fn read_forward(&self, name: &ForwardName) -> Result<ForwardRead, Unread> {
-        // The file may be on a network file system that hangs: never on this thread, not for ever, and not on so many
-        // threads that nothing else gets one.
-        let place = Arc::clone(&self.reads).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(limits::FORWARD_READ, place).await else {
-            return Err(Unread::Hanging);
-        };
-        let (shared, name) = (Arc::clone(&self.shared), name.clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            shared.broker.read_forward(&name)
-        });
-        match tokio::time::timeout(limits::FORWARD_READ, reading).await {
-            Ok(Ok(read)) => Ok(read?),
-            Ok(Err(_)) | Err(_) => Err(Unread::Hanging),
-        }
+    pub(super) async fn read_forward(
+        &self,
+        name: &ForwardName,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<ForwardRead, Unread> {
+        let (broker, name) = (Arc::clone(&self.shared.broker), name.clone());
+        let read = self.forward_reads.run(move || (broker.read_forward(&name), turn));
+        let (read, _turn) = read.await.ok_or(Unread::Hanging)?;
+        Ok(read?)
     }
 
     pub(super) async fn login_group(&self, uid: u32) -> Option<LoginGroup> {
-        // The user database may be a directory server, so not on a thread that serves others.
-        let looked = tokio::task::spawn_blocking(move || login_group(uid));
-        tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).flatten()
+        self.group_looks.run(move || login_group(uid)).await.flatten()
     }
 
     pub(super) async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
@@ -167,11 +194,10 @@ impl Thread {
     }
 
     pub(super) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Owner {
-        // Milliseconds, so not on a thread that serves others.
         let (shared, tuple) = (Arc::clone(&self.shared), *tuple);
-        let looked = tokio::task::spawn_blocking(move || shared.lookup.with_group(&tuple, owner));
+        let looked = self.group_looks.run(move || shared.lookup.with_group(&tuple, owner));
         // Without an answer the group stays "not looked", which grants nothing.
-        tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).unwrap_or(owner)
+        looked.await.unwrap_or(owner)
     }
 
     pub(super) async fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
@@ -179,11 +205,9 @@ impl Thread {
             return self.lookup.confirm(tuple, before);
         }
         let (shared, tuple, before) = (Arc::clone(&self.shared), *tuple, *before);
-        let asked = tokio::task::spawn_blocking(move || shared.lookup.confirm(&tuple, &before));
-        match tokio::time::timeout(limits::GROUP_LOOK, asked).await {
-            Ok(Ok(asked)) => asked,
-            _ => Err(Unowned::Lookup("the look at the processes took too long".to_owned())),
-        }
+        let asked = self.group_looks.run(move || shared.lookup.confirm(&tuple, &before));
+        let too_long = || Err(Unowned::Lookup("the look at the processes took too long".to_owned()));
+        asked.await.unwrap_or_else(too_long)
     }
 
     pub(super) fn listens_still(&self, tuple: &Tuple, listener: ListenerId) -> bool {
@@ -201,13 +225,9 @@ impl Thread {
     }
 
     pub(super) async fn workspace(&self, view: View) -> Result<String, Reject> {
-        // It reads the forwards' directory, which may be on a file system that hangs.
         let worker = self.shared.worker.clone();
-        let made = tokio::task::spawn_blocking(move || worker.workspace(&view));
-        tokio::time::timeout(limits::FORWARD_READ, made)
-            .await
-            .map_err(|_| ResolveError::Hanging)?
-            .map_err(|error| Reject::Internal(error.into()))?
-            .map_err(|error| Reject::Internal(error.into()))
+        let made = self.workspace_reads.run(move || worker.workspace(&view));
+        let made = made.await.ok_or(ResolveError::Hanging)?;
+        made.map_err(|error| Reject::Internal(error.into()))
     }
 }
