@@ -54,7 +54,7 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let listening = Listening::new(bound.sockets)?;
         tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&portal)));
         tokio::spawn(heed_signals(Arc::clone(&portal), up.config.clone(), state_dir.clone(), certified)?);
@@ -62,7 +62,10 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         announce(&portal)?;
         run(Arc::clone(&portal), listening).await?;
         anyhow::Ok(())
-    })?;
+    });
+    // What hangs in a file system was waited for long enough; it ends with the process.
+    runtime.shutdown_background();
+    served?;
     tracing::info!("stopped");
     Ok(())
 }

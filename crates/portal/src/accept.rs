@@ -83,12 +83,17 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
             let _ = handle.join();
         }
         if let Err(error) = broker.keep_ended_sessions() {
-            tracing::error!(error = %chain(&error), "after a restart, sessions that were signed out are valid again");
+            tracing::warn!(error = %chain(&error), "not written down");
         }
     });
     tokio::select! {
         _ = ended => {}
         () = cut_off => {}
+    }
+    if !portal.broker.ended_sessions_are_kept() {
+        tracing::error!(
+            "sessions that were signed out are not written down: after a restart they are valid again"
+        );
     }
     Ok(())
 }
