@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::front::Active;
+use crate::front_io::Stall;
 use crate::headers::expects_continue;
 use crate::http2::poll_capacity;
 use crate::interim::InterimSink;
@@ -115,13 +116,14 @@ pub(crate) struct StreamIo {
     receive: RecvStream,
     /// Read from the stream, not yet taken by the reader.
     rest: Bytes,
+    stall: Stall,
     /// The connection is in use for as long as the tunnel.
     _active: Active,
 }
 
 impl StreamIo {
-    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, active: Active) -> Self {
-        Self { send, receive, rest: Bytes::new(), _active: active }
+    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, stall: Stall, active: Active) -> Self {
+        Self { send, receive, rest: Bytes::new(), stall, _active: active }
     }
 }
 
@@ -159,10 +161,11 @@ impl AsyncWrite for StreamIo {
         }
         self.send.reserve_capacity(buf.len());
         let granted = match self.send.capacity() {
-            0 => match ready!(poll_capacity(&mut self.send, cx)) {
-                Some(granted) => granted,
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            },
+            0 => {
+                let granted = poll_capacity(&mut self.send, cx)
+                    .map(|granted| granted.ok_or_else(|| io::ErrorKind::BrokenPipe.into()));
+                ready!(self.stall.watch(cx, granted))?
+            }
             granted => granted,
         };
         let n = granted.min(buf.len());

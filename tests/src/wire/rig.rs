@@ -33,7 +33,15 @@ impl Rig {
     /// When nobody can sign in.
     pub async fn with(app: Application, config: &str) -> Self {
         let config = (!config.is_empty()).then(|| config.to_owned());
-        let portal = Portal::start(PortalOptions { config, ..PortalOptions::default() });
+        Self::start(app, PortalOptions { config, ..PortalOptions::default() }).await
+    }
+
+    /// With a portal that is started like this.
+    ///
+    /// # Panics
+    /// When nobody can sign in.
+    pub async fn start(app: Application, options: PortalOptions) -> Self {
+        let portal = Portal::start(options);
         let path =
             portal.sign_in_address().strip_prefix(portal.url()).expect("a sign-in address is the portal's");
         let mut client = portal.stranger();

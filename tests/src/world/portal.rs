@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -26,6 +27,18 @@ pub struct PortalOptions {
     pub listen: Option<String>,
     /// Who runs it; by default whoever runs the tests.
     pub person: Option<Person>,
+    /// A command that executes the rest of its line, and puts the portal under constraints before (`prlimit`,
+    /// `unshare`).
+    pub under: Vec<String>,
+}
+
+impl PortalOptions {
+    /// With this configuration, started by way of this command, which executes the rest of its line.
+    #[must_use]
+    pub fn under(command: &[&str], config: &str) -> Self {
+        let under = command.iter().map(ToString::to_string).collect();
+        Self { config: Some(config.to_owned()), under, ..Self::default() }
+    }
 }
 
 /// A portal that runs. Killed when dropped.
@@ -87,7 +100,7 @@ impl Portal {
         if let Some(person) = &options.person {
             person.own(home.path());
         }
-        let mut running = Running::program("portreeve", &arguments, options.person.as_ref());
+        let mut running = Running::under(&options.under, "portreeve", &arguments, options.person.as_ref());
         let lines = [running.line(PATIENCE), running.line(PATIENCE)];
         let [Some(first), Some(second)] = lines else {
             let status = running.wait(Duration::from_secs(1));
@@ -202,6 +215,13 @@ impl Portal {
         let mut all = arguments.to_vec();
         all.extend(["--state", &state]);
         portreeve(&all, self.options.person.as_ref())
+    }
+
+    /// Runs one of the system's programs as this portal sees the file systems; `None` when it can't be.
+    pub fn beside(&self, arguments: &[&str], stdin: Stdio) -> Option<Output> {
+        let pid = self.pid().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &pid, "--"]).args(arguments).stdin(stdin).output().ok()
     }
 
     /// A fresh sign-in address from `portreeve login`.

@@ -133,7 +133,25 @@ pub struct Running {
 impl Running {
     /// Starts a built program as `person`.
     pub(super) fn program(name: &str, arguments: &[String], person: Option<&Person>) -> Self {
-        let mut command = as_person(&built(name), person);
+        Self::under(&[], name, arguments, person)
+    }
+
+    /// The same by way of a command that executes the rest of its line.
+    pub(super) fn under(
+        constraints: &[String],
+        name: &str,
+        arguments: &[String],
+        person: Option<&Person>,
+    ) -> Self {
+        let program = built(name);
+        let mut command = match constraints {
+            [] => as_person(&program, person),
+            [first, rest @ ..] => {
+                let mut command = as_person(Path::new(first), person);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.args(arguments);
         Self::start(command)
     }
