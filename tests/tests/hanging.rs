@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use portreeve_tests::wire::application::{Application, OK};
 use portreeve_tests::wire::http2::{Http2, whole};
 use portreeve_tests::wire::rig::Rig;
@@ -82,7 +83,8 @@ async fn hang(rig: &Rig, paths: &[&str]) {
 
 /// A portal of one thread, with the forwards `slow` and `fine`.
 async fn rig_with_forwards() -> Rig {
-    let options = PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], "threads = 1\n");
+    let config = "threads = 1\n[limits]\ndrain = \"1s\"\n";
+    let options = PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], config);
     let app = Application::start(|mut caller, seen| async move {
         while let Ok(Some(request)) = caller.request().await {
             seen.note(&request);
@@ -152,6 +154,7 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
         },
         look_at_users_in_vain(),
         sign_out_in_vain(),
+        stop_all_the_same(),
     );
     // Sessions come and go all the while.
     one.portal.sign_in().await.get("/-/sign-out").await.assert_status(303);
@@ -198,17 +201,18 @@ async fn look_at_users_in_vain() {
     assert_eq!(foreign.reached().bytes, 0, "not one byte reached it");
 }
 
+fn sign_out(rig: &Rig, ticket: &str) -> String {
+    let host = rig.host();
+    format!("GET /-/sign-out HTTP/1.1\r\nhost: {host}\r\ncookie: __Host-portreeve={ticket}\r\n\r\n")
+}
+
 /// STATE_WRITE: the state directory hangs. A sign-out is in force all the same, and written down later.
 async fn sign_out_in_vain() {
     let rig = rig_with_forwards().await;
     let stayer = rig.portal.sign_in().await;
     let Some(hang) = Hang::over(&rig.portal, rig.portal.state()) else { return };
     let enough = Instant::now() + FORWARD_READ;
-    let sign_out = format!(
-        "GET /-/sign-out HTTP/1.1\r\nhost: {}\r\ncookie: __Host-portreeve={}\r\n\r\n",
-        rig.host(),
-        stayer.ticket()
-    );
+    let sign_out = sign_out(&rig, stayer.ticket());
     let leaves = async {
         let asked = Instant::now();
         let answer = rig.ask(&sign_out).await;
@@ -233,4 +237,21 @@ async fn sign_out_in_vain() {
     .await;
     let list = fs::read_to_string(rig.portal.state().join("ended-sessions.json")).unwrap();
     assert!(list.len() > 20, "{list}");
+}
+
+/// CUT_OFF: what can't be written is not waited for either when the portal is to stop.
+async fn stop_all_the_same() {
+    let mut rig = rig_with_forwards().await;
+    let leaver = rig.portal.sign_in().await;
+    let Some(_hang) = Hang::over(&rig.portal, rig.portal.state()) else { return };
+    let mut client = rig.http1().await;
+    client.send(sign_out(&rig, leaver.ticket())).await.unwrap();
+    until("the session's end", SOON, || async { (leaver.get("/-/open").await.status == 401).then_some(()) })
+        .await;
+    let begun = Instant::now();
+    rig.portal.signal(Signal::SIGTERM);
+    portreeve_tests::wire::until("its end", SOON, || !rig.portal.process().is_running()).await;
+    assert!(begun.elapsed() > Duration::from_secs(1 + 5), "it tries for a while: {:?}", begun.elapsed());
+    assert_eq!(rig.portal.process().wait(SOON), Some(0), "{}", rig.portal.stderr());
+    rig.portal.logged(&["ERROR", "after a restart they are valid again"]).await;
 }

@@ -67,28 +67,30 @@ async fn whoever_keeps_us_waiting_is_left() {
 async fn slow_readers_are_cut_off() {
     let stall = seconds(1);
     let rig = Rig::with(Application::start(serve).await, "[limits]\nwrite_stall = \"1s\"\n").await;
-    let ends = |what: &'static str| {
+    // The application's connections are counted: each is of one reader.
+    let ends = |nth: usize, begun: Instant, what: &'static str| {
         let seen = &rig.app.seen;
         async move {
-            until(what, SOON, || seen.open() == 1).await;
-            let begun = Instant::now();
-            until(what, SOON, || seen.open() == 0).await;
+            until(what, SOON, || seen.connections() == nth && seen.open() == 0).await;
             assert_about(stall, begun.elapsed(), what);
         }
     };
     let mut client = rig.http1().await;
+    let begun = Instant::now();
     client.send(rig.head("GET", "/endless", "")).await.unwrap();
-    ends("an answer over HTTP/1.1").await;
+    ends(1, begun, "an answer over HTTP/1.1").await;
     let upgrade = "connection: upgrade\r\nupgrade: websocket\r\n";
     client = rig.http1().await;
+    let begun = Instant::now();
     client.send(rig.head("GET", "/endless", upgrade)).await.unwrap();
-    ends("a tunnel over HTTP/1.1").await;
+    ends(2, begun, "a tunnel over HTTP/1.1").await;
 
     // Over HTTP/2 a stream's window stands still, and the connection goes on.
     let mut http2 = rig.http2_with_windows(100_000, 1 << 20).await;
+    let begun = Instant::now();
     let (answer, _sending) = http2.stream(rig.request("GET", "/endless").body(()).unwrap(), true).await;
     let mut body = soon("an answer", answer).await.unwrap().into_body();
-    ends("an answer over HTTP/2").await;
+    ends(3, begun, "an answer over HTTP/2").await;
     while let Some(Ok(_)) = body.data().await {}
     let health = rig.bare_request("GET", "/-/health").body(()).unwrap();
     assert_eq!(http2.ask(health).await.unwrap().status(), 200, "others on the connection are served");
@@ -99,9 +101,10 @@ async fn slow_readers_are_cut_off() {
         .extension(h2::ext::Protocol::from_static("websocket"))
         .body(())
         .unwrap();
+    let begun = Instant::now();
     let (answer, _sending) = http2.stream(connect, false).await;
     assert_eq!(soon("an answer", answer).await.unwrap().status(), 200);
-    ends("a tunnel over HTTP/2").await;
+    ends(4, begun, "a tunnel over HTTP/2").await;
 
     // Who reads slowly is no such reader.
     client = rig.http1().await;

@@ -58,7 +58,7 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let listening = Listening::new(bound.sockets)?;
         tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&sign_in)));
         let broker = Arc::clone(&sign_in.broker);
@@ -73,7 +73,10 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         announce(&sign_in)?;
         run(Arc::clone(&portal), listening).await?;
         anyhow::Ok(())
-    })?;
+    });
+    // What hangs in a file system was waited for long enough; it ends with the process.
+    runtime.shutdown_background();
+    served?;
     tracing::info!("stopped");
     Ok(())
 }

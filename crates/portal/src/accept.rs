@@ -81,12 +81,13 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
             // A thread that panicked has said so; the others still end in order.
             let _ = handle.join();
         }
-        service.finish();
+        service.keep();
     });
     tokio::select! {
         _ = ended => {}
         () = cut_off => {}
     }
+    portal.service.take_leave();
     Ok(())
 }
 

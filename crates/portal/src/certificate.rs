@@ -16,6 +16,9 @@ pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 /// refuse certificates valid for more than 398 days, unless their user overrides that.
 const VALID: i64 = 397 * 24 * 3600;
 const RENEW_BEFORE: i64 = 30 * 24 * 3600;
+/// It begins so long ago, in seconds: a clock that is a little behind on the browser's side must not make it "not valid
+/// yet".
+const BACKDATED: i64 = 24 * 3600;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -116,10 +119,8 @@ fn make(names: &[String], now: i64) -> Result<(String, String), CertificateError
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, "Portreeve, made on this machine");
     params.distinguished_name = subject;
-    // A clock that is a little behind on the browser's side must not make it "not valid yet".
-    let start = time_of(now - 24 * 3600);
-    params.not_before = start;
-    params.not_after = time_of(now - 24 * 3600 + VALID);
+    params.not_before = time_of(now - BACKDATED);
+    params.not_after = time_of(now - BACKDATED + VALID);
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
     Ok((certificate.pem(), key.serialize_pem()))

@@ -68,8 +68,7 @@ pub const SESSION_SWEEP: Duration = Duration::from_millis(250);
 pub const JUDGE_AGAIN: Duration = Duration::from_secs(4);
 /// A pooled connection that is just being finished by its last request.
 pub const POOL_READY: Duration = Duration::from_millis(5);
-/// From when what still runs is cut off, after `limits.drain`, until the process ends in any case. A thread that does
-/// not end then is caught in a fault of ours, so nothing can test it.
+/// From when what still runs is cut off, after `limits.drain`, until the process ends in any case.
 pub const CUT_OFF: Duration = Duration::from_secs(5);
 
 /// The head of a request or answer over HTTP/1.1, in bytes; more is refused with 431 (browser) or 502 (application).
@@ -117,6 +116,8 @@ pub const TICKETS: usize = 4096;
 pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
 /// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
+/// Of a session's requests at once, one in so many may go to other users' applications.
+pub const FOREIGN_SHARE: u32 = 4;
 /// Between two records of other users of this machine who connect to the portal, for each thread.
 pub const STRANGER_RECORDS: Duration = Duration::from_secs(1);
 /// Refused codes from one address in [`CODE_FAILURE_WINDOW`] before it has to wait.

@@ -38,10 +38,17 @@ impl Service {
         }
     }
 
-    /// What it has to do at the end. May block.
-    pub(crate) fn finish(&self) {
+    /// Writes down what is not written down yet. May block for ever.
+    pub(crate) fn keep(&self) {
         match self {
-            Self::Embedded(own) => own.finish(),
+            Self::Embedded(own) => own.keep(),
+        }
+    }
+
+    /// Says what could not be done before the end.
+    pub(crate) fn take_leave(&self) {
+        match self {
+            Self::Embedded(own) => own.take_leave(),
         }
     }
 

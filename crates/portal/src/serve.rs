@@ -18,6 +18,7 @@ use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::headers::{Visit, remove_hop_by_hop, towards_application};
 use crate::interim::InterimSink;
+use crate::limits;
 use crate::mode::{Mode, leads_into};
 use crate::own;
 use crate::own::origins;
@@ -329,7 +330,7 @@ impl Journey<'_> {
             return Err(Reject::ForeignHere);
         }
         // Others' applications may not use up what the visitor's own need.
-        if !in_flight.take_foreign_place(places(self.settings) / 4) {
+        if !in_flight.take_foreign_place(places(self.settings) / limits::FOREIGN_SHARE) {
             return Err(Reject::TooMany);
         }
         origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)

@@ -57,10 +57,17 @@ impl Embedded {
         }
     }
 
-    /// The last try.
-    pub(super) fn finish(&self) {
+    pub(super) fn keep(&self) {
         if let Err(error) = self.broker.keep_ended_sessions() {
-            tracing::error!(error = %chain(&error), "after a restart, sessions that were signed out are valid again");
+            tracing::warn!(error = %chain(&error), "not written down");
+        }
+    }
+
+    pub(super) fn take_leave(&self) {
+        if !self.broker.ended_sessions_are_kept() {
+            tracing::error!(
+                "sessions that were signed out are not written down: after a restart they are valid again"
+            );
         }
     }
 

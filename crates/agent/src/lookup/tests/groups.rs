@@ -1,6 +1,6 @@
 //! The group rule's look, with processes of other users. Without root these tests say so and pass.
 
-use super::other_users::{OTHER_PROJECT, Other, PROJECT, listener_of, users};
+use super::other_users::{OTHER_PROJECT, Other, PROJECT, listener_of, skip, users};
 use super::*;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
@@ -131,7 +131,7 @@ fn a_set_user_id_program_brings_no_group() {
     let socket = Stdio::from(listener.as_fd().try_clone_to_owned().unwrap());
     let alone = FORKS.write().unwrap();
     let Ok(child) = Command::new("setpriv").args(ids).stdin(socket).spawn() else {
-        println!("SKIPPED: needs setpriv");
+        skip("needs setpriv");
         return;
     };
     drop(alone);

@@ -14,12 +14,17 @@ pub(super) const OTHER_PROJECT: u32 = 20_003;
 /// Tells a copy of this test program what to do as another user.
 const ROLE: &str = "PORTREEVE_TEST_ROLE";
 
+/// Says aloud that the test which runs in this thread does not run here.
+pub(super) fn skip(why: &str) {
+    println!("SKIPPED: {}: {why}", std::thread::current().name().unwrap_or_default());
+}
+
 /// Uids of this test's own. Tests run side by side, and between fork and exec a child of one test holds the sockets
 /// of all: a uid in common would make it a holder.
 pub(super) fn users() -> Option<(u32, u32)> {
     static NEXT: AtomicU32 = AtomicU32::new(20_100);
     if !nix::unistd::geteuid().is_root() {
-        println!("SKIPPED: needs root");
+        skip("needs root");
         return None;
     }
     let alice = NEXT.fetch_add(2, Ordering::Relaxed);
