@@ -172,8 +172,8 @@ mod tests {
     use super::*;
 
     /// With room for one ticket only, two people take turns.
-    #[test]
-    fn a_ticket_that_was_forgotten_is_verified_again() {
+    #[tokio::test]
+    async fn a_ticket_that_was_forgotten_is_verified_again() {
         let (_state, room) = crate::room::tests::room();
         room.tickets.borrow_mut().resize(NonZeroUsize::MIN);
         let room = Rc::new(room);
@@ -194,14 +194,14 @@ mod tests {
             (claims.sid, headers)
         });
         for (sid, headers) in people.iter().cycle().take(6) {
-            let who = authenticate(&connection, &settings, &site, headers).unwrap();
+            let who = authenticate(&connection, &settings, &site, headers).await.unwrap();
             assert_eq!(who.session().id, *sid);
             assert_eq!(room.tickets.borrow().len(), 1);
         }
         // One that ended stays ended, remembered or not.
         room.portal.sessions.find(&people[0].0).unwrap().end();
         for (headers, live) in [(&people[0].1, false), (&people[1].1, true), (&people[0].1, false)] {
-            assert_eq!(authenticate(&connection, &settings, &site, headers).is_ok(), live);
+            assert_eq!(authenticate(&connection, &settings, &site, headers).await.is_ok(), live);
         }
     }
 

@@ -205,6 +205,8 @@ fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use portreeve_model::{LoginGroup, SignIn};
 
     use super::*;
