@@ -312,16 +312,15 @@ fn a_channel_that_says_anything_else_is_closed_and_no_other() {
     let frame = encode_bare(&Dial { id: 1, to: deaf, patience: 9 }).unwrap();
     push(&channel, &frame, &[good.as_fd()]);
     assert!(is_closed(&channel));
-    // What is no such channel is closed, too.
-    for descriptor in
-        [OwnedFd::from(tempfile::tempfile().unwrap()), TcpListener::bind("127.0.0.1:0").unwrap().into()]
-    {
-        push(rig.control(), b"x", &[descriptor.as_fd()]);
-    }
-    eventually("only the good one is left", || (rig.more_descriptors() == 1).then_some(()));
+    // What is no such channel is closed, too, and the next one is taken.
+    push(rig.control(), b"x", &[tempfile::tempfile().unwrap().as_fd()]);
+    let next = rig.channel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    dial(&good, 7, listener.local_addr().unwrap(), 5000);
-    connected(&good, 7);
+    for (id, channel) in [(7, &good), (8, &next)] {
+        dial(channel, id, listener.local_addr().unwrap(), 5000);
+        connected(channel, id);
+    }
+    eventually("only the good ones are left", || (rig.more_descriptors() == 2).then_some(()));
 }
 
 #[test]
