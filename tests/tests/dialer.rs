@@ -313,7 +313,10 @@ fn a_channel_that_says_anything_else_is_closed_and_no_other() {
     push(&channel, &frame, &[good.as_fd()]);
     assert!(is_closed(&channel));
     // What is no such channel is closed, too, and the next one is taken.
+    let (reader, writer) = nix::unistd::pipe().unwrap();
     push(rig.control(), b"x", &[tempfile::tempfile().unwrap().as_fd()]);
+    push(rig.control(), b"x", &[writer.as_fd()]);
+    drop((reader, writer));
     let next = rig.channel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     for (id, channel) in [(7, &good), (8, &next)] {
