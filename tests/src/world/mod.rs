@@ -11,6 +11,7 @@ mod people;
 mod portal;
 mod process;
 mod share;
+pub mod spawner;
 mod tls;
 
 use std::time::{Duration, Instant};
