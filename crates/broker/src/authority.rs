@@ -17,7 +17,7 @@ use crate::revocations::{RevocationError, Revocations};
 use crate::tickets::{TicketError, TicketKey};
 
 /// Who issued a ticket: the `iss` claim.
-const ISSUER: &str = "portreeve";
+pub(crate) const ISSUER: &str = "portreeve";
 
 /// How long things last, in seconds.
 #[derive(Debug, Clone, Copy)]

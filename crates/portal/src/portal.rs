@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use portreeve_agent::Lookup;
-use portreeve_broker::{Broker, Lifetimes};
+use portreeve_broker::{Broker, Lifetimes, Verifier};
 use portreeve_model::{Config, ForwardName, GroupRules, HostRules, UserName};
 use portreeve_worker::Worker;
 use rustls::ServerConfig;
@@ -16,7 +16,6 @@ use crate::mode::Modes;
 use crate::own::Attempts;
 use crate::resolve::Nodes;
 use crate::sessions::Sessions;
-use crate::ticket::Verifier;
 
 /// Seconds since 1970.
 #[must_use]
@@ -83,7 +82,7 @@ impl Portal {
         let (key, key_id) = broker.ticket_key();
         Ok(Self {
             group_lookup: Lookup::open()?,
-            verifier: Verifier::new(key, key_id),
+            verifier: Verifier::new([(key_id, key)]),
             settings: ArcSwap::from_pointee(settings),
             broker,
             worker: Arc::new(worker),
