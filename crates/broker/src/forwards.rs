@@ -1,4 +1,5 @@
-//! Reads a forward file for the person this process runs as.
+//! Reads a forward file for the person this process runs as. On a cluster `spawner` does it for others, by the same
+//! steps.
 //!
 //! Invariant: what is judged and what is read is one file. It is opened once with `O_PATH | O_NOFOLLOW` as a single
 //! name below the directory; the checks and the content go through that descriptor, so nothing can be swapped between.
@@ -12,9 +13,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{AccessFlags, access};
 use portreeve_model::forward_file::{self, MAX_FORWARD_FILE};
 use portreeve_model::{ForwardFile, ForwardFileError, ForwardName, ForwardStat};
+use portreeve_sys::may_execute;
 
 /// The directory that forward files live in.
 #[derive(Debug, Clone)]
@@ -82,16 +83,10 @@ impl Forwards {
     /// # Errors
     /// Every reason not to forward, by name.
     pub fn read(&self, name: &ForwardName) -> Result<ForwardRead, ReadError> {
-        let (file, stat) = self.open(name)?;
-        // Real and effective ids are the same in this process, so `access` asks about exactly this person; the
-        // kernel answers, so access control lists and "noexec" mounts count.
-        match access(descriptor_path(&file).as_path(), AccessFlags::X_OK) {
-            Ok(()) => {}
-            Err(Errno::EACCES) => return Err(ReadError::NotExecutable),
-            Err(other) => return Err(other.into()),
-        }
-        let file = forward_file::parse(&content(&file)?)?;
-        Ok(ForwardRead { stat, file })
+        let opened = Opened::below(&self.dir, name)?;
+        opened.check_executable()?;
+        let file = forward_file::parse(&opened.content()?)?;
+        Ok(ForwardRead { stat: opened.stat, file })
     }
 
     /// The names of all forward files that belong to `uid`, sorted; what is no valid name is passed over.
@@ -105,17 +100,26 @@ impl Forwards {
             let Some(name) = entry.file_name().to_str().and_then(|text| ForwardName::parse(text).ok()) else {
                 continue;
             };
-            if self.open(&name).is_ok_and(|(_, stat)| stat.uid == uid) {
+            if Opened::below(&self.dir, &name).is_ok_and(|opened| opened.stat.uid == uid) {
                 names.push(name);
             }
         }
         names.sort();
         Ok(names)
     }
+}
 
-    /// The file itself, without any permission on it, and what its inode says.
-    fn open(&self, name: &ForwardName) -> Result<(OwnedFd, ForwardStat), ReadError> {
-        let dir = open(&self.dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+/// A forward file itself, opened without any permission on it.
+pub(crate) struct Opened {
+    file: OwnedFd,
+    /// What its inode says.
+    pub(crate) stat: ForwardStat,
+}
+
+impl Opened {
+    /// Opens the plain file of this name.
+    pub(crate) fn below(dir: &Path, name: &ForwardName) -> Result<Self, ReadError> {
+        let dir = open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| ReadError::Io(errno.into()))?;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&dir, name.as_str(), flags, Mode::empty())?;
@@ -131,30 +135,39 @@ impl Forwards {
         };
         match refused {
             Some(kind) => Err(ReadError::NotPlain(kind)),
-            None => {
-                Ok((file, ForwardStat { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }))
-            }
+            None => Ok(Self {
+                file,
+                stat: ForwardStat { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },
+            }),
         }
     }
-}
 
-fn descriptor_path(file: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
+    /// Whether whoever this process is now has execute permission.
+    pub(crate) fn check_executable(&self) -> Result<(), ReadError> {
+        match may_execute(&self.file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ReadError::NotExecutable),
+            Err(error) => Err(ReadError::Io(error)),
+        }
+    }
 
-fn content(file: &OwnedFd) -> Result<Vec<u8>, ReadError> {
-    // Non-blocking: whoever owns the file could hold a lease on it, and make everybody wait who opens it.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(descriptor_path(file));
-    let readable = match opened {
-        Ok(readable) => readable,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(ReadError::Unreadable),
-        Err(error) => return Err(ReadError::Io(error)),
-    };
-    let mut bytes = Vec::new();
-    // One byte more than allowed, so that the parser sees that it is too much.
-    readable.take(MAX_FORWARD_FILE as u64 + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-    Ok(bytes)
+    /// What it holds, read as whoever this process is now.
+    pub(crate) fn content(&self) -> Result<Vec<u8>, ReadError> {
+        // Non-blocking: whoever owns the file could hold a lease on it, and make everybody wait who opens it.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let readable = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
+            Ok(readable) => readable,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ReadError::Unreadable);
+            }
+            Err(error) => return Err(ReadError::Io(error)),
+        };
+        let mut bytes = Vec::new();
+        // One byte more than allowed, so that the parser sees that it is too much.
+        readable.take(MAX_FORWARD_FILE as u64 + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]

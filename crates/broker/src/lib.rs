@@ -12,6 +12,8 @@
 //! | [`forward_edit`] | makes, changes, disables and shares one's own forward files |
 //! | [`dial`] | opens a connection as that person |
 //! | [`service`] | all of that for many users, as a process of its own on a cluster |
+//! | [`spawner`] | on a cluster: root's process, which forks all others |
+//! | [`dialer`] | on a cluster: the process that connects as a user |
 //! | [`private_file`] | files of the state directory: private, and never half-written |
 //!
 //! Invariant: nothing here parses HTTP or speaks TLS. A test of the dependency tree holds that.
@@ -20,11 +22,13 @@ pub mod account;
 mod authority;
 pub mod codes;
 pub mod dial;
+pub mod dialer;
 pub mod forward_edit;
 pub mod forwards;
 pub mod private_file;
 pub mod revocations;
 pub mod service;
+pub mod spawner;
 pub mod tickets;
 pub mod verifier;
 

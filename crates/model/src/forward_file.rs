@@ -82,22 +82,49 @@ pub enum ForwardFileError {
     PinWithoutTls,
 }
 
-/// What these bytes say. Only the last line that is not blank counts; `\r\n` ends a line as `\n` does.
+/// The line of a forward file that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountingLine<'a> {
+    /// Without its end and the blanks around it; empty for a disabled forward. May hold a password.
+    pub text: &'a str,
+    /// Whether an earlier line says something else.
+    pub lines_differ: bool,
+}
+
+impl<'a> CountingLine<'a> {
+    /// Finds it: the last line that is not blank; `\r\n` ends a line as `\n` does. The other lines may hold what they like.
+    ///
+    /// # Errors
+    /// A file over `MAX_FORWARD_FILE`, or a line that is not UTF-8.
+    pub fn find(bytes: &'a [u8]) -> Result<Self, ForwardFileError> {
+        if bytes.len() > MAX_FORWARD_FILE {
+            return Err(ForwardFileError::TooLong { length: bytes.len() });
+        }
+        let mut lines = bytes.rsplit(|&b| b == b'\n').map(trim).filter(|line| !line.is_empty());
+        let last = lines.next().unwrap_or_default();
+        let text = std::str::from_utf8(last).map_err(|_| ForwardFileError::NotUtf8)?;
+        Ok(Self { text, lines_differ: lines.any(|line| line != last) })
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// Anything that is outside the grammar.
+    pub fn parse(self) -> Result<ForwardFile, ForwardFileError> {
+        if self.text.is_empty() {
+            return Ok(ForwardFile::Disabled);
+        }
+        let target = ForwardTarget::parse(self.text)?;
+        Ok(ForwardFile::Target { target, lines_differ: self.lines_differ })
+    }
+}
+
+/// What these bytes say.
 ///
 /// # Errors
-/// A file over `MAX_FORWARD_FILE`, or anything in the counting line that is outside the grammar. The other lines may
-/// hold what they like.
+/// As [`CountingLine::find`] and [`CountingLine::parse`].
 pub fn parse(bytes: &[u8]) -> Result<ForwardFile, ForwardFileError> {
-    if bytes.len() > MAX_FORWARD_FILE {
-        return Err(ForwardFileError::TooLong { length: bytes.len() });
-    }
-    let mut lines = bytes.rsplit(|&b| b == b'\n').map(trim).filter(|line| !line.is_empty());
-    let Some(last) = lines.next() else {
-        return Ok(ForwardFile::Disabled);
-    };
-    let text = std::str::from_utf8(last).map_err(|_| ForwardFileError::NotUtf8)?;
-    let target = ForwardTarget::parse(text)?;
-    Ok(ForwardFile::Target { target, lines_differ: lines.any(|line| line != last) })
+    CountingLine::find(bytes)?.parse()
 }
 
 /// The line without its `\r` and the blanks around it. Not `trim_ascii`, which also takes form feeds.

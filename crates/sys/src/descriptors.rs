@@ -1,7 +1,11 @@
-//! How many files and connections this process may have open.
+//! Descriptors: how many this process may have open, and those it was started with.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Raises the soft limit to the hard one, which every process may do for itself (setrlimit(2)), and returns it. Shells
@@ -13,4 +17,46 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
+}
+
+/// The descriptor of this number (3 to 63), which this program was started with: each is given once. From now on it is
+/// close-on-exec. To be called before anything else is opened, which could have got the number of one that is missing.
+///
+/// # Errors
+/// `NotFound` when it is not open or was given already; `InvalidInput` for another number.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    static GIVEN: AtomicU64 = AtomicU64::new(0);
+    if !(3..64).contains(&number) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such descriptor is inherited"));
+    }
+    // SAFETY: numbers only; the flag of a descriptor that is not open is not set.
+    let marked = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no descriptor {number} was inherited"));
+    Errno::result(marked).map_err(|_| missing())?;
+    if GIVEN.fetch_or(1 << number, Ordering::SeqCst) & (1 << number) != 0 {
+        return Err(missing());
+    }
+    // SAFETY: it is open, nobody got it from here before, and whoever started this program meant it for it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::tests::in_child;
+
+    #[test]
+    fn what_was_inherited_is_given_once() {
+        in_child(|| {
+            let (reader, _writer) = nix::unistd::pipe().unwrap();
+            let number = 40;
+            // SAFETY: nothing has that number in this child.
+            assert!(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), number) } == number);
+            drop(inherited(number).unwrap());
+            assert_eq!(inherited(number).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(inherited(41).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(inherited(2).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(inherited(64).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        });
+    }
 }

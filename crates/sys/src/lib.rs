@@ -5,16 +5,25 @@
 // In a test, a panic is the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod access;
 pub mod descriptors;
 pub mod host_name;
 pub mod interfaces;
+pub mod message;
+pub mod net_namespace;
 pub mod peer;
+pub mod privileges;
+pub mod process;
+pub mod sandbox;
 pub mod sock_diag;
 pub mod socket_record;
 
-pub use descriptors::raise_descriptor_limit;
+pub use access::may_execute;
+pub use descriptors::{inherited, raise_descriptor_limit};
 pub use host_name::host_name;
 pub use interfaces::local_addresses;
+pub use net_namespace::namespace_cookie;
 pub use peer::peer_uid;
+pub use sandbox::Sandbox;
 pub use sock_diag::SockDiag;
 pub use socket_record::{Family, SocketRecord, TcpState, canonical};

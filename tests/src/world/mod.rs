@@ -10,6 +10,7 @@ mod link;
 mod people;
 mod portal;
 mod process;
+pub mod spawner;
 mod tls;
 
 use std::time::{Duration, Instant};

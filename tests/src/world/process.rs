@@ -54,14 +54,18 @@ fn as_person(program: &Path, person: Option<&Person>) -> Command {
     command
 }
 
-/// A built program: `portreeve` or `portreeve-test-app`. The environment (`PORTREEVE_BIN`, `PORTREEVE_TEST_APP_BIN`)
-/// goes first; else it stands two folders above this test.
+/// A built program. For two of them the environment goes first (`PORTREEVE_BIN`, `PORTREEVE_TEST_APP_BIN`); else it stands
+/// two folders above this test.
 ///
 /// # Panics
 /// When it was not built.
 pub(super) fn built(name: &str) -> PathBuf {
-    let variable = if name == "portreeve" { "PORTREEVE_BIN" } else { "PORTREEVE_TEST_APP_BIN" };
-    let path = std::env::var_os(variable).map_or_else(
+    let variable = match name {
+        "portreeve" => Some("PORTREEVE_BIN"),
+        "portreeve-test-app" => Some("PORTREEVE_TEST_APP_BIN"),
+        _ => None,
+    };
+    let path = variable.and_then(std::env::var_os).map_or_else(
         || {
             let mut path = std::env::current_exe().expect("a process has a program");
             path.pop();

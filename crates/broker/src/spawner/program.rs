@@ -1,0 +1,91 @@
+//! A child of root's process that becomes `portreeve-pam`, which alone speaks with PAM.
+//!
+//! | order | command line |
+//! | --- | --- |
+//! | worker | `portreeve-pam session USER` |
+//! | account check | `portreeve-pam account USER` |
+//! | conversation | `portreeve-pam converse FROM [USER]` |
+//!
+//! The order's descriptor is number 3. A name has passed `UserName::parse`, so it is no option.
+//! Invariant: the program is not run for the name of root or of a system account. The name is looked up here, in the child:
+//! the user database may hang.
+
+use std::ffi::{CStr, CString};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use portreeve_model::UserName;
+use portreeve_model::wire::encode_bare;
+use portreeve_model::wire::pam::{PamNews, PamRefusal};
+use portreeve_sys::message;
+use portreeve_sys::process::{die_with, exec};
+
+use super::Settings;
+use super::look_up::is_refused;
+
+/// All that the program finds in its environment.
+const ENVIRONMENT: [&CStr; 2] = [c"PATH=/usr/sbin:/usr/bin:/sbin:/bin", c"LANG=C.UTF-8"];
+
+/// Exit statuses of sysexits.h, for a program that was not run.
+const NOT_PERMITTED: u8 = 77;
+const NO_PROGRAM: u8 = 69;
+const FAILED: u8 = 71;
+
+pub(super) fn session(settings: &Settings, user: &UserName, channel: OwnedFd, parent: Pid) -> u8 {
+    if is_refused(user, settings.first_uid) {
+        return NOT_PERMITTED;
+    }
+    become_program(settings, &["session", user.as_str()], channel, parent)
+}
+
+pub(super) fn account(settings: &Settings, user: &UserName, channel: OwnedFd, parent: Pid) -> u8 {
+    if is_refused(user, settings.first_uid) {
+        return refuse(&channel);
+    }
+    become_program(settings, &["account", user.as_str()], channel, parent)
+}
+
+pub(super) fn converse(
+    settings: &Settings,
+    user: Option<&UserName>,
+    from: IpAddr,
+    channel: OwnedFd,
+    parent: Pid,
+) -> u8 {
+    // Nor is root's password tried out here, or its account locked by too many tries.
+    if user.is_some_and(|user| is_refused(user, settings.first_uid)) {
+        return refuse(&channel);
+    }
+    let from = from.to_string();
+    let mut arguments = vec!["converse", &from];
+    arguments.extend(user.map(UserName::as_str));
+    become_program(settings, &arguments, channel, parent)
+}
+
+/// Says what the program would say.
+fn refuse(channel: &OwnedFd) -> u8 {
+    let refused = PamNews::Refused { why: PamRefusal::Account, said: Vec::new() };
+    if let Ok(frame) = encode_bare(&refused) {
+        let _ = message::send(channel, &frame, &[]);
+    }
+    NOT_PERMITTED
+}
+
+fn become_program(settings: &Settings, arguments: &[&str], channel: OwnedFd, parent: Pid) -> u8 {
+    let program = CString::new(settings.pam.as_os_str().as_bytes());
+    let arguments: Result<Vec<CString>, _> =
+        arguments.iter().map(|argument| CString::new(*argument)).collect();
+    let (Ok(program), Ok(arguments)) = (program, arguments) else { return FAILED };
+    // Root's process ends its children itself; this is for the case that it was killed. The program closes its session.
+    if die_with(parent, Signal::SIGTERM).is_err() {
+        return FAILED;
+    }
+    let line: Vec<&CStr> =
+        std::iter::once(program.as_c_str()).chain(arguments.iter().map(CString::as_c_str)).collect();
+    let error = exec(&program, &line, &ENVIRONMENT, channel);
+    tracing::error!(program = %settings.pam.display(), %error, "the program can't be run");
+    NO_PROGRAM
+}

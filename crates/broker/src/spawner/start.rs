@@ -1,0 +1,111 @@
+//! What an order starts, and what is refused. Before: `serve`, which read the order.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid};
+use portreeve_model::wire::spawner::{AT_ONCE, Identity, Start};
+use portreeve_sys::process::{ForkError, fork_with};
+
+use super::children::{Child, Children};
+use super::{Settings, forward, look_up, program};
+use crate::dialer;
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// One descriptor with what is started, none with an end.
+    #[error("the order came with a wrong number of descriptors")]
+    Descriptor,
+    /// Root, or a system account.
+    #[error("uid {uid} is not served: below {first_uid}, or in root's login group")]
+    NotServed { uid: u32, first_uid: u32 },
+    /// The broker's number is in use.
+    #[error("there is a child of this number")]
+    NumberInUse,
+    /// See `wire::spawner::AT_ONCE`.
+    #[error("there are {AT_ONCE} children already")]
+    TooMany,
+    /// The system refused.
+    #[error("no process could be made")]
+    Fork(#[from] ForkError),
+}
+
+/// Starts what was ordered, with its descriptor.
+pub(super) fn start(
+    settings: &Settings,
+    children: &mut Children,
+    number: u64,
+    what: Start,
+    descriptor: OwnedFd,
+) -> Result<Pid, Refusal> {
+    if children.len() >= AT_ONCE {
+        return Err(Refusal::TooMany);
+    }
+    if children.has(number) {
+        return Err(Refusal::NumberInUse);
+    }
+    if let Start::Dialer(identity) | Start::Forward { visitor: identity, .. } = &what {
+        check_served(settings, identity)?;
+    }
+    let parent = getpid();
+    let look_up_until = Some(Instant::now() + settings.look_up_patience);
+    let (ending, until) = match &what {
+        Start::Dialer(_) => (Signal::SIGKILL, None),
+        Start::LookUp(_) | Start::Forward { .. } => (Signal::SIGKILL, look_up_until),
+        _ => (Signal::SIGTERM, None),
+    };
+    // In the child; what is captured owns no descriptor.
+    let pid = fork_with(descriptor, |channel| match what {
+        Start::Dialer(identity) => dialer::run(channel, &identity, parent),
+        Start::LookUp(question) => look_up::run(channel, &question, settings.first_uid, parent),
+        Start::Forward { visitor, name } => {
+            forward::run(channel, &settings.forwards, &visitor, &name, parent)
+        }
+        Start::Worker { user } => program::session(settings, &user, channel, parent),
+        Start::AccountCheck { user } => program::account(settings, &user, channel, parent),
+        Start::Conversation { user, from } => {
+            program::converse(settings, user.as_ref(), from, channel, parent)
+        }
+        // Handled without a child.
+        Start::End { .. } => 0,
+    })?;
+    children.add(pid, Child { number, ending, until });
+    Ok(pid)
+}
+
+fn check_served(settings: &Settings, identity: &Identity) -> Result<(), Refusal> {
+    if is_served(settings.first_uid, identity.uid, identity.gid) {
+        Ok(())
+    } else {
+        Err(Refusal::NotServed { uid: identity.uid, first_uid: settings.first_uid })
+    }
+}
+
+/// Whether anything is done for such a user: neither root nor a system account, nor a number that stands for nobody.
+pub(super) fn is_served(first_uid: u32, uid: u32, gid: u32) -> bool {
+    uid != 0 && uid != u32::MAX && uid >= first_uid && gid != 0 && gid != u32::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_system_accounts_are_not_served() {
+        for (first_uid, uid, gid, served) in [
+            (1000, 1000, 1000, true),
+            (1000, 20001, 20200, true),
+            (1000, 999, 1000, false),
+            (1000, 0, 1000, false),
+            (0, 0, 1000, false),
+            (0, 1, 1, true),
+            (1000, 1000, 0, false),
+            (1000, u32::MAX, 1000, false),
+            (1000, 1000, u32::MAX, false),
+        ] {
+            assert_eq!(is_served(first_uid, uid, gid), served, "{first_uid} {uid} {gid}");
+        }
+    }
+}
