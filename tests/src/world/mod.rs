@@ -5,6 +5,7 @@
 
 mod app;
 mod client;
+pub mod etc;
 mod foreign;
 mod link;
 mod people;
@@ -21,7 +22,7 @@ pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
 pub use people::{Person, Skip, gid, skip};
 pub use portal::{Portal, PortalOptions};
-pub use process::{Finished, Running, portreeve, system};
+pub use process::{Finished, Running, built_if_possible, portreeve, system};
 pub use tls::{Secure, client_config, server_config};
 
 /// How long anything is waited for that should happen at once; generous, since a test machine may be busy.
