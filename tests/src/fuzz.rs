@@ -4,6 +4,8 @@
 //!
 //! This file and its folder are compiled twice, here and in the fuzz crate: no `crate::` paths to elsewhere.
 
+#[path = "fuzz/channels.rs"]
+mod channels;
 #[path = "fuzz/config.rs"]
 mod config;
 #[path = "fuzz/forward_file.rs"]
@@ -21,6 +23,7 @@ mod paths;
 #[path = "fuzz/referee.rs"]
 mod referee;
 
+pub use channels::{agent_messages, broker_messages, dialer_messages, pam_messages, spawner_messages};
 pub use config::config;
 pub use forward_file::forward_file;
 pub use headers::{request_headers, response_headers};
@@ -34,17 +37,22 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder below `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("agent_messages", agent_messages),
+    ("broker_messages", broker_messages),
     ("claims", claims),
     ("config", config),
     ("control_frame", control_frame),
+    ("dialer_messages", dialer_messages),
     ("forward_file", forward_file),
     ("host", host),
     ("names", names),
     ("next", next),
+    ("pam_messages", pam_messages),
     ("proc_status", proc_status),
     ("request_headers", request_headers),
     ("request_site", request_site),
     ("response_headers", response_headers),
     ("sock_diag", sock_diag),
+    ("spawner_messages", spawner_messages),
     ("ticket", ticket),
 ];

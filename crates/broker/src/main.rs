@@ -20,6 +20,7 @@ fn main() -> anyhow::Result<()> {
     let settings = settings(std::env::args_os().skip(1))?;
     ensure!(Uid::effective().is_root(), "portreeve-broker must be started as root");
     process::silence().context("standard input and output can't be closed")?;
+    std::env::set_current_dir("/").context("there is no root directory")?;
     portreeve_sys::raise_descriptor_limit().context("the limit of open files can't be raised")?;
     spawner::run(&settings, |channel, parent| match broker(channel, parent) {
         Ok(()) => 0,

@@ -52,6 +52,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -72,7 +73,7 @@ use crate::revocations::{RevocationError, Revocations};
 pub use self::throttle::SlowDown;
 
 /// What the broker is to do. Fields may be changed after [`ServiceSettings::new`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServiceSettings {
     /// Where keys and lists are kept: a directory that is root's, and closed to everybody else.
     pub state_dir: PathBuf,
@@ -80,42 +81,63 @@ pub struct ServiceSettings {
     pub portal_socket: PathBuf,
     /// Where `portreeve login` asks.
     pub login_socket: PathBuf,
+    /// No uid below it is served.
+    pub first_uid: u32,
+    /// What a reload may change.
+    pub policy: Policy,
+    /// Called at SIGHUP: the policy as it is now configured. Without it, or when it has nothing, the old one stays.
+    pub reload: Option<Rc<dyn Fn() -> Option<Policy>>>,
+    /// The clock: unix seconds.
+    pub clock: fn() -> i64,
+}
+
+/// The part of the settings that a reload may change.
+#[derive(Debug, Clone)]
+pub struct Policy {
     /// The portal's address, `https://HOST[:PORT]` without a slash at its end.
     pub url: String,
-    /// How long codes and sessions last.
+    /// How long codes and sessions last; what was handed out keeps its end.
     pub lifetimes: Lifetimes,
     /// Without being shown for so long a session counts as left, in seconds: the portal's idle time.
     pub idle: i64,
     /// A key signs for so long, in seconds.
     pub key_period: i64,
-    /// No uid below it is served.
-    pub first_uid: u32,
     /// A portal may ask for sign-in addresses of people on login nodes. Whoever takes such a portal over can sign in as
     /// anybody.
     pub relays_logins: bool,
     /// How wrong tries are slowed.
     pub slow_down: SlowDown,
-    /// The clock: unix seconds.
-    pub clock: fn() -> i64,
 }
 
 impl ServiceSettings {
     /// With the defaults of the configuration file.
     #[must_use]
     pub fn new(state_dir: PathBuf, portal_socket: PathBuf, login_socket: PathBuf, url: String) -> Self {
-        const HOUR: i64 = 3600;
+        let policy = Policy::new(url);
         Self {
             state_dir,
             portal_socket,
             login_socket,
+            first_uid: 1000,
+            policy,
+            reload: None,
+            clock: unix_seconds,
+        }
+    }
+}
+
+impl Policy {
+    /// With the defaults of the configuration file.
+    #[must_use]
+    pub fn new(url: String) -> Self {
+        const HOUR: i64 = 3600;
+        Self {
             url,
             lifetimes: Lifetimes { code: 300, session: 24 * HOUR },
             idle: 8 * HOUR,
             key_period: 30 * 24 * HOUR,
-            first_uid: 1000,
             relays_logins: false,
             slow_down: SlowDown::default(),
-            clock: unix_seconds,
         }
     }
 }
@@ -156,6 +178,7 @@ pub enum ServiceError {
 /// All that the broker's tasks share. One thread has it.
 struct Service {
     settings: ServiceSettings,
+    policy: RefCell<Rc<Policy>>,
     accounts: Accounts,
     keys: RefCell<Keyring>,
     revocations: RefCell<Revocations>,
@@ -178,20 +201,19 @@ struct Service {
 /// forked.
 ///
 /// # Errors
-/// See [`ServiceError`]; it never returns without one.
-pub fn run(settings: ServiceSettings, spawner: OwnedFd) -> ServiceError {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return ServiceError::Begin(error),
-    };
+/// See [`ServiceError`]. It never returns without one.
+pub fn run(settings: ServiceSettings, spawner: OwnedFd) -> Result<(), ServiceError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServiceError::Begin)?;
     // Everything that runs belongs to this set, and ends with it.
-    LocalSet::new().block_on(&runtime, serve(settings, spawner))
+    Err(LocalSet::new().block_on(&runtime, serve(settings, spawner)))
 }
 
 /// As [`run`], inside a `LocalSet`.
 async fn serve(settings: ServiceSettings, spawner: OwnedFd) -> ServiceError {
-    let children = match Children::new(spawner) {
-        Ok(children) => Rc::new(children),
+    let begun = Children::new(spawner).and_then(|children| Ok((children, signal(SignalKind::hangup())?)));
+    let (children, hangups) = match begun {
+        Ok((children, hangups)) => (Rc::new(children), hangups),
         Err(error) => return ServiceError::Begin(error),
     };
     let service = match Service::open(settings, Rc::clone(&children)) {
@@ -208,6 +230,15 @@ async fn serve(settings: ServiceSettings, spawner: OwnedFd) -> ServiceError {
         never = login.serve(Rc::clone(&service)) => never,
         never = portals::reach(Rc::clone(&service)) => never,
         never = tend(Rc::clone(&service), Rc::clone(&children)) => never,
+        never = heed_hangups(Rc::clone(&service), hangups) => never,
+    }
+}
+
+/// Reloads.
+async fn heed_hangups(service: Rc<Service>, mut hangups: Signal) -> ServiceError {
+    loop {
+        hangups.recv().await;
+        service.reload();
     }
 }
 
@@ -245,7 +276,7 @@ impl Service {
             revocations: RefCell::new(revocations),
             sessions: RefCell::default(),
             marks,
-            throttle: Throttle::new(settings.slow_down),
+            throttle: Throttle::new(settings.policy.slow_down),
             conversations: Conversations::default(),
             sign_in_codes: RefCell::default(),
             entry_codes: RefCell::default(),
@@ -253,6 +284,7 @@ impl Service {
             workers: Posts::new(children),
             news: News::default(),
             doubtful: RefCell::default(),
+            policy: RefCell::new(Rc::new(settings.policy.clone())),
             settings,
             _lock: lock,
         })
@@ -260,6 +292,21 @@ impl Service {
 
     fn now(&self) -> i64 {
         (self.settings.clock)()
+    }
+
+    fn policy(&self) -> Rc<Policy> {
+        Rc::clone(&self.policy.borrow())
+    }
+
+    fn reload(&self) {
+        match self.settings.reload.as_ref().and_then(|reload| reload()) {
+            Some(policy) => {
+                self.throttle.change(policy.slow_down);
+                self.policy.replace(Rc::new(policy));
+                tracing::info!("the configuration was reloaded");
+            }
+            None => tracing::warn!("not reloaded: the old configuration stays in force"),
+        }
     }
 }
 

@@ -60,6 +60,26 @@ mod tests {
     use nix::sys::stat::Mode;
 
     use super::*;
+    use crate::process::tests::in_child;
+
+    #[test]
+    fn the_effective_user_is_asked_about() {
+        use nix::unistd::{Uid, setresuid};
+        if !Uid::effective().is_root() {
+            return println!("SKIPPED: the_effective_user_is_asked_about: needs root");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        set_permissions(file.path(), Permissions::from_mode(0o700)).unwrap();
+        let file = open(file.path(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+        in_child(|| {
+            let (root, alice) = (Uid::from_raw(0), Uid::from_raw(20001));
+            assert!(may_execute(&file).unwrap());
+            setresuid(root, alice, root).unwrap();
+            assert!(!may_execute(&file).unwrap());
+            // access(2) would answer for root.
+            assert_eq!(ask_as_of_old(file.as_fd()), Err(Errno::ENOSYS));
+        });
+    }
 
     #[test]
     fn both_ways_agree() {

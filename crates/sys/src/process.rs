@@ -164,10 +164,9 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Forks although the test program has many threads, and says how the child ended. In the child little is certain:
-    /// glibc keeps its own locks whole, and a panic's message is the report.
+    /// Forks although the test program has several threads, and says how the child ended. For tests that are [`alone`].
     pub(crate) fn fork_here(child: impl FnOnce()) -> WaitStatus {
-        // SAFETY: see above; a test may take the risk that a lock of the test's other threads stays closed.
+        // SAFETY: the other thread of a test that is alone waits for this one, and holds no lock meanwhile.
         match unsafe { nix::unistd::fork() }.unwrap() {
             ForkResult::Parent { child } => waitpid(child, None).unwrap(),
             ForkResult::Child => {
@@ -180,10 +179,26 @@ pub(crate) mod tests {
         }
     }
 
+    /// Runs the calling test in a program of its own: a fork among other tests would hold copies of their descriptors.
+    pub(crate) fn alone(test: impl FnOnce()) {
+        const ALONE: &str = "PORTREEVE_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return test();
+        }
+        let thread = std::thread::current();
+        let name = thread.name().expect("a test's thread has its name");
+        let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = program.args(["--exact", name, "--nocapture"]).env(ALONE, "").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Runs `child` in a process of its own, which must not panic.
     pub(crate) fn in_child(child: impl FnOnce()) {
-        let ended = fork_here(child);
-        assert!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+        alone(|| {
+            let ended = fork_here(child);
+            assert!(matches!(ended, WaitStatus::Exited(_, 0)), "{ended:?}");
+        });
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl Spawner {
             .arg(options.look_up_patience.as_millis().to_string())
             .arg(options.end_patience.as_millis().to_string())
             .stdin(theirs)
-            .stdout(Stdio::null());
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // When the test process ends in any way, the channel ends, and with it everything.
         let child = command.spawn().expect("it starts");
         Ok(Self { child, channel: Some(ours), dir, next: 1 })
@@ -245,7 +246,10 @@ pub fn tell<T: Serialize>(channel: impl AsFd, message: &T, descriptors: &[Borrow
 pub fn push(channel: impl AsFd, frame: &[u8], descriptors: &[BorrowedFd<'_>]) {
     eventually("there is room in the channel", || match message::send(&channel, frame, descriptors) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        sent => Some(sent.expect("it is sent")),
+        sent => {
+            sent.expect("it is sent");
+            Some(())
+        }
     });
 }
 
@@ -342,4 +346,19 @@ pub fn helper(arguments: &[&str]) -> io::Result<String> {
         return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The real program, with its broker.
+#[must_use]
+pub fn portreeve_broker() -> Command {
+    let mut command = Command::new(built("portreeve-broker"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+/// The processes whose parent this is.
+#[must_use]
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }

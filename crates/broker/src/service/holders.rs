@@ -120,7 +120,7 @@ impl Service {
             sid: SessionId::from_bytes(id),
             iat: now,
             auth_time,
-            exp: now + self.settings.lifetimes.session,
+            exp: now + self.policy().lifetimes.session,
             how,
             aud: Audience::Portal,
         };
@@ -212,7 +212,7 @@ impl Service {
     /// Every second: sessions that ended by themselves. A user's dialer ends with the last one; the worker leaves when it is
     /// idle.
     pub(super) fn let_sessions_expire(&self) {
-        let without = self.sessions.borrow_mut().expire(self.settings.idle, self.now());
+        let without = self.sessions.borrow_mut().expire(self.policy().idle, self.now());
         for uid in without {
             self.dialers.close(uid);
         }
@@ -226,7 +226,7 @@ impl Service {
         if was_ahead {
             return self.drop_keys(now);
         }
-        let turned = self.keys.borrow_mut().turn(self.settings.key_period, now);
+        let turned = self.keys.borrow_mut().turn(self.policy().key_period, now);
         match turned {
             Ok(None) => {}
             Ok(Some(change)) => {

@@ -99,7 +99,7 @@ fn refused(reason: &str) -> ControlReply {
 impl Service {
     async fn control(&self, request: ControlRequest, uid: u32, pid: Option<i32>) -> ControlReply {
         if request == ControlRequest::Where {
-            return ControlReply::Portal { url: format!("{}/", self.settings.url), pid: std::process::id() };
+            return ControlReply::Portal { url: format!("{}/", self.policy().url), pid: std::process::id() };
         }
         // A pid that the kernel does not tell is in a namespace that we can't see.
         if pid.is_none_or(is_of_a_worker) {

@@ -161,7 +161,7 @@ impl Service {
     }
 
     async fn relayed_login(&self, uid: u32) -> Answer {
-        if !self.settings.relays_logins {
+        if !self.policy().relays_logins {
             tracing::warn!(target: "audit", event = "login-refused", uid, "no login nodes are configured");
             let reason = "this cluster gives no sign-in addresses on other nodes".to_owned();
             return Answer::LoginAddress(ControlReply::Refused { reason });

@@ -345,9 +345,9 @@ impl Service {
         }
         let Ok(random) = random() else { return refuse("the system gives no random numbers") };
         let code = SignInCode { user: identity.name.clone(), uid };
-        let code = codes.issue(random, code, now, now + self.settings.lifetimes.code);
+        let code = codes.issue(random, code, now, now + self.policy().lifetimes.code);
         tracing::info!(target: "audit", event = "login-address", user = identity.name.as_str(), uid, place);
-        ControlReply::Address { url: format!("{}/-/enter?code={code}", self.settings.url) }
+        ControlReply::Address { url: format!("{}/-/enter?code={code}", self.policy().url) }
     }
 
     pub(super) fn entry_code(&self, claims: Claims, host: String, browser: String) -> Answer {
@@ -357,7 +357,7 @@ impl Service {
             return failed("too many applications are being opened at once");
         }
         let Ok(random) = random() else { return failed("the system gives no random numbers") };
-        let ends = claims.exp.min(now + self.settings.lifetimes.code);
+        let ends = claims.exp.min(now + self.policy().lifetimes.code);
         let code = EntryCode { claims: Box::new(claims), host, browser };
         Answer::Entry { code: Secret::new(codes.issue(random, code, now, ends)) }
     }

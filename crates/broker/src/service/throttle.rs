@@ -147,6 +147,11 @@ impl Throttle {
         Self { tables: Rc::new(RefCell::new(Tables { slow_down, names, marks, networks })) }
     }
 
+    /// Takes another measure; what was counted stays.
+    pub(super) fn change(&self, slow_down: SlowDown) {
+        self.tables.borrow_mut().slow_down = slow_down;
+    }
+
     /// Begins a try.
     ///
     /// # Errors

@@ -144,7 +144,7 @@ impl Spawner<'_> {
                 Err(other) => return Err(system("look after the children")(other)),
             };
             if self.broker == Some(pid) {
-                tracing::error!(?status, "the broker has ended");
+                tracing::info!(?status, "the broker has ended");
                 self.broker = None;
                 broker_ended = true;
             } else if let Some(child) = self.children.remove(pid) {

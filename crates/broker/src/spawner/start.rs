@@ -90,7 +90,39 @@ pub(super) fn is_served(first_uid: u32, uid: u32, gid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use portreeve_model::UserName;
+    use portreeve_model::wire::spawner::LookUp;
+
     use super::*;
+
+    #[test]
+    fn there_is_a_most() {
+        let settings = Settings {
+            first_uid: 1000,
+            pam: "/nonexistent".into(),
+            forwards: "/nonexistent".into(),
+            look_up_patience: Settings::LOOK_UP_PATIENCE,
+            end_patience: Settings::END_PATIENCE,
+        };
+        let mut children = Children::default();
+        for number in 0..AT_ONCE as u64 {
+            let pid = Pid::from_raw(1 << 23 | number as i32);
+            children.add(pid, Child { number, ending: Signal::SIGKILL, until: None });
+        }
+        let start = |children: &mut Children, number, what| {
+            let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            start(&settings, children, number, what, theirs.into())
+        };
+        let worker = || Start::Worker { user: UserName::parse("alice").unwrap() };
+        for what in [worker(), Start::LookUp(LookUp::Uid(1))] {
+            let refused = start(&mut children, 1 << 40, what);
+            assert!(matches!(refused, Err(Refusal::TooMany)), "{refused:?}");
+        }
+        // A place is free again; that the test program has threads is the next obstacle.
+        assert_eq!(children.remove(Pid::from_raw(1 << 23 | 7)), Some(7));
+        assert!(matches!(start(&mut children, 8, worker()), Err(Refusal::NumberInUse)));
+        assert!(matches!(start(&mut children, 7, worker()), Err(Refusal::Fork(_))));
+    }
 
     #[test]
     fn root_and_system_accounts_are_not_served() {

@@ -1,5 +1,6 @@
-//! Between one thread of the portal and the process that connects as a user. SEQPACKET. And what the broker says on the
-//! dialer's control channel, whose end is the dialer's.
+//! Between one thread of the portal and the process that connects as a user. SEQPACKET. Only a message of the dialer's comes
+//! with a descriptor. A channel that says anything unexpected is closed, and what was under way for it. And what the
+//! broker says on the dialer's control channel, whose end is the dialer's.
 //!
 //! A connection comes in two messages: `Connected` carries the socket; `Released` says that the dialer has closed its own
 //! copy. Only then may the portal use the socket: whoever held a copy could connect it elsewhere.
@@ -45,7 +46,7 @@ pub enum Dialed {
         /// Of the question.
         id: u32,
     },
-    /// No connection.
+    /// No connection: EBUSY when `AT_ONCE` were under way, ETIMEDOUT when the patience was at its end.
     Failed {
         /// Of the question.
         id: u32,

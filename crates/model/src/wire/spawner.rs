@@ -1,4 +1,5 @@
-//! Between the broker and the process that forks for it. SEQPACKET. Each order carries one descriptor, which the child gets.
+//! Between the broker and the process that forks for it. SEQPACKET. Each order carries one descriptor, which the child gets
+//! as number 3; `End` carries none.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,15 +36,17 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Start {
-    /// Connects as this user. The descriptor is its control channel: it brings further channels, and its end is the
-    /// dialer's.
+    /// Connects as this user. The descriptor is its control channel (SEQPACKET): each message (`wire::dialer::ToDialer`)
+    /// brings one more channel, a descriptor; the dialer does not read its bytes. Its end is the dialer's.
     Dialer(Identity),
-    /// Serves this user's workspace. The descriptor is its control channel, as a dialer's.
+    /// Serves this user's workspace. The descriptor is its control channel (`wire::worker`), as a dialer's. For root or a system account its
+    /// exit status is 77, and no program was run.
     Worker {
         /// Whose.
         user: UserName,
     },
-    /// Speaks with PAM. The descriptor carries `wire::pam`.
+    /// Speaks with PAM. The descriptor carries `wire::pam`. The name of root or of a system account is refused at once, without
+    /// PAM; so is an account check of one.
     Conversation {
         /// The name that was typed, if PAM is not to ask for it.
         user: Option<UserName>,
@@ -64,7 +67,8 @@ pub enum Start {
         /// For which forward.
         name: ForwardName,
     },
-    /// Ends the child of this number, which the broker started.
+    /// Ends the child of this number, which the broker started; a program is asked first and killed later. Not answered:
+    /// `Ended` comes when it has ended, and nothing if it had before.
     End {
         /// Which.
         child: u64,
@@ -152,7 +156,7 @@ pub enum SpawnerNews {
         /// A clause for the log.
         why: String,
     },
-    /// It is gone.
+    /// It is gone; for what it was asked, no answer comes any more.
     Ended {
         /// Which.
         child: u64,

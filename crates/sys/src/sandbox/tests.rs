@@ -13,7 +13,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::*;
 use crate::message;
-use crate::process::tests::{fork_here, in_child};
+use crate::process::tests::{alone, fork_here, in_child};
 
 const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
 const EPERM: u32 = libc::SECCOMP_RET_ERRNO | 1;
@@ -364,6 +364,10 @@ fn the_kernel_keeps_the_broker_in_and_lets_it_work() {
 
 #[test]
 fn the_kernel_ends_a_dialer_that_does_anything_else() {
+    alone(what_ends_a_dialer);
+}
+
+fn what_ends_a_dialer() {
     use nix::sys::socket::{Backlog, SockProtocol, connect, listen, socket};
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nix::sys::socket::SockaddrStorage::from(listener.local_addr().unwrap());

@@ -31,7 +31,7 @@ async fn relayed(portal: &Portal, uid: u32) -> Secret {
 }
 
 fn relaying() -> World {
-    World::with(|settings| settings.relays_logins = true)
+    World::with(|settings| settings.policy.relays_logins = true)
 }
 
 async fn enter(portal: &Portal, code: &Secret) -> Answer {

@@ -333,3 +333,27 @@ fn a_sign_out_that_can_not_be_written_down_is_in_force_and_says_so() {
         portal.until(|heard| heard.sessions.contains(&session.claims.sid)).await;
     });
 }
+
+#[test]
+fn a_reload_changes_what_comes_and_not_what_was_handed_out() {
+    run(async || {
+        let mut world = World::with(|settings| {
+            settings.reload = Some(std::rc::Rc::new(|| {
+                let mut policy = crate::service::Policy::new("https://other.example.org".to_owned());
+                policy.lifetimes.session = 60;
+                Some(policy)
+            }));
+        });
+        let portal = world.portal().await;
+        let before = portal.sign_in("alice").await;
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+        let where_is = async || world.control(ControlRequest::Where).await;
+        let moved = |reply: &ControlReply| matches!(reply, ControlReply::Portal { url, .. } if url == "https://other.example.org/");
+        while !moved(&where_is().await) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let after = portal.sign_in("alice").await;
+        assert_eq!((before.claims.exp, after.claims.exp), (now() + DAY, now() + 60));
+        signed_in(renew(&portal, &before.ticket).await);
+    });
+}

@@ -107,7 +107,7 @@ fn a_dialer_ends_with_the_users_last_session() {
 #[test]
 fn a_session_that_nobody_shows_any_more_keeps_no_dialer() {
     run(async || {
-        let mut world = World::with(|settings| settings.idle = 600);
+        let mut world = World::with(|settings| settings.policy.idle = 600);
         let portal = world.portal().await;
         let session = portal.sign_in("alice").await;
         dialer(&portal, &session.ticket).await;
