@@ -237,7 +237,7 @@ mod tests {
         list.add(&session, 100, 0).unwrap();
         assert!(list.contains(&session));
         assert!(Revocations::load(path.clone(), 99).unwrap().contains(&session));
-        assert_eq!(Revocations::load(path.clone(), 99).unwrap().all(99).0, [session.clone()]);
+        assert_eq!(Revocations::load(path.clone(), 99).unwrap().all(99).0, std::slice::from_ref(&session));
         assert!(Revocations::load(path.clone(), 100).unwrap().all(100).0.is_empty());
         let late = Revocations::load(path, 100 + KEPT_LONGER).unwrap();
         assert_eq!((late.contains(&session), late.forgot()), (false, 100));

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use portreeve_model::wire::spawner::{Order, SpawnerNews, Start};
+use portreeve_model::wire::spawner::{AT_ONCE, Order, SpawnerNews, Start};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -99,6 +99,11 @@ impl Children {
         }
     }
 
+    /// Whether there is room for one that stays: the last places are for sign-ins and look-ups, which leave again.
+    pub(super) fn has_room_for_lasting(&self) -> bool {
+        self.table.borrow().len() + limits::PASSING_CHILDREN < AT_ONCE
+    }
+
     /// Hears the spawner until it is gone, which is the broker's end.
     pub(super) async fn hear(&self) -> ChannelError {
         let mut buffer = Buffer::new();
@@ -134,6 +139,16 @@ impl Children {
                     entry.state.set(State::Ended { at: Instant::now(), status });
                 }
             }
+        }
+    }
+
+    /// So many more children, none of which there is.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, more: usize) {
+        for _ in 0..more {
+            let state = Rc::new(Cell::new(State::Runs));
+            let entry = Entry { started: None, state, released: None, told: false };
+            self.table.borrow_mut().insert(self.number(), entry);
         }
     }
 

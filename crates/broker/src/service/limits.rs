@@ -56,6 +56,8 @@ pub(super) const REMEMBERED: usize = 8192;
 /// a moment.
 pub(super) const GONE: Duration = Duration::from_secs(10);
 
+/// Of the children that the spawner has room for, so many are kept free of dialers and workers.
+pub(super) const PASSING_CHILDREN: usize = 512;
 /// For a dialer or worker, to take one more channel.
 pub(super) const HAND_OVER: Duration = Duration::from_secs(5);
 /// A dialer or worker that lives shorter has died at once.

@@ -51,6 +51,9 @@ pub(super) enum PostError {
     /// The last one died at once.
     #[error("it ended as soon as it had started, and is started again in {0} seconds")]
     Resting(u64),
+    /// As many users as can be served have theirs.
+    #[error("too many people are signed in at the moment")]
+    Full,
     /// It could not be started.
     #[error("it could not be started")]
     Start(#[from] StartError),
@@ -131,6 +134,9 @@ impl Posts {
         loop {
             if manned.running.is_none() {
                 manned.may_start(Instant::now())?;
+                if !self.children.has_room_for_lasting() {
+                    return Err(PostError::Full);
+                }
                 let child = self.children.start(order.clone()).await?;
                 let told = match first() {
                     Some(first) => tell(&child, &first).await,

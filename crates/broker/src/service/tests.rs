@@ -5,4 +5,5 @@ mod ends;
 mod frames;
 mod people;
 mod sign_in;
+mod spawner;
 mod world;

@@ -91,7 +91,7 @@ fn a_sign_out_is_in_force_everywhere_at_once_and_after_a_restart() {
         world.restart().await;
         let portal = world.portal().await;
         portal.until(|heard| heard.times > 0).await;
-        assert_eq!(portal.heard.borrow().sessions, [ended.claims.sid.clone()]);
+        assert_eq!(portal.heard.borrow().sessions, std::slice::from_ref(&ended.claims.sid));
         assert_eq!(portal.heard.borrow().first, Some("keys"));
         assert_eq!(renew(&portal, &ended.ticket).await, Answer::NoTicket);
         signed_in(renew(&portal, &lives.ticket).await);

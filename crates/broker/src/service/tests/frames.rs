@@ -30,7 +30,7 @@ fn a_frame_that_can_not_be_understood_ends_its_connection_and_no_other() {
         ] {
             let bad = world.portal().await;
             bad.send_bytes(bytes).await;
-            assert!(bad.is_ended().await, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(80)]));
+            assert!(bad.ends_soon().await, "{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(80)]));
         }
         assert!(matches!(good.ask(Question::Groups { ticket: session.ticket }).await, Answer::Groups(_)));
         assert!(world.runs());
@@ -46,10 +46,10 @@ fn a_descriptor_comes_where_it_belongs_and_alone() {
         let (one, _two) = pair(SockType::SeqPacket);
         let bad = world.portal().await;
         bad.send(Question::Groups { ticket: ticket.clone() }, Some(one)).await;
-        assert!(bad.is_ended().await);
+        assert!(bad.ends_soon().await);
         let bad = world.portal().await;
         bad.send(Question::Dialer { ticket: ticket.clone() }, None).await;
-        assert!(bad.is_ended().await);
+        assert!(bad.ends_soon().await);
         // Several in one message: none of them stays open.
         for copies in [2, 20, 200] {
             let socket = world.accept().await;
@@ -64,7 +64,7 @@ fn a_descriptor_comes_where_it_belongs_and_alone() {
             control.add_fds(std::iter::repeat_n(reader.as_fd(), copies)).unwrap();
             socket.send_with_ancillary(&frame, &mut control).await.unwrap();
             drop(reader);
-            assert!(Portal::new(socket).is_ended().await, "{copies}");
+            assert!(Portal::new(socket).ends_soon().await, "{copies}");
             until(|| nix::unistd::write(&writer, b"x").is_err()).await;
         }
         assert!(matches!(good.ask(Question::Groups { ticket }).await, Answer::Groups(_)));

@@ -9,6 +9,7 @@ use portreeve_model::wire::spawner::{Missing, Start};
 use portreeve_model::{ForwardName, Secret};
 use tokio::time::sleep;
 
+use super::spawner::Handed;
 use super::world::*;
 use crate::service::limits;
 
@@ -257,5 +258,21 @@ fn forwards_are_read_and_login_groups_found() {
         world.spawner.broken.set(true);
         let failed = portal.ask(Question::LoginGroup { uid: 1 }).await;
         assert!(matches!(failed, Answer::Failed { .. }), "a failure is no answer");
+    });
+}
+
+#[test]
+fn dialers_and_workers_leave_room_for_signing_in() {
+    run(async || {
+        let children = crate::service::children::Children::new(pair(SockType::SeqPacket).0).unwrap();
+        let room = portreeve_model::wire::spawner::AT_ONCE - limits::PASSING_CHILDREN;
+        children.pretend(room - 1);
+        assert!(children.has_room_for_lasting());
+        children.pretend(1);
+        assert!(!children.has_room_for_lasting());
+        let posts = crate::service::posts::Posts::new(std::rc::Rc::new(children));
+        let order = Start::Worker { user: name("alice") };
+        let handed = posts.hand_over(20001, order, || None::<()>, &(), pair(SockType::Stream).0).await;
+        assert!(matches!(handed, Err(crate::service::posts::PostError::Full)), "{handed:?}");
     });
 }
