@@ -17,7 +17,7 @@ use crate::revocations::{RevocationError, Revocations};
 use crate::tickets::{TicketError, TicketKey};
 
 /// Who issued a ticket: the `iss` claim.
-const ISSUER: &str = "portreeve";
+pub(crate) const ISSUER: &str = "portreeve";
 
 /// How long things last, in seconds.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,9 @@ pub struct Broker {
     key: TicketKey,
     forwards: Forwards,
     codes: Mutex<Codes>,
-    revocations: Revocations,
+    revocations: Mutex<Revocations>,
+    /// Locked while the list is written.
+    writing: Mutex<()>,
     lifetimes: Mutex<Lifetimes>,
 }
 
@@ -86,7 +88,8 @@ impl Broker {
             key: TicketKey::load_or_make(&state.join("ticket-key.der"))?,
             forwards,
             codes: Mutex::default(),
-            revocations: Revocations::load(state.join("ended-sessions.json"), now)?,
+            revocations: Mutex::new(Revocations::load(state.join("ended-sessions.json"), now)?),
+            writing: Mutex::default(),
             lifetimes: Mutex::new(lifetimes),
         })
     }
@@ -178,12 +181,12 @@ impl Broker {
 
     /// Whether a session was ended before its ticket does.
     pub fn is_over(&self, session: &SessionId) -> bool {
-        self.revocations.contains(session)
+        lock(&self.revocations).contains(session)
     }
 
     /// Ends a session. In force at once; [`Self::keep_ended_sessions`] makes it last.
     pub fn end_session(&self, session: &SessionId, ticket_ends: i64, now: i64) {
-        self.revocations.add(session, ticket_ends, now);
+        lock(&self.revocations).add(session, ticket_ends, now);
     }
 
     /// Writes the ended sessions down, so that they stay ended over a restart. Blocks on the file system.
@@ -191,12 +194,18 @@ impl Broker {
     /// # Errors
     /// When that can't be done now: to be tried again.
     pub fn keep_ended_sessions(&self) -> Result<(), RevocationError> {
-        self.revocations.keep()
+        let _one_at_a_time = lock(&self.writing);
+        let unwritten = lock(&self.revocations).unwritten();
+        if let Some(unwritten) = unwritten {
+            unwritten.write()?;
+            lock(&self.revocations).note_written(&unwritten);
+        }
+        Ok(())
     }
 
     /// Whether all that ended is written down.
     pub fn ended_sessions_are_kept(&self) -> bool {
-        self.revocations.are_kept()
+        lock(&self.revocations).unwritten().is_none()
     }
 
     /// Reads a forward file as the account. Blocks on the file system.

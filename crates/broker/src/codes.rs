@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64URL_NOPAD;
 use portreeve_model::Claims;
 
-/// Codes kept at most, used ones included. Past that the one that ends first makes room.
-pub const MAX_CODES: usize = 1024;
+/// Codes kept at most, used ones included. Past that a used one makes room, or else the one that ends first.
+pub const MAX_CODES: usize = 4096;
 
 /// How long a code is remembered after its end, in seconds, so that its page can say that it was used or is too old.
 const REMEMBERED: i64 = 3600;
@@ -32,29 +32,23 @@ pub enum Purpose {
 }
 
 /// Why a code was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CodeError {
-    /// It was redeemed before.
-    #[error("this code was already used")]
-    Used,
-    /// Its time is over.
-    #[error("this code has expired")]
-    Expired,
-    /// No such code was handed out by this process: altered, cut off, or from before a restart.
-    #[error("this code is not one that was handed out")]
-    Unknown,
-}
+pub use portreeve_model::wire::broker::BadCode as CodeError;
 
-struct Entry {
-    purpose: Purpose,
+struct Entry<P> {
+    purpose: P,
     ends: i64,
     used: bool,
 }
 
-/// The codes that are out.
-#[derive(Default)]
-pub struct Codes {
-    by_hash: HashMap<[u8; 32], Entry>,
+/// The codes that are out, each with what it is good for.
+pub struct Codes<P = Purpose> {
+    by_hash: HashMap<[u8; 32], Entry<P>>,
+}
+
+impl<P> Default for Codes<P> {
+    fn default() -> Self {
+        Self { by_hash: HashMap::new() }
+    }
 }
 
 fn hash(code: &str) -> [u8; 32] {
@@ -63,9 +57,9 @@ fn hash(code: &str) -> [u8; 32] {
     out
 }
 
-impl Codes {
+impl<P: Clone> Codes<P> {
     /// Hands out a code made from `random` that can be redeemed until `ends` (seconds since 1970).
-    pub fn issue(&mut self, random: [u8; 16], purpose: Purpose, now: i64, ends: i64) -> String {
+    pub fn issue(&mut self, random: [u8; 16], purpose: P, now: i64, ends: i64) -> String {
         self.by_hash.retain(|_, entry| entry.ends + REMEMBERED > now);
         while self.by_hash.len() >= MAX_CODES {
             let Some(first) = self.by_hash.iter().min_by_key(|(_, e)| (!e.used, e.ends)).map(|(k, _)| *k)
@@ -83,16 +77,32 @@ impl Codes {
     ///
     /// # Errors
     /// When it was used before, is too old, or was never handed out.
-    pub fn redeem(&mut self, code: &str, now: i64) -> Result<Purpose, CodeError> {
-        let entry = self.by_hash.get_mut(&hash(code)).ok_or(CodeError::Unknown)?;
+    pub fn redeem(&mut self, code: &str, now: i64) -> Result<P, CodeError> {
+        let purpose = self.look(code, now)?.clone();
+        if let Some(entry) = self.by_hash.get_mut(&hash(code)) {
+            entry.used = true;
+        }
+        Ok(purpose)
+    }
+
+    /// What a code is good for, without taking it.
+    ///
+    /// # Errors
+    /// As [`Codes::redeem`].
+    pub fn look(&self, code: &str, now: i64) -> Result<&P, CodeError> {
+        let entry = self.by_hash.get(&hash(code)).ok_or(CodeError::Unknown)?;
         if entry.used {
             return Err(CodeError::Used);
         }
         if now >= entry.ends {
             return Err(CodeError::Expired);
         }
-        entry.used = true;
-        Ok(entry.purpose.clone())
+        Ok(&entry.purpose)
+    }
+
+    /// How many codes of this sort could be redeemed now.
+    pub fn open(&self, now: i64, is: impl Fn(&P) -> bool) -> usize {
+        self.by_hash.values().filter(|entry| !entry.used && now < entry.ends && is(&entry.purpose)).count()
     }
 }
 
@@ -102,9 +112,11 @@ mod tests {
 
     #[test]
     fn a_code_works_once_and_only_in_time() {
-        let mut codes = Codes::default();
+        let mut codes = Codes::<Purpose>::default();
         let code = codes.issue([7; 16], Purpose::SignIn, 100, 200);
+        assert_eq!((codes.look(&code, 150), codes.open(150, |_| true)), (Ok(&Purpose::SignIn), 1));
         assert_eq!(codes.redeem(&code, 150), Ok(Purpose::SignIn));
+        assert_eq!((codes.look(&code, 150), codes.open(150, |_| true)), (Err(CodeError::Used), 0));
         assert_eq!(codes.redeem(&code, 151), Err(CodeError::Used));
         let late = codes.issue([8; 16], Purpose::SignIn, 100, 200);
         assert_eq!(codes.redeem(&late, 200), Err(CodeError::Expired));
@@ -112,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_altered_code_is_unknown() {
-        let mut codes = Codes::default();
+        let mut codes = Codes::<Purpose>::default();
         let mut code = codes.issue([7; 16], Purpose::SignIn, 0, 10);
         code.replace_range(0..1, "x");
         for wrong in [code.as_str(), "", "AAAA"] {
@@ -122,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_spent_codes_leave_first() {
-        let mut codes = Codes::default();
+        let mut codes = Codes::<Purpose>::default();
         let live = codes.issue([255; 16], Purpose::SignIn, 0, 10);
         for n in 0..(MAX_CODES as u128 * 2) {
             let code = codes.issue(n.to_be_bytes(), Purpose::SignIn, 0, 100);

@@ -1,28 +1,79 @@
-//! Sessions that ended before their tickets did: signed out, or revoked. Small, and it survives a restart.
+//! Sessions that ended before their tickets did: signed out, or revoked, one by one or all of a user's. Small, and it
+//! survives a restart.
 //!
-//! Invariant: to end a session, or to ask about one, never waits for the file system. Writing is a step of its own.
+//! Invariants: to end a session, or to ask about one, never waits for the file system where that matters ([`Revocations::add`]):
+//! writing is a step of its own. What is over stays over. An entry is forgotten only long after the ticket would have ended by itself, and
+//! [`Revocations::forgot`] says up to when: a clock that goes back behind that could wake a session.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use portreeve_model::SessionId;
+use portreeve_model::wire::broker::UserEnded;
+use portreeve_model::{Claims, SessionId};
+use serde::{Deserialize, Serialize};
 
 use crate::private_file::{self, FileError};
 
+/// For so long after its ticket's own end an entry is kept, in seconds: a clock that is put right by less wakes nobody.
+pub const KEPT_LONGER: i64 = 2 * 24 * 3600;
+
+/// Entries of one user. Whoever signs out more often has all sessions up to now ended by one entry.
+const MOST_OF_A_USER: usize = 256;
+
 /// The list, kept in one file.
 pub struct Revocations {
-    list: Mutex<List>,
-    /// Locked while it is written.
-    file: Mutex<PathBuf>,
+    path: PathBuf,
+    kept: Kept,
+    /// Changes so far, and how many of them the file has.
+    changes: u64,
+    written: u64,
 }
 
-struct List {
-    /// Session id as text, and when its ticket ends by itself (seconds since 1970).
-    ends: BTreeMap<String, i64>,
-    /// Sessions that were added, and how many of these additions the file has.
-    added: u64,
-    kept: u64,
+/// What the file does not have yet: to be written while nobody has to wait for it.
+pub struct Unwritten {
+    path: PathBuf,
+    text: Vec<u8>,
+    changes: u64,
+}
+
+impl Unwritten {
+    /// Writes it. Blocks on the file system.
+    ///
+    /// # Errors
+    /// When the list could not be written: the sessions are over, but would come back after a restart.
+    pub fn write(&self) -> Result<(), RevocationError> {
+        Ok(private_file::write(&self.path, &self.text)?)
+    }
+}
+
+/// What the file holds. Times are unix seconds.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// By session id.
+    sessions: BTreeMap<String, Ended>,
+    /// By uid.
+    users: BTreeMap<u32, AllEnded>,
+    /// The latest end of a ticket whose entry was forgotten.
+    forgot: i64,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ended {
+    /// When its ticket ends by itself.
+    ends: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllEnded {
+    /// Sessions that began then or earlier are over.
+    until: i64,
+    /// When the last of their tickets ends by itself.
+    ends: i64,
 }
 
 /// Why the list could not be read or written.
@@ -35,12 +86,33 @@ pub enum RevocationError {
     #[error("the file system that holds the list of ended sessions does not answer")]
     Hanging,
     /// The file is damaged. It is not ignored: a session that was ended would come back.
-    #[error("{0} is damaged; remove it together with the ticket key beside it (everybody signs in again)")]
+    #[error("{0} is damaged; remove it together with the ticket keys beside it (everybody signs in again)")]
     Damaged(PathBuf),
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Kept {
+    /// Of the file's bytes; also of the first form that such a file had: a session's id and its ticket's end.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().or_else(|| {
+            let sessions: BTreeMap<String, i64> = serde_json::from_slice(bytes).ok()?;
+            let sessions = sessions.into_iter().map(|(id, ends)| (id, Ended { ends, uid: None })).collect();
+            Some(Self { sessions, ..Self::default() })
+        })
+    }
+
+    fn forget_old(&mut self, now: i64) {
+        let mut forgot = self.forgot;
+        let mut keep = |ends: i64| {
+            let keep = ends.saturating_add(KEPT_LONGER) > now;
+            if !keep {
+                forgot = forgot.max(ends);
+            }
+            keep
+        };
+        self.sessions.retain(|_, ended| keep(ended.ends));
+        self.users.retain(|_, all| keep(all.ends));
+        self.forgot = forgot;
+    }
 }
 
 impl Revocations {
@@ -49,72 +121,174 @@ impl Revocations {
     /// # Errors
     /// When the file is there but can't be read or understood.
     pub fn load(path: PathBuf, now: i64) -> Result<Self, RevocationError> {
-        let mut ends: BTreeMap<String, i64> = match private_file::read(&path)? {
-            None => BTreeMap::new(),
-            Some(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|_| RevocationError::Damaged(path.clone()))?
-            }
+        let mut kept = match private_file::read(&path)? {
+            None => Kept::default(),
+            Some(bytes) => Kept::parse(&bytes).ok_or_else(|| RevocationError::Damaged(path.clone()))?,
         };
-        ends.retain(|_, end| *end > now);
-        Ok(Self { list: Mutex::new(List { ends, added: 0, kept: 0 }), file: Mutex::new(path) })
+        kept.forget_old(now);
+        Ok(Self { path, kept, changes: 0, written: 0 })
     }
 
-    /// Whether this session was ended.
+    /// Whether this session was ended by itself. See [`Revocations::is_over`] for a session whose user is known.
     #[must_use]
     pub fn contains(&self, session: &SessionId) -> bool {
-        lock(&self.list).ends.contains_key(session.as_str())
+        self.kept.sessions.contains_key(session.as_str())
     }
 
-    /// Ends a session whose ticket would last until `ticket_ends`.
-    pub fn add(&self, session: &SessionId, ticket_ends: i64, now: i64) {
-        let mut list = lock(&self.list);
-        list.ends.retain(|_, end| *end > now);
-        list.ends.insert(session.as_str().to_owned(), ticket_ends);
-        list.added += 1;
+    /// Whether the session of these claims is over.
+    #[must_use]
+    pub fn is_over(&self, claims: &Claims) -> bool {
+        self.contains(&claims.sid) || claims.auth_time <= self.user_until(claims.uid)
     }
 
-    /// Writes what was added since the last time, if anything was. Blocks on the file system.
+    /// All sessions of this user that began then or earlier are over (unix seconds).
+    #[must_use]
+    pub fn user_until(&self, uid: u32) -> i64 {
+        self.kept.users.get(&uid).map_or(i64::MIN, |all| all.until)
+    }
+
+    /// The latest end of a ticket whose entry is not kept any more.
+    #[must_use]
+    pub fn forgot(&self) -> i64 {
+        self.kept.forgot
+    }
+
+    /// Everything that is over and whose tickets have not ended by themselves.
+    #[must_use]
+    pub fn all(&self, now: i64) -> (Vec<SessionId>, Vec<UserEnded>) {
+        let live = self.kept.sessions.iter().filter(|(_, ended)| ended.ends > now);
+        let sessions = live.filter_map(|(id, _)| SessionId::parse(id).ok()).collect();
+        let users = self.kept.users.iter().filter(|(_, all)| all.ends > now);
+        let users = users.map(|(uid, all)| UserEnded { uid: *uid, until: all.until }).collect();
+        (sessions, users)
+    }
+
+    /// Ends a session whose ticket would last until `ticket_ends`. Does not write.
+    pub fn add(&mut self, session: &SessionId, ticket_ends: i64, now: i64) {
+        self.kept.sessions.insert(session.as_str().to_owned(), Ended { ends: ticket_ends, uid: None });
+        self.changed(now);
+    }
+
+    /// What was added since the last time, if anything was.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<Unwritten> {
+        (self.written != self.changes).then(|| Unwritten {
+            path: self.path.clone(),
+            text: serde_json::to_vec(&self.kept).unwrap_or_default(),
+            changes: self.changes,
+        })
+    }
+
+    /// Notes what was written.
+    pub fn note_written(&mut self, written: &Unwritten) {
+        self.written = self.written.max(written.changes);
+    }
+
+    /// Ends a session, for one of many users, and writes. In force at once, also when writing fails. Returns what else
+    /// ended by it: one who signs out all too often gets one entry for all sessions up to now.
     ///
     /// # Errors
-    /// When the list could not be written: the sessions are over, but would come back after a restart.
-    pub fn keep(&self) -> Result<(), RevocationError> {
-        let path = lock(&self.file);
-        let (added, text) = {
-            let list = lock(&self.list);
-            if list.kept == list.added {
-                return Ok(());
-            }
-            (list.added, serde_json::to_vec(&list.ends).unwrap_or_default())
-        };
-        private_file::write(&path, &text)?;
-        lock(&self.list).kept = added;
-        Ok(())
+    /// As [`Unwritten::write`].
+    pub fn end_session(
+        &mut self,
+        claims: &Claims,
+        now: i64,
+    ) -> (Option<UserEnded>, Result<(), RevocationError>) {
+        let ended = Ended { ends: claims.exp, uid: Some(claims.uid) };
+        let of_user = self.kept.sessions.values().filter(|other| other.uid == ended.uid);
+        if of_user.count() < MOST_OF_A_USER {
+            self.kept.sessions.insert(claims.sid.as_str().to_owned(), ended);
+            return (None, self.keep(now));
+        }
+        let last =
+            self.kept.sessions.values().filter(|other| other.uid == ended.uid).map(|other| other.ends).max();
+        let ends = last.unwrap_or(claims.exp).max(claims.exp);
+        let (all, kept) = self.end_user(claims.uid, now.max(claims.auth_time), ends, now);
+        (Some(all), kept)
     }
 
-    /// Whether the file has everything that was added.
-    #[must_use]
-    pub fn are_kept(&self) -> bool {
-        let list = lock(&self.list);
-        list.kept == list.added
+    /// Ends all sessions of this user that began at `until` or earlier, known or not; the last of their tickets ends by
+    /// itself at `tickets_end`.
+    ///
+    /// # Errors
+    /// As [`Unwritten::write`].
+    pub fn end_user(
+        &mut self,
+        uid: u32,
+        until: i64,
+        tickets_end: i64,
+        now: i64,
+    ) -> (UserEnded, Result<(), RevocationError>) {
+        let before = self.kept.users.get(&uid).copied();
+        let until = before.map_or(until, |all| all.until.max(until));
+        let ends = before.map_or(tickets_end, |all| all.ends.max(tickets_end));
+        self.kept.users.insert(uid, AllEnded { until, ends });
+        // All of them began before now, and are covered.
+        self.kept.sessions.retain(|_, ended| ended.uid != Some(uid));
+        (UserEnded { uid, until }, self.keep(now))
+    }
+
+    /// Forgets everything. For whoever dropped every key at the same time: then no ticket is left to be over.
+    ///
+    /// # Errors
+    /// As [`Unwritten::write`].
+    pub fn clear(&mut self, now: i64) -> Result<(), RevocationError> {
+        self.kept = Kept::default();
+        self.keep(now)
+    }
+
+    fn changed(&mut self, now: i64) {
+        self.kept.forget_old(now);
+        self.changes += 1;
+    }
+
+    fn keep(&mut self, now: i64) -> Result<(), RevocationError> {
+        self.changed(now);
+        if let Some(unwritten) = self.unwritten() {
+            unwritten.write()?;
+            self.note_written(&unwritten);
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use portreeve_model::{Audience, SignIn, UserName};
+
     use super::*;
+
+    fn claims(number: u128, auth_time: i64, exp: i64) -> Claims {
+        Claims {
+            iss: "portreeve".to_owned(),
+            sub: UserName::parse("alice").unwrap(),
+            uid: 1000,
+            sid: SessionId::from_bytes(number.to_be_bytes()),
+            iat: auth_time,
+            auth_time,
+            exp,
+            how: SignIn::Pam,
+            aud: Audience::Portal,
+        }
+    }
 
     #[test]
     fn an_ended_session_stays_ended_after_a_restart_until_its_ticket_ends() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("revoked.json");
         let session = SessionId::from_bytes([1; 16]);
-        let list = Revocations::load(path.clone(), 0).unwrap();
+        let mut list = Revocations::load(path.clone(), 0).unwrap();
         list.add(&session, 100, 0);
-        assert!(list.contains(&session) && !list.are_kept());
-        list.keep().unwrap();
-        assert!(list.are_kept());
+        assert!(list.contains(&session));
+        let unwritten = list.unwritten().unwrap();
+        unwritten.write().unwrap();
+        list.note_written(&unwritten);
+        assert!(list.unwritten().is_none());
         assert!(Revocations::load(path.clone(), 99).unwrap().contains(&session));
-        assert!(!Revocations::load(path, 100).unwrap().contains(&session));
+        assert_eq!(Revocations::load(path.clone(), 99).unwrap().all(99).0, std::slice::from_ref(&session));
+        assert!(Revocations::load(path.clone(), 100).unwrap().all(100).0.is_empty());
+        let late = Revocations::load(path, 100 + KEPT_LONGER).unwrap();
+        assert_eq!((late.contains(&session), late.forgot()), (false, 100));
     }
 
     #[test]
@@ -122,24 +296,80 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
         let path = state.join("revoked.json");
-        let list = Revocations::load(path.clone(), 0).unwrap();
+        let mut list = Revocations::load(path.clone(), 0).unwrap();
         let [first, second] = [1, 2].map(|n| SessionId::from_bytes([n; 16]));
         for session in [&first, &second] {
             list.add(session, 100, 0);
-            assert!(list.keep().is_err() && !list.are_kept() && list.contains(session));
+            assert!(list.unwritten().unwrap().write().is_err() && list.contains(session));
         }
+        let early = list.unwritten().unwrap();
+        list.add(&SessionId::from_bytes([3; 16]), 100, 0);
+        list.note_written(&early);
         std::fs::create_dir(&state).unwrap();
-        list.keep().unwrap();
-        assert!(list.are_kept());
+        list.unwritten().unwrap().write().unwrap();
         let again = Revocations::load(path, 0).unwrap();
         assert!(again.contains(&first) && again.contains(&second));
+    }
+
+    #[test]
+    fn all_of_a_users_sessions_end_known_or_not_and_new_ones_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("revoked.json");
+        let mut list = Revocations::load(path.clone(), 0).unwrap();
+        list.end_session(&claims(1, 10, 1000), 20).1.unwrap();
+        let (ended, kept) = list.end_user(1000, 50, 1000, 50);
+        kept.unwrap();
+        assert_eq!(ended, UserEnded { uid: 1000, until: 50 });
+        for list in [list, Revocations::load(path, 60).unwrap()] {
+            assert!(list.is_over(&claims(1, 10, 1000)));
+            assert!(list.is_over(&claims(2, 50, 1000)));
+            assert!(!list.is_over(&claims(3, 51, 1000)));
+            assert!(!list.is_over(&Claims { uid: 1001, ..claims(2, 50, 1000) }));
+            assert_eq!(list.all(60).1, [UserEnded { uid: 1000, until: 50 }]);
+        }
+    }
+
+    #[test]
+    fn a_second_end_never_takes_the_first_one_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut list = Revocations::load(dir.path().join("revoked.json"), 0).unwrap();
+        list.end_user(1000, 500, 9000, 500).1.unwrap();
+        // The clock went back.
+        list.end_user(1000, 100, 8000, 100).1.unwrap();
+        assert_eq!(list.user_until(1000), 500);
+        assert_eq!(list.kept.users[&1000].ends, 9000);
+    }
+
+    #[test]
+    fn one_user_does_not_fill_the_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut list = Revocations::load(dir.path().join("revoked.json"), 0).unwrap();
+        for number in 0..3 * MOST_OF_A_USER as u128 {
+            list.end_session(&claims(number, 10, 1000), 20).1.unwrap();
+            assert!(list.is_over(&claims(number, 10, 1000)));
+        }
+        assert!(list.kept.sessions.len() <= MOST_OF_A_USER);
+        assert!(list.is_over(&claims(0, 10, 1000)) && !list.is_over(&claims(0, 21, 1000)));
+    }
+
+    #[test]
+    fn the_first_form_of_the_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("revoked.json");
+        let session = SessionId::from_bytes([1; 16]);
+        private_file::write(&path, format!(r#"{{"{session}":100}}"#).as_bytes()).unwrap();
+        assert!(Revocations::load(path.clone(), 50).unwrap().contains(&session));
+        private_file::write(&path, b"{}").unwrap();
+        assert!(!Revocations::load(path, 50).unwrap().contains(&session));
     }
 
     #[test]
     fn a_damaged_list_is_refused_not_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("revoked.json");
-        private_file::write(&path, b"{").unwrap();
-        assert!(matches!(Revocations::load(path, 0), Err(RevocationError::Damaged(_))));
+        for damaged in [&b"{"[..], b"", b"[]", br#"{"sessions":{},"users":{}}"#] {
+            private_file::write(&path, damaged).unwrap();
+            assert!(matches!(Revocations::load(path.clone(), 0), Err(RevocationError::Damaged(_))));
+        }
     }
 }

@@ -5,8 +5,9 @@
 use std::path::Path;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use portreeve_model::wire::broker::PublicKey;
 use portreeve_model::{Claims, TICKET_TYP};
 
 use crate::private_file::{self, FileError};
@@ -43,21 +44,33 @@ impl TicketKey {
     /// # Errors
     /// When the file can't be read, written, or holds no key.
     pub fn load_or_make(path: &Path) -> Result<Self, TicketError> {
-        let pkcs8 = match private_file::read(path)? {
-            Some(bytes) => bytes,
-            None => {
-                let made = Ed25519KeyPair::generate().map_err(|_| TicketError::Generate)?;
-                let bytes = made.to_pkcs8().map_err(|_| TicketError::Generate)?.as_ref().to_vec();
-                private_file::write(path, &bytes)?;
-                bytes
-            }
-        };
-        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8)
-            .map_err(|_| TicketError::NotAKey(path.display().to_string()))?;
+        if let Some(kept) = private_file::read(path)? {
+            return Self::from_pkcs8(&kept).ok_or_else(|| TicketError::NotAKey(path.display().to_string()));
+        }
+        let (made, pkcs8) = Self::generate()?;
+        private_file::write(path, &pkcs8)?;
+        Ok(made)
+    }
+
+    /// A new key, and the form to keep it in (PKCS#8).
+    ///
+    /// # Errors
+    /// `Generate`.
+    pub fn generate() -> Result<(Self, Vec<u8>), TicketError> {
+        let made = Ed25519KeyPair::generate().map_err(|_| TicketError::Generate)?;
+        let pkcs8 = made.to_pkcs8().map_err(|_| TicketError::Generate)?.as_ref().to_vec();
+        let key = Self::from_pkcs8(&pkcs8).ok_or(TicketError::Generate)?;
+        Ok((key, pkcs8))
+    }
+
+    /// The key that [`TicketKey::generate`] gave; `None` if it is none.
+    #[must_use]
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
         let public = pair.public_key().as_ref().to_vec();
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &public);
         let id = HEXLOWER.encode(&digest.as_ref()[..8]);
-        Ok(Self { encoding: EncodingKey::from_ed_der(&pkcs8), public, id })
+        Some(Self { encoding: EncodingKey::from_ed_der(pkcs8), public, id })
     }
 
     /// The public half: 32 bytes, as RFC 8032 encodes them.
@@ -72,13 +85,23 @@ impl TicketKey {
         &self.id
     }
 
+    /// The public half as it is told to others.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey { id: self.id.clone(), key: BASE64URL_NOPAD.encode(&self.public) }
+    }
+
     /// A ticket that says `claims`.
     ///
     /// # Errors
     /// When the library refuses.
     pub fn sign(&self, claims: &Claims) -> Result<String, TicketError> {
+        self.sign_as(TICKET_TYP, claims)
+    }
+
+    pub(crate) fn sign_as(&self, typ: &str, claims: &Claims) -> Result<String, TicketError> {
         let mut header = Header::new(Algorithm::EdDSA);
-        header.typ = Some(TICKET_TYP.to_owned());
+        header.typ = Some(typ.to_owned());
         header.kid = Some(self.id.clone());
         jsonwebtoken::encode(&header, claims, &self.encoding).map_err(TicketError::Sign)
     }

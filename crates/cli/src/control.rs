@@ -79,6 +79,12 @@ async fn answer(mut stream: tokio::net::UnixStream, sign_in: &SignIn) -> anyhow:
                 Err(error) => ControlReply::Refused { reason: error.to_string() },
             },
             ControlRequest::Where => ControlReply::Portal { url: sign_in.portal(), pid: std::process::id() },
+            ControlRequest::SignOutEverywhere
+            | ControlRequest::Sessions { .. }
+            | ControlRequest::Revoke { .. } => {
+                let reason = "this is a cluster's; one's own portal has a sign-out on its page".to_owned();
+                ControlReply::Refused { reason }
+            }
         }
     } else {
         tracing::warn!(target: "audit", event = "login-refused", uid = peer, "somebody else asked for a sign-in address");

@@ -11,7 +11,9 @@ pub(crate) fn login(login: &Login) -> anyhow::Result<()> {
     match control::ask(&state, ControlRequest::Login)? {
         ControlReply::Address { url } => println!("{url}"),
         ControlReply::Refused { reason } => bail!("refused: {reason}"),
-        ControlReply::Portal { .. } => bail!("the portal gave an answer to another question"),
+        ControlReply::Portal { .. } | ControlReply::Sessions { .. } | ControlReply::Ended { .. } => {
+            bail!("the portal gave an answer to another question")
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ pub mod dialer;
 mod frame;
 pub mod pam;
 pub mod spawner;
+pub mod worker;
 
-pub use control::{ControlReply, ControlRequest};
+pub use control::{ControlReply, ControlRequest, SessionRow};
 pub use frame::{MAX_FRAME, WireError, decode, encode, encode_bare, frame_length};

@@ -47,7 +47,7 @@ pub fn site(rules: &HostRules, parts: &Parts) -> Option<(String, String, Option<
 /// What a ticket says, if it is genuine. `public` is an Ed25519 key as RFC 8032 encodes it.
 #[must_use]
 pub fn ticket(text: &str, public: &[u8], key_id: &str, audience: &str, now: i64) -> Option<Claims> {
-    crate::ticket::Verifier::new(public, key_id).verify(text, audience, now)
+    portreeve_broker::Verifier::new([(key_id, public)]).verify(text, audience, now)
 }
 
 /// Takes the fields of one hop out. Returns whether the sender takes trailers.

@@ -53,7 +53,6 @@ mod route;
 mod serve;
 mod sessions;
 mod site;
-mod ticket;
 mod tls;
 mod tunnel;
 mod upgrade;

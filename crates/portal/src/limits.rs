@@ -112,8 +112,6 @@ pub const NEXT_BYTES: usize = 4 * 1024;
 pub const WAY_BACK: Duration = Duration::from_secs(600);
 /// Tickets that one thread remembers as verified.
 pub const TICKETS: usize = 4096;
-/// How far in the future a ticket may have been signed: clocks are set back.
-pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
 /// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
 /// Of a session's requests at once, one in so many may go to other users' applications.

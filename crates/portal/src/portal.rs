@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use portreeve_broker::Verifier;
 use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use crate::nodes::Nodes;
 use crate::own::Attempts;
 use crate::powers::Service;
 use crate::sessions::Sessions;
-use crate::ticket::Verifier;
 
 /// Seconds since 1970.
 #[must_use]

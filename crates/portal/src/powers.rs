@@ -9,13 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 pub use embedded::Embedded;
-use portreeve_broker::{CodeError, ForwardRead, ReadError};
+use portreeve_broker::{CodeError, ForwardRead, ReadError, Verifier};
 use portreeve_model::{Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, Tuple, Unowned};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::sessions::Session;
-use crate::ticket::Verifier;
 
 /// Who is asked.
 #[derive(Clone)]
@@ -57,7 +56,7 @@ impl Service {
         match self {
             Self::Embedded(own) => {
                 let (key, id) = own.broker().ticket_key();
-                Verifier::new(key, id)
+                Verifier::new([(id, key)])
             }
         }
     }

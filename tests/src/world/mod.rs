@@ -5,6 +5,7 @@
 
 mod app;
 mod client;
+pub mod etc;
 mod foreign;
 mod link;
 mod people;
@@ -22,7 +23,7 @@ pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
 pub use people::{Person, Skip, gid, may_mount, people, skip};
 pub use portal::{Portal, PortalOptions};
-pub use process::{Finished, Running, portreeve, portreeve_at, system};
+pub use process::{Finished, Running, built_if_possible, portreeve, portreeve_at, system};
 pub use share::{SharedForwards, write_forward};
 pub use tls::{Secure, client_config, server_config};
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::people::Person;
+use super::people::{Person, Skip};
 
 type Order = (Command, Sender<std::io::Result<Child>>);
 
@@ -60,12 +60,27 @@ fn as_person(program: &Path, person: Option<&Person>) -> Command {
 /// # Panics
 /// When it was not built.
 pub(super) fn built(name: &str) -> PathBuf {
+    let path = place_of(name);
+    assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
+    path
+}
+
+/// A program that is built only where the libraries it links are installed.
+///
+/// # Errors
+/// When it was not.
+pub fn built_if_possible(name: &str) -> Result<PathBuf, Skip> {
+    let path = place_of(name);
+    if path.exists() { Ok(path) } else { Err(format!("{name} is not built")) }
+}
+
+fn place_of(name: &str) -> PathBuf {
     let variable = match name {
         "portreeve" => Some("PORTREEVE_BIN"),
         "portreeve-test-app" => Some("PORTREEVE_TEST_APP_BIN"),
         _ => None,
     };
-    let path = variable.and_then(std::env::var_os).map_or_else(
+    variable.and_then(std::env::var_os).map_or_else(
         || {
             let mut path = std::env::current_exe().expect("a process has a program");
             path.pop();
@@ -75,9 +90,7 @@ pub(super) fn built(name: &str) -> PathBuf {
             path.join(name)
         },
         PathBuf::from,
-    );
-    assert!(path.exists(), "{} is not built: cargo build --workspace", path.display());
-    path
+    )
 }
 
 /// What a program that ran to its end left.

@@ -55,7 +55,7 @@ pub enum Question {
         /// The browser's address.
         from: IpAddr,
     },
-    /// A younger ticket, or one for an application's origin.
+    /// A younger ticket of the same session, for the same origin.
     Renew {
         /// One that is good still.
         ticket: Secret,
@@ -125,9 +125,16 @@ pub enum Question {
 pub enum FromBroker {
     /// First, once, and whenever it changes.
     Keys(Vec<PublicKey>),
-    /// Sessions that are over before their tickets are. The first one has all of them; it comes once a second, empty
-    /// or not.
+    /// Sessions that are over before their tickets are. The first one, together with the `AlsoEnded` before it, has all of
+    /// them; it comes at least once a second, empty or not.
     Ended(Vec<SessionId>),
+    /// Belongs to the `Ended` that follows: sessions that had no room in it, and users all of whose sessions are over.
+    AlsoEnded {
+        /// Sessions.
+        sessions: Vec<SessionId>,
+        /// Users: also their sessions that the broker never saw are over.
+        users: Vec<UserEnded>,
+    },
     /// An answer.
     Answer {
         /// Of the question.
@@ -135,6 +142,16 @@ pub enum FromBroker {
         /// The answer.
         answer: Answer,
     },
+}
+
+/// All sessions of a user up to a moment are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserEnded {
+    /// Whose.
+    pub uid: u32,
+    /// A ticket with this `auth_time` or an earlier one is no good (unix seconds). It may lie a little in the future.
+    pub until: i64,
 }
 
 /// A key that tickets may be signed with.
@@ -171,14 +188,14 @@ pub enum Answer {
         /// What PAM said on the way.
         said: Vec<Prompt>,
     },
-    /// PAM did not grant.
+    /// PAM did not grant: to `Begin`, `Reply`, and to `Enter` when the account may not be used.
     Refused {
         /// Of which kind.
         why: PamRefusal,
         /// What PAM said on the way.
         said: Vec<Prompt>,
     },
-    /// Too many failures of this name or address: wait.
+    /// Too many failures of this name or address, or too many people at once: wait.
     Wait {
         /// For so many seconds.
         seconds: u32,
@@ -188,7 +205,7 @@ pub enum Answer {
         /// Whom it signs in.
         user: UserName,
     },
-    /// A code is no good.
+    /// To `Look`, `Enter` and `TakeEntry`: the code is no good.
     BadCode(BadCode),
     /// To `Entry`.
     Entry {

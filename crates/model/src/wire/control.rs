@@ -1,15 +1,59 @@
 //! Messages between `portreeve`, the command, and a running portal or broker, on a socket of its own.
+//! With the portal of `portreeve up` it is a stream, with a cluster's broker SEQPACKET.
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{SessionId, SignIn, UserName};
+
+/// Rows of one `ControlReply::Sessions` at most.
+pub const MAX_SESSION_ROWS: usize = 128;
+
 /// What a caller may ask. The caller's identity comes from the socket's peer credentials, never from the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ControlRequest {
     /// A single-use sign-in address for the caller.
     Login,
     /// Where the portal is.
     Where,
+    /// Ends all of the caller's sessions.
+    SignOutEverywhere,
+    /// Root asks: who is signed in.
+    Sessions {
+        /// Only this user's.
+        user: Option<UserName>,
+        /// Only those whose id is greater: to go on after an answer that had `more`.
+        after: Option<SessionId>,
+    },
+    /// Root asks: end all sessions of this user.
+    Revoke {
+        /// Whose.
+        user: UserName,
+    },
+}
+
+/// A session as the sysadmin sees it. Its id opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionRow {
+    /// The session.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserName,
+    /// That user's uid.
+    pub uid: u32,
+    /// Since when (unix seconds).
+    pub since: i64,
+    /// When its ticket was last renewed (unix seconds).
+    pub renewed: i64,
+    /// When it ends by itself (unix seconds).
+    pub ends: i64,
+    /// The address it was begun from; `None` for one that began before the broker did.
+    pub from: Option<IpAddr>,
+    /// How it was begun.
+    pub how: SignIn,
 }
 
 /// What the portal answers.
@@ -25,8 +69,20 @@ pub enum ControlReply {
     Portal {
         /// The portal's base address.
         url: String,
-        /// The portal's process.
+        /// The portal's process; on a cluster, the broker's.
         pid: u32,
+    },
+    /// The answer to `Sessions`, by id.
+    Sessions {
+        /// At most `MAX_SESSION_ROWS`.
+        rows: Vec<SessionRow>,
+        /// There are more behind the last one.
+        more: bool,
+    },
+    /// The answer to `SignOutEverywhere` and `Revoke`: done.
+    Ended {
+        /// How many of the sessions that ended were known; there may have been others.
+        known: u32,
     },
     /// The request was understood, and refused.
     Refused {
@@ -42,6 +98,10 @@ impl std::fmt::Debug for ControlReply {
             Self::Portal { url, pid } => {
                 f.debug_struct("Portal").field("url", url).field("pid", pid).finish()
             }
+            Self::Sessions { rows, more } => {
+                f.debug_struct("Sessions").field("rows", rows).field("more", more).finish()
+            }
+            Self::Ended { known } => f.debug_struct("Ended").field("known", known).finish(),
             Self::Refused { reason } => f.debug_struct("Refused").field("reason", reason).finish(),
         }
     }
@@ -54,7 +114,14 @@ mod tests {
 
     #[test]
     fn messages_survive_the_way() {
-        for request in [ControlRequest::Login, ControlRequest::Where] {
+        let user = UserName::parse("alice").unwrap();
+        for request in [
+            ControlRequest::Login,
+            ControlRequest::Where,
+            ControlRequest::SignOutEverywhere,
+            ControlRequest::Sessions { user: None, after: Some(SessionId::from_bytes([1; 16])) },
+            ControlRequest::Revoke { user: user.clone() },
+        ] {
             let frame = encode(&request).unwrap();
             let length = frame_length(frame[..4].try_into().unwrap()).unwrap();
             assert_eq!(length, frame.len() - 4);
@@ -63,11 +130,35 @@ mod tests {
         for reply in [
             ControlReply::Address { url: "https://localhost:8443/-/in?c=1".into() },
             ControlReply::Portal { url: "https://localhost:8443/".into(), pid: 7 },
+            ControlReply::Sessions { rows: vec![row(user)], more: true },
+            ControlReply::Ended { known: 3 },
             ControlReply::Refused { reason: "Not yours.".into() },
         ] {
             let frame = encode(&reply).unwrap();
             assert_eq!(decode::<ControlReply>(&frame[4..]).unwrap(), reply);
         }
+    }
+
+    fn row(user: UserName) -> SessionRow {
+        let (id, from) = (SessionId::from_bytes([1; 16]), Some(IpAddr::from([255; 16])));
+        let end = i64::MAX;
+        SessionRow {
+            id,
+            user,
+            uid: u32::MAX,
+            since: end,
+            renewed: end,
+            ends: end,
+            from,
+            how: SignIn::Certificate,
+        }
+    }
+
+    #[test]
+    fn a_full_list_of_the_longest_rows_fits_into_a_frame() {
+        let longest = UserName::parse(&"u".repeat(64)).unwrap();
+        let rows = vec![row(longest); MAX_SESSION_ROWS];
+        encode(&ControlReply::Sessions { rows, more: true }).unwrap();
     }
 
     #[test]
@@ -97,6 +188,9 @@ mod tests {
             b"\"logout\"",
             b"\"login\" \"where\"",
             b"{\"login\":{\"uid\":0}}",
+            b"{\"revoke\":{}}",
+            b"{\"revoke\":{\"user\":\"-a\"}}",
+            b"{\"revoke\":{\"user\":\"a\",\"uid\":0}}",
             b"\xff",
             b"[[[[[[[[",
         ] {

@@ -1,5 +1,6 @@
 //! Between one thread of the portal and the process that connects as a user. SEQPACKET. Only a message of the dialer's comes
-//! with a descriptor. A channel that says anything unexpected is closed, and what was under way for it.
+//! with a descriptor. A channel that says anything unexpected is closed, and what was under way for it. And what the
+//! broker says on the dialer's control channel, whose end is the dialer's.
 //!
 //! A connection comes in two messages: `Connected` carries the socket; `Released` says that the dialer has closed its own
 //! copy. Only then may the portal use the socket: whoever held a copy could connect it elsewhere.
@@ -10,6 +11,14 @@ use serde::{Deserialize, Serialize};
 
 /// Connections that one channel may have under way.
 pub const AT_ONCE: usize = 256;
+
+/// What the broker says on the control channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ToDialer {
+    /// The descriptor that comes along is one more channel.
+    Channel,
+}
 
 /// Connect to this address, and to no other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,10 +36,10 @@ pub struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Start {
-    /// Connects as this user. The descriptor is its control channel (SEQPACKET): each message brings one more channel, a
-    /// descriptor, and its bytes (at least one) say nothing; its end is the dialer's.
+    /// Connects as this user. The descriptor is its control channel (SEQPACKET): each message (`wire::dialer::ToDialer`)
+    /// brings one more channel, a descriptor; the dialer does not read its bytes. Its end is the dialer's.
     Dialer(Identity),
-    /// Serves this user's workspace. The descriptor is its control channel, as a dialer's. For root or a system account its
+    /// Serves this user's workspace. The descriptor is its control channel (`wire::worker`), as a dialer's. For root or a system account its
     /// exit status is 77, and no program was run.
     Worker {
         /// Whose.

@@ -1,0 +1,211 @@
+//! Who somebody is now: asked of the user database and of PAM, in children that live for one question.
+//!
+//! Invariant: an account is served only if its uid is neither root's nor a reserved one nor below `first_uid`, whatever the
+//! spawner says as well.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use portreeve_model::wire::broker::ForwardFound;
+use portreeve_model::wire::pam::{PamNews, PamRefusal};
+use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing, Start};
+use portreeve_model::{ForwardName, LoginGroup, UserName};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::channel::Buffer;
+use super::children::{Child, Children, StartError};
+use super::limits;
+use super::remembered::Remembered;
+
+/// Uids that stand for nobody: the overflow uid, and -1 in 16 and in 32 bits.
+const NOBODY: [u32; 3] = [65_534, 65_535, u32::MAX];
+
+/// Asks, and remembers answers for a while.
+pub(super) struct Accounts {
+    children: Rc<Children>,
+    first_uid: u32,
+    look_ups: Semaphore,
+    checks: Semaphore,
+    by_name: Remembered<UserName, Result<Rc<Identity>, Missing>>,
+    by_uid: Remembered<u32, Result<Rc<Identity>, Missing>>,
+    login_groups: Remembered<u32, Result<Option<LoginGroup>, Missing>>,
+    checked: Remembered<UserName, Result<(), PamRefusal>>,
+}
+
+fn failed(what: &str) -> Missing {
+    Missing::Failed(what.to_owned())
+}
+
+fn good_for<T>(found: &Result<T, Missing>) -> Duration {
+    match found {
+        Ok(_) => limits::GROUPS,
+        Err(Missing::NoAccount | Missing::NotServed) => limits::NO_ACCOUNT,
+        Err(_) => Duration::ZERO,
+    }
+}
+
+/// All groups of a user, the login group among them, each once.
+pub(super) fn all_groups(identity: &Identity) -> Vec<u32> {
+    let mut groups = identity.groups.clone();
+    groups.push(identity.gid);
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+impl Accounts {
+    pub(super) fn new(children: Rc<Children>, first_uid: u32) -> Self {
+        Self {
+            children,
+            first_uid,
+            look_ups: Semaphore::new(limits::LOOK_UPS),
+            checks: Semaphore::new(limits::ACCOUNT_CHECKS),
+            by_name: Remembered::new(limits::REMEMBERED),
+            by_uid: Remembered::new(limits::REMEMBERED),
+            login_groups: Remembered::new(limits::REMEMBERED),
+            checked: Remembered::new(limits::REMEMBERED),
+        }
+    }
+
+    /// Whether a uid may have a session at all.
+    pub(super) fn serves(&self, uid: u32) -> bool {
+        uid != 0 && uid >= self.first_uid && !NOBODY.contains(&uid)
+    }
+
+    /// The account of this name.
+    pub(super) async fn by_name(&self, name: &UserName) -> Result<Rc<Identity>, Missing> {
+        let ask = async || self.account(LookUp::Name(name.clone())).await;
+        self.by_name.answer(name, good_for, ask).await
+    }
+
+    /// The same, but never from memory.
+    pub(super) async fn by_name_anew(&self, name: &UserName) -> Result<Rc<Identity>, Missing> {
+        self.by_name.forget(name);
+        self.by_name(name).await
+    }
+
+    /// The account of this uid.
+    pub(super) async fn by_uid(&self, uid: u32) -> Result<Rc<Identity>, Missing> {
+        let ask = async || match self.account(LookUp::Uid(uid)).await {
+            Ok(identity) if identity.uid == uid => Ok(identity),
+            Ok(_) => Err(failed("another account than the one asked for was found")),
+            missing => missing,
+        };
+        self.by_uid.answer(&uid, good_for, ask).await
+    }
+
+    /// The account that PAM calls by this name. The user database may write it differently (`ALICE`, `alice@domain`); then
+    /// its own name counts, if it leads to the same uid both ways.
+    pub(super) async fn granted(&self, name: &UserName) -> Result<Rc<Identity>, Missing> {
+        let identity = self.by_name_anew(name).await?;
+        if identity.name == *name {
+            return Ok(identity);
+        }
+        let again = self.by_name_anew(&identity.name).await?;
+        if again.name == identity.name && again.uid == identity.uid {
+            Ok(again)
+        } else {
+            Err(failed("the user database does not agree with itself about the account's name"))
+        }
+    }
+
+    async fn account(&self, question: LookUp) -> Result<Rc<Identity>, Missing> {
+        match self.find(Start::LookUp(question)).await? {
+            Found::Account(mut identity) if self.serves(identity.uid) => {
+                // In one order, so that the same groups are seen to be the same.
+                identity.groups.sort_unstable();
+                identity.groups.dedup();
+                Ok(Rc::new(identity))
+            }
+            Found::Account(_) => Err(Missing::NotServed),
+            Found::Nothing(missing) => Err(missing),
+            _ => Err(failed("the look-up answered another question")),
+        }
+    }
+
+    /// The login group of a uid; `None` when the user database can't tell.
+    pub(super) async fn login_group(&self, uid: u32) -> Result<Option<LoginGroup>, Missing> {
+        let good_for = |found: &Result<_, Missing>| match found {
+            Ok(_) => limits::LOGIN_GROUP,
+            Err(_) => Duration::ZERO,
+        };
+        let ask = async || match self.find(Start::LookUp(LookUp::LoginGroup(uid))).await? {
+            Found::LoginGroup(group) => Ok(Some(group)),
+            Found::Nothing(Missing::Failed(why)) => Err(Missing::Failed(why)),
+            Found::Nothing(_) => Ok(None),
+            _ => Err(failed("the look-up answered another question")),
+        };
+        self.login_groups.answer(&uid, good_for, ask).await
+    }
+
+    /// Reads a forward file for somebody.
+    pub(super) async fn forward(
+        &self,
+        visitor: Identity,
+        name: ForwardName,
+    ) -> Result<ForwardFound, Missing> {
+        match self.find(Start::Forward { visitor, name }).await? {
+            Found::Forward { stat, line, lines_differ } => Ok(ForwardFound { stat, line, lines_differ }),
+            Found::Nothing(missing) => Err(missing),
+            _ => Err(failed("the look-up answered another question")),
+        }
+    }
+
+    async fn find(&self, start: Start) -> Result<Found, Missing> {
+        let asked = async {
+            let _place = self.look_ups.acquire().await.map_err(|_| failed("the broker ends"))?;
+            let child = self.children.start(start).await.map_err(|error| not_started(&error))?;
+            child.channel().receive_plain(&mut Buffer::new()).await.map_err(|error| {
+                tracing::warn!(%error, "a look-up gave no answer");
+                failed("the look-up gave no answer")
+            })
+        };
+        timeout(limits::LOOK_UP, asked).await.unwrap_or_else(|_| Err(failed("the look-up took too long")))
+    }
+
+    /// Begins a conversation with PAM.
+    pub(super) async fn converse(&self, user: UserName, from: IpAddr) -> Result<Child, StartError> {
+        self.children.start(Start::Conversation { user: Some(user), from }).await
+    }
+
+    /// Whether PAM lets this account be used, without asking anybody anything. A yes is good for five minutes.
+    pub(super) async fn check(&self, user: &UserName) -> Result<(), PamRefusal> {
+        let good_for = |checked: &Result<(), PamRefusal>| match checked {
+            Ok(()) => limits::CHECKED,
+            Err(_) => Duration::ZERO,
+        };
+        self.checked.answer(user, good_for, async || self.check_now(user).await).await
+    }
+
+    /// Notes that PAM let this account be used just now.
+    pub(super) async fn checked(&self, user: &UserName) {
+        self.checked.note(user, Ok(())).await;
+    }
+
+    async fn check_now(&self, user: &UserName) -> Result<(), PamRefusal> {
+        let asked = async {
+            let _place = self.checks.acquire().await.map_err(|_| PamRefusal::System)?;
+            let child =
+                self.children.start(Start::AccountCheck { user: user.clone() }).await.map_err(|error| {
+                    not_started(&error);
+                    PamRefusal::System
+                })?;
+            match child.channel().receive_plain(&mut Buffer::new()).await {
+                Ok(PamNews::Granted { user: granted, .. }) if granted == *user => Ok(()),
+                Ok(PamNews::Refused { why, .. }) => Err(why),
+                Ok(PamNews::Granted { .. } | PamNews::Prompts(_)) | Err(_) => {
+                    tracing::warn!(user = user.as_str(), "the account check gave no answer that fits");
+                    Err(PamRefusal::System)
+                }
+            }
+        };
+        timeout(limits::ACCOUNT_CHECK, asked).await.unwrap_or(Err(PamRefusal::System))
+    }
+}
+
+fn not_started(error: &StartError) -> Missing {
+    tracing::warn!(error = error as &dyn std::error::Error, "a child was not started");
+    failed("the look-up could not be started")
+}

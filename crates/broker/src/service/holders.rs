@@ -1,0 +1,292 @@
+//! Whose ticket this is, whether its session is live, and how sessions end.
+//!
+//! Invariant: what ended is in force in this process before it is written, and is told to every portal; an account that is
+//! gone, or not served any more, loses its sessions, and that is recorded.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use portreeve_model::wire::broker::Answer;
+use portreeve_model::wire::pam::{PamRefusal, Prompt};
+use portreeve_model::wire::spawner::{Identity, Missing};
+use portreeve_model::wire::worker::ToWorker;
+use portreeve_model::{Audience, Claims, Secret, SessionId, SignIn, UserName};
+use tokio::time::sleep;
+
+use super::accounts::all_groups;
+use super::keyring::Change;
+use super::random::random;
+use super::throttle::NameKey;
+use super::{Service, limits};
+use crate::authority::ISSUER;
+
+/// An answer that says that something did not work, and is no verdict.
+pub(super) fn failed(why: &str) -> Answer {
+    Answer::Failed { why: why.to_owned() }
+}
+
+impl Service {
+    /// What a ticket says, if its session is live.
+    pub(super) fn holder(&self, ticket: &Secret) -> Result<Claims, Answer> {
+        let now = self.now();
+        let verified = self.keys.borrow().verifier().verify_anywhere(ticket.reveal(), now);
+        let claims = verified.filter(|claims| self.is_live(claims)).ok_or(Answer::NoTicket)?;
+        self.sessions.borrow_mut().shown(&claims, None, now);
+        Ok(claims)
+    }
+
+    /// Whether the session of a ticket that was genuine when it was looked at is live still.
+    pub(super) fn is_live(&self, claims: &Claims) -> bool {
+        self.accounts.serves(claims.uid)
+            && self.now() < claims.exp
+            && !self.revocations.borrow().is_over(claims)
+    }
+
+    /// The account of a ticket's holder as it is now.
+    pub(super) async fn identity(self: &Rc<Self>, claims: &Claims) -> Result<Rc<Identity>, Answer> {
+        let found = self.accounts.by_name(&claims.sub).await;
+        // The session may have ended while we asked.
+        if !self.is_live(claims) {
+            return Err(Answer::NoTicket);
+        }
+        match found {
+            Ok(identity) if is_of(&identity, claims) => Ok(identity),
+            Ok(_) | Err(Missing::NoAccount | Missing::NotServed) => {
+                self.doubt(claims.uid, &claims.sub);
+                Err(failed("the user database does not know this account at the moment"))
+            }
+            Err(missing) => Err(failed(&missing.to_string())),
+        }
+    }
+
+    /// An account was not found. Looks once more after a while: a user database that is just being started has nobody. Until
+    /// then nothing is done for the account.
+    fn doubt(self: &Rc<Self>, uid: u32, user: &UserName) {
+        if !self.doubtful.borrow_mut().insert(uid) {
+            return;
+        }
+        let (service, user) = (Rc::clone(self), user.clone());
+        tokio::task::spawn_local(async move {
+            sleep(limits::GONE).await;
+            let why = match service.accounts.by_name_anew(&user).await {
+                Ok(identity) if identity.uid == uid => None,
+                Ok(_) => Some("another account has the name"),
+                Err(Missing::NoAccount) => Some("the account is gone"),
+                Err(Missing::NotServed) => Some("the account is not served any more"),
+                Err(missing) => {
+                    tracing::warn!(uid, %missing, "an account can't be looked up");
+                    None
+                }
+            };
+            if let Some(why) = why {
+                service.end_user(uid, why);
+            }
+            service.doubtful.borrow_mut().remove(&uid);
+        });
+    }
+
+    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions.
+    pub(super) async fn check(&self, claims: &Claims) -> Result<(), Answer> {
+        match self.accounts.check(&claims.sub).await {
+            // An expired password is for the next sign-in to ask about.
+            Ok(()) | Err(PamRefusal::PasswordExpired) if self.is_live(claims) => Ok(()),
+            Ok(()) | Err(PamRefusal::PasswordExpired) => Err(Answer::NoTicket),
+            Err(PamRefusal::System) => Err(failed("the account could not be checked")),
+            Err(PamRefusal::Account | PamRefusal::Credentials | PamRefusal::TooManyTries) => {
+                self.end_user(claims.uid, "PAM does not let the account in any more");
+                Err(Answer::NoTicket)
+            }
+        }
+    }
+
+    /// Begins a session for somebody who was proven to be this account, and whom PAM lets in.
+    pub(super) fn begin_session(
+        &self,
+        identity: &Identity,
+        how: SignIn,
+        from: IpAddr,
+        typed: &UserName,
+        said: Vec<Prompt>,
+    ) -> Answer {
+        let now = self.now();
+        let Ok(id) = random() else { return failed("the system gives no random numbers") };
+        // A session that begins in the very second in which the older ones ended, or after the clock went back, is
+        // not one of them.
+        let auth_time = now.max(self.revocations.borrow().user_until(identity.uid).saturating_add(1));
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            sub: identity.name.clone(),
+            uid: identity.uid,
+            sid: SessionId::from_bytes(id),
+            iat: now,
+            auth_time,
+            exp: now + self.policy().lifetimes.session,
+            how,
+            aud: Audience::Portal,
+        };
+        let answer = self.signed(claims.clone(), identity, self.marks.make(&NameKey::of(typed), now), said);
+        if matches!(answer, Answer::SignedIn { .. }) {
+            self.sessions.borrow_mut().shown(&claims, Some(from), now);
+            tracing::info!(
+                target: "audit",
+                event = "sign-in",
+                user = identity.name.as_str(),
+                uid = identity.uid,
+                session = claims.sid.as_str(),
+                how = ?how,
+                %from,
+                "a session began"
+            );
+        }
+        answer
+    }
+
+    /// The ticket of these claims.
+    pub(super) fn signed(
+        &self,
+        claims: Claims,
+        identity: &Identity,
+        mark: Option<Secret>,
+        said: Vec<Prompt>,
+    ) -> Answer {
+        match self.keys.borrow_mut().sign(&claims, self.now()) {
+            Ok(ticket) => Answer::SignedIn {
+                claims: Box::new(claims),
+                ticket: Secret::new(ticket),
+                groups: all_groups(identity),
+                mark,
+                said,
+            },
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a ticket can't be signed");
+                failed("the ticket could not be signed")
+            }
+        }
+    }
+
+    /// Ends one session. False when that can't be kept over a restart.
+    pub(super) fn end_session(&self, claims: &Claims) -> bool {
+        let (all, kept) = self.revocations.borrow_mut().end_session(claims, self.now());
+        let last = {
+            let mut sessions = self.sessions.borrow_mut();
+            sessions.forget(&claims.sid);
+            if all.is_some() {
+                sessions.forget_user(claims.uid);
+            }
+            !sessions.has(claims.uid)
+        };
+        self.news.session_ended(&claims.sid);
+        if let Some(all) = all {
+            self.news.user_ended(all);
+        }
+        if last {
+            self.dialers.close(claims.uid);
+        }
+        tracing::info!(
+            target: "audit",
+            event = "session-ended",
+            user = claims.sub.as_str(),
+            uid = claims.uid,
+            session = claims.sid.as_str(),
+            "a session was ended"
+        );
+        is_kept(kept)
+    }
+
+    /// Ends all sessions of a user, also those that were not seen since the broker started, and what runs for them.
+    /// Returns how many were known, and false when that can't be kept over a restart.
+    pub(super) fn end_user(&self, uid: u32, why: &str) -> (u32, bool) {
+        let now = self.now();
+        let latest = self.sessions.borrow().latest_of(uid).unwrap_or(now);
+        let tickets_end = self.keys.borrow().tickets_end();
+        let (ended, kept) =
+            self.revocations.borrow_mut().end_user(uid, now.max(latest), tickets_end.max(now), now);
+        let known = self.sessions.borrow_mut().forget_user(uid);
+        self.news.user_ended(ended);
+        self.dialers.close(uid);
+        self.workers.close(uid);
+        tracing::warn!(target: "audit", event = "sessions-ended", uid, known, why, "a user's sessions were ended");
+        (known, is_kept(kept))
+    }
+
+    /// Every second: sessions that ended by themselves. A user's dialer ends with the last one; the worker leaves when it is
+    /// idle.
+    pub(super) fn let_sessions_expire(&self) {
+        let without = self.sessions.borrow_mut().expire(self.policy().idle, self.now());
+        for uid in without {
+            self.dialers.close(uid);
+        }
+    }
+
+    /// Every minute: keys that are due, and a clock that was wrong.
+    pub(super) fn turn_keys(&self) {
+        let now = self.now();
+        let forgot = self.revocations.borrow().forgot();
+        let was_ahead = self.keys.borrow().clock_was_ahead(forgot, now);
+        if was_ahead {
+            return self.drop_keys(now);
+        }
+        let turned = self.keys.borrow_mut().turn(self.policy().key_period, now);
+        match turned {
+            Ok(None) => {}
+            Ok(Some(change)) => {
+                let event = match change {
+                    Change::Rotated => "key-rotated",
+                    Change::Expired => "key-expired",
+                };
+                tracing::info!(target: "audit", event, "the ticket keys changed");
+                self.tell_keys();
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the ticket keys can't be changed");
+            }
+        }
+    }
+
+    fn drop_keys(&self, now: i64) {
+        if let Err(error) = self.keys.borrow_mut().drop_all(now) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the ticket keys can't be dropped");
+            return;
+        }
+        tracing::error!(
+            target: "audit",
+            event = "keys-dropped",
+            "the clock was days ahead while tickets were signed or ended: everybody signs in again"
+        );
+        // No ticket is left that could be over, but portals hold sessions that they verified before.
+        let known = self.sessions.take();
+        for session in known.ids() {
+            self.news.session_ended(session);
+        }
+        for uid in known.users() {
+            self.dialers.close(uid);
+            self.workers.close(uid);
+        }
+        if let Err(error) = self.revocations.borrow_mut().clear(now) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the list of ended sessions can't be kept"
+            );
+        }
+        self.tell_keys();
+    }
+
+    fn tell_keys(&self) {
+        self.news.keys_changed();
+        self.workers.tell_all(ToWorker::Keys(self.keys.borrow().public()));
+    }
+}
+
+fn is_of(identity: &Identity, claims: &Claims) -> bool {
+    identity.uid == claims.uid && identity.name == claims.sub
+}
+
+fn is_kept(kept: Result<(), crate::revocations::RevocationError>) -> bool {
+    kept.inspect_err(|error| {
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "an ended session is over, but would come back after a restart"
+        );
+    })
+    .is_ok()
+}

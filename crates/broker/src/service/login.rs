@@ -1,0 +1,156 @@
+//! The login socket: whoever types `portreeve login` on this machine has proven by that who they are. And the sysadmin's
+//! verbs.
+//!
+//! Invariant: who asks is read from the socket's peer credentials; a process of a worker's is refused; only uid 0 hears or
+//! ends what is somebody else's.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use portreeve_model::UserName;
+use portreeve_model::wire::spawner::Missing;
+use portreeve_model::wire::{ControlReply, ControlRequest};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
+
+use super::caller::is_of_a_worker;
+use super::channel::{Buffer, Channel, ChannelError};
+use super::{Service, ServiceError, limits};
+
+/// Listens.
+pub(super) struct LoginSocket {
+    listener: UnixSeqpacketListener,
+}
+
+impl LoginSocket {
+    /// Replaces what is there. The directory is root's, so nobody else put it there.
+    pub(super) fn bind(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixSeqpacketListener::bind(path)?;
+        // Everybody may ask.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        Ok(Self { listener })
+    }
+
+    /// Answers for as long as the broker runs.
+    pub(super) async fn serve(mut self, service: Rc<Service>) -> ServiceError {
+        let mut callers = JoinSet::new();
+        let by_uid: Rc<RefCell<HashMap<u32, usize>>> = Rc::default();
+        loop {
+            while callers.try_join_next().is_some() {}
+            let caller = match self.listener.accept().await {
+                Ok(caller) => caller,
+                Err(error) => {
+                    tracing::warn!(%error, "the login socket failed to accept");
+                    sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(credentials) = caller.peer_cred() else { continue };
+            let uid = credentials.uid();
+            let of_uid = by_uid.borrow().get(&uid).copied().unwrap_or_default();
+            // Root is let in when others fill it up.
+            if of_uid >= limits::CALLERS_OF_A_USER || (uid != 0 && callers.len() >= limits::CALLERS) {
+                continue;
+            }
+            *by_uid.borrow_mut().entry(uid).or_default() += 1;
+            let (service, by_uid) = (Rc::clone(&service), Rc::clone(&by_uid));
+            callers.spawn_local(async move {
+                match timeout(limits::CALLER, one_question(caller, credentials, &service)).await {
+                    Ok(Ok(())) | Ok(Err(ChannelError::Closed)) => {}
+                    Ok(Err(error)) => tracing::debug!(uid, %error, "a caller's question can't be answered"),
+                    Err(_) => tracing::debug!(uid, "a caller took too long"),
+                }
+                let mut by_uid = by_uid.borrow_mut();
+                if let Some(count) = by_uid.get_mut(&uid) {
+                    *count -= 1;
+                    if *count == 0 {
+                        by_uid.remove(&uid);
+                    }
+                }
+            });
+        }
+    }
+}
+
+async fn one_question(
+    caller: UnixSeqpacket,
+    credentials: UCred,
+    service: &Rc<Service>,
+) -> Result<(), ChannelError> {
+    let channel = Channel::connected(caller);
+    let request = channel.receive_plain(&mut Buffer::new()).await?;
+    let reply = service.control(request, credentials.uid(), credentials.pid()).await;
+    channel.send(&reply).await
+}
+
+fn refused(reason: &str) -> ControlReply {
+    ControlReply::Refused { reason: reason.to_owned() }
+}
+
+impl Service {
+    async fn control(&self, request: ControlRequest, uid: u32, pid: Option<i32>) -> ControlReply {
+        if request == ControlRequest::Where {
+            return ControlReply::Portal { url: format!("{}/", self.policy().url), pid: std::process::id() };
+        }
+        // A pid that the kernel does not tell is in a namespace that we can't see.
+        if pid.is_none_or(is_of_a_worker) {
+            tracing::warn!(target: "audit", event = "login-refused", uid, ?pid, "asked from inside the portal");
+            return refused(
+                "not from a terminal that the portal opened: use the one you signed in to the machine with",
+            );
+        }
+        match request {
+            ControlRequest::Login => self.login_address(uid, "this machine").await,
+            ControlRequest::SignOutEverywhere if self.accounts.serves(uid) => {
+                ended(self.end_user(uid, "signed out everywhere"))
+            }
+            ControlRequest::Sessions { user, after } if uid == 0 => {
+                self.sessions.borrow().list(user.as_ref(), after.as_ref())
+            }
+            ControlRequest::Revoke { user } if uid == 0 => self.revoke(&user).await,
+            ControlRequest::SignOutEverywhere => refused("this account is not served"),
+            ControlRequest::Sessions { .. } | ControlRequest::Revoke { .. } => {
+                tracing::warn!(target: "audit", event = "control-refused", uid, "somebody asked as only root may");
+                refused("only root may do that")
+            }
+            ControlRequest::Where => refused("it was answered above"),
+        }
+    }
+
+    /// Ends all sessions of a user. One whom the user database does not know any more may have some still.
+    async fn revoke(&self, user: &UserName) -> ControlReply {
+        let known = self.sessions.borrow().uid_of(user);
+        let uid = match self.accounts.by_name_anew(user).await {
+            Ok(identity) => identity.uid,
+            Err(missing) => match (known, missing) {
+                (Some(uid), _) => uid,
+                (None, Missing::NoAccount) => {
+                    return refused("there is no such account, and no session of that name");
+                }
+                (None, missing) => return refused(&missing.to_string()),
+            },
+        };
+        let now = ended(self.end_user(uid, "revoked by root"));
+        match known.filter(|known| *known != uid) {
+            // The name went to another uid while the old one's sessions lived.
+            Some(other) => ended(self.end_user(other, "revoked by root")),
+            None => now,
+        }
+    }
+}
+
+fn ended((known, kept): (u32, bool)) -> ControlReply {
+    match kept {
+        true => ControlReply::Ended { known },
+        false => refused("the sessions are over, but that could not be written down: see the broker's log"),
+    }
+}

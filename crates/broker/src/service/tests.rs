@@ -1,0 +1,9 @@
+//! The broker as its neighbours see it: a spawner, portals and callers of the test's own, on real sockets.
+
+mod codes;
+mod ends;
+mod frames;
+mod people;
+mod sign_in;
+mod spawner;
+mod world;

@@ -1,0 +1,278 @@
+//! Dialers and workers: one for each user, for as long as it may be.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::sys::socket::SockType;
+use portreeve_model::wire::broker::{Answer, Question};
+use portreeve_model::wire::spawner::{Missing, Start};
+use portreeve_model::{ForwardName, Secret};
+use tokio::time::sleep;
+
+use super::spawner::Handed;
+use super::world::*;
+use crate::service::limits;
+
+async fn dialer(portal: &Portal, ticket: &Secret) -> (Answer, OwnedFd) {
+    let (ours, theirs) = pair(SockType::SeqPacket);
+    (portal.ask_with(Question::Dialer { ticket: ticket.clone() }, theirs).await, ours)
+}
+
+async fn worker(portal: &Portal, ticket: &Secret) -> (Answer, OwnedFd) {
+    let (ours, theirs) = pair(SockType::Stream);
+    (portal.ask_with(Question::Worker { ticket: ticket.clone() }, theirs).await, ours)
+}
+
+fn workers(world: &World) -> usize {
+    world.spawner.count(|order| matches!(order, Start::Worker { .. }))
+}
+
+/// Children that were handed something and run.
+fn running(world: &World) -> usize {
+    let alive = world.spawner.alive.borrow();
+    let mut children: Vec<u64> = world
+        .spawner
+        .handed
+        .borrow()
+        .iter()
+        .map(|(child, _)| *child)
+        .filter(|child| alive.contains(child))
+        .collect();
+    children.sort_unstable();
+    children.dedup();
+    children.len()
+}
+
+#[test]
+fn however_many_ask_at_once_one_dialer_is_started_and_gets_every_channel() {
+    run(async || {
+        let mut world = World::new();
+        let (one, other) = (world.portal().await, world.portal().await);
+        let (first, second) = (one.sign_in("alice").await, other.sign_in("alice").await);
+        world.spawner.slow.set(Duration::from_secs(3));
+        let (mut ends, mut asked) = (Vec::new(), Vec::new());
+        for n in 0..20 {
+            let (ours, theirs) = pair(SockType::SeqPacket);
+            let (portal, session) = if n % 2 == 0 { (&one, &first) } else { (&other, &second) };
+            let question = Question::Dialer { ticket: session.ticket.clone() };
+            asked.push((portal, portal.send(question, Some(theirs)).await));
+            ends.push(ours);
+        }
+        for (portal, id) in asked {
+            assert_eq!(portal.answer_to(id).await, Some(Answer::Done));
+        }
+        assert_eq!(world.spawner.dialers(), 1);
+        until(|| world.spawner.handed.borrow().len() == 20).await;
+        // What was handed over is the other end of what the portal holds.
+        let (_, Handed::Channel(got)) = world.spawner.handed.borrow_mut().remove(0) else { panic!() };
+        nix::unistd::write(&got, b"hello").unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!(nix::unistd::read(&ends[0], &mut bytes).unwrap(), 5);
+        let order = world.spawner.orders.borrow().iter().find_map(|order| match order {
+            Start::Dialer(identity) => Some(identity.clone()),
+            _ => None,
+        });
+        let identity = order.unwrap();
+        assert_eq!((identity.uid, identity.gid, identity.groups), (20001, 20001, vec![20100]));
+        // Another user has another one.
+        let bob = one.sign_in("bob").await;
+        assert_eq!(dialer(&one, &bob.ticket).await.0, Answer::Done);
+        assert_eq!(world.spawner.dialers(), 2);
+    });
+}
+
+#[test]
+fn a_dialer_ends_with_the_users_last_session() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let (one, other) = (portal.sign_in("alice").await, portal.sign_in("alice").await);
+        let bob = portal.sign_in("bob").await;
+        for session in [&one, &bob] {
+            assert_eq!(dialer(&portal, &session.ticket).await.0, Answer::Done);
+        }
+        until(|| running(&world) == 2).await;
+        portal.ask(Question::SignOut { ticket: one.ticket, everywhere: false }).await;
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(running(&world), 2, "there is another session");
+        portal.ask(Question::SignOut { ticket: other.ticket.clone(), everywhere: false }).await;
+        until(|| running(&world) == 1).await;
+        assert_eq!(dialer(&portal, &other.ticket).await.0, Answer::NoTicket);
+        assert_eq!(world.spawner.dialers(), 2);
+        // Expiry.
+        set_clock(bob.claims.exp);
+        until(|| running(&world) == 0).await;
+    });
+}
+
+#[test]
+fn a_session_that_nobody_shows_any_more_keeps_no_dialer() {
+    run(async || {
+        let mut world = World::with(|settings| settings.policy.idle = 600);
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        dialer(&portal, &session.ticket).await;
+        set_clock(now() + 500);
+        portal.ask(Question::Groups { ticket: session.ticket.clone() }).await;
+        set_clock(now() + 500);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(running(&world), 1);
+        set_clock(now() + 200);
+        until(|| running(&world) == 0).await;
+        // It is not over for that.
+        assert_eq!(dialer(&portal, &session.ticket).await.0, Answer::Done);
+    });
+}
+
+#[test]
+fn revocation_ends_what_runs_also_what_is_being_started() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let (alice, bob) = (portal.sign_in("alice").await, portal.sign_in("bob").await);
+        dialer(&portal, &alice.ticket).await;
+        worker(&portal, &alice.ticket).await;
+        until(|| running(&world) == 2).await;
+        portal.ask(Question::SignOut { ticket: alice.ticket, everywhere: true }).await;
+        until(|| running(&world) == 0).await;
+        world.spawner.slow.set(Duration::from_secs(2));
+        let (_ours, theirs) = pair(SockType::Stream);
+        let id = portal.send(Question::Worker { ticket: bob.ticket.clone() }, Some(theirs)).await;
+        until(|| workers(&world) == 2).await;
+        let out = portal.send(Question::SignOut { ticket: bob.ticket, everywhere: true }, None).await;
+        assert_eq!(portal.answer_to(out).await, Some(Answer::Done));
+        assert_eq!(portal.answer_to(id).await, Some(Answer::NoTicket));
+        until(|| world.spawner.alive.borrow().is_empty()).await;
+    });
+}
+
+#[test]
+fn one_that_left_is_started_again_and_one_that_dies_at_once_is_given_time() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        sleep(limits::LIVES).await;
+        world.spawner.all_leave();
+        until(|| running(&world) == 0).await;
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        assert_eq!(workers(&world), 2);
+        sleep(limits::LIVES).await;
+        world.spawner.all_leave();
+        until(|| running(&world) == 0).await;
+        world.spawner.dies.set(true);
+        let mut tries = 0;
+        for _ in 0..120 {
+            tries += usize::from(matches!(worker(&portal, &session.ticket).await.0, Answer::Failed { .. }));
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(tries, 120);
+        let started = workers(&world) - 2;
+        assert!((5..=9).contains(&started), "{started} starts in two minutes");
+        world.spawner.dies.set(false);
+        sleep(limits::RESTART_MOST).await;
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+    });
+}
+
+#[test]
+fn new_groups_mean_a_new_dialer() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        dialer(&portal, &session.ticket).await;
+        world.spawner.users.borrow_mut().get_mut("alice").unwrap().groups = vec![20400, 20100, 20100];
+        sleep(limits::GROUPS).await;
+        assert_eq!(dialer(&portal, &session.ticket).await.0, Answer::Done);
+        until(|| running(&world) == 1).await;
+        assert_eq!(world.spawner.dialers(), 2);
+        // The same groups in another order are the same.
+        world.spawner.users.borrow_mut().get_mut("alice").unwrap().groups = vec![20100, 20400];
+        sleep(limits::GROUPS).await;
+        dialer(&portal, &session.ticket).await;
+        assert_eq!(world.spawner.dialers(), 2);
+    });
+}
+
+#[test]
+fn a_worker_knows_the_keys_before_its_first_connection() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        worker(&portal, &session.ticket).await;
+        until(|| world.spawner.handed.borrow().len() == 2).await;
+        portal.until(|heard| !heard.keys.is_empty()).await;
+        {
+            let handed = world.spawner.handed.borrow();
+            let (Handed::Keys(keys), Handed::Connection) = (&handed[0].1, &handed[1].1) else { panic!() };
+            assert_eq!(*keys, portal.heard.borrow().keys);
+        }
+        // And when they change.
+        set_clock(now() + 31 * 24 * 3600);
+        until(|| world.spawner.handed.borrow().len() == 3).await;
+        assert!(matches!(&world.spawner.handed.borrow()[2].1, Handed::Keys(keys) if keys.len() == 1));
+    });
+}
+
+#[test]
+fn only_a_socket_of_the_right_kind_is_handed_over() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let ticket = portal.sign_in("alice").await.ticket;
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        for wrong in [pair(SockType::Stream).0, file.into(), tcp.into()] {
+            let answer = portal.ask_with(Question::Dialer { ticket: ticket.clone() }, wrong).await;
+            assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+        }
+        for wrong in [pair(SockType::SeqPacket).0, stream.into()] {
+            let answer = portal.ask_with(Question::Worker { ticket: ticket.clone() }, wrong).await;
+            assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
+        }
+        assert_eq!((world.spawner.dialers(), workers(&world)), (0, 0));
+    });
+}
+
+#[test]
+fn forwards_are_read_and_login_groups_found() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let ticket = portal.sign_in("alice").await.ticket;
+        let forward = |name: &str| Question::Forward {
+            ticket: ticket.clone(),
+            name: ForwardName::parse(name).unwrap(),
+        };
+        let Answer::Forward(Ok(found)) = portal.ask(forward("tb")).await else { panic!() };
+        assert_eq!((found.line.as_str(), found.stat.uid), ("http://c1:12001/", 20002));
+        let missing = portal.ask(forward("secret")).await;
+        assert_eq!(missing, Answer::Forward(Err(Missing::NotExecutable)));
+        let group = portal.ask(Question::LoginGroup { uid: 20002 }).await;
+        assert!(matches!(group, Answer::LoginGroup(Some(group)) if group.gid == 20002));
+        assert_eq!(portal.ask(Question::LoginGroup { uid: 20003 }).await, Answer::LoginGroup(None));
+        world.spawner.broken.set(true);
+        let failed = portal.ask(Question::LoginGroup { uid: 1 }).await;
+        assert!(matches!(failed, Answer::Failed { .. }), "a failure is no answer");
+    });
+}
+
+#[test]
+fn dialers_and_workers_leave_room_for_signing_in() {
+    run(async || {
+        let children = crate::service::children::Children::new(pair(SockType::SeqPacket).0).unwrap();
+        let room = portreeve_model::wire::spawner::AT_ONCE - limits::PASSING_CHILDREN;
+        children.pretend(room - 1);
+        assert!(children.has_room_for_lasting());
+        children.pretend(1);
+        assert!(!children.has_room_for_lasting());
+        let posts = crate::service::posts::Posts::new(std::rc::Rc::new(children));
+        let order = Start::Worker { user: name("alice") };
+        let handed = posts.hand_over(20001, order, || None::<()>, &(), pair(SockType::Stream).0).await;
+        assert!(matches!(handed, Err(crate::service::posts::PostError::Full)), "{handed:?}");
+    });
+}

@@ -1,0 +1,104 @@
+//! Root's process with its broker, as `portreeve-broker` runs them, with paths of a test's.
+//!
+//!   portreeve-test-broker run DIR PAM              sockets and state are in DIR
+//!   portreeve-test-broker ask SOCKET REQUEST       asks at the login socket, and prints the answer
+//!   portreeve-worker                               plays a worker: tells each connection who it is and how many keys it knows
+
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::unistd::getuid;
+use portreeve_broker::service::{self, ServiceSettings};
+use portreeve_broker::spawner::{self, Settings};
+use portreeve_model::wire::worker::ToWorker;
+use portreeve_model::wire::{MAX_FRAME, decode};
+use portreeve_sys::message::{self, ReceiveError};
+use portreeve_sys::{Sandbox, privileges, process};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [_, "run", dir, pam] => run(Path::new(dir), pam),
+        [_, "ask", socket, request] => ask(socket, request),
+        [program] if program.ends_with("portreeve-worker") => work(),
+        _ => Err(Error::other("unknown arguments")),
+    }
+}
+
+/// The next message, of which something was made before the next one is waited for.
+fn listen<T>(channel: impl AsFd, made: impl FnOnce(message::Message<'_>) -> T) -> Result<T> {
+    let mut buffer = vec![0; MAX_FRAME];
+    poll(&mut [PollFd::new(channel.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+    match message::receive(&channel, &mut buffer, 1) {
+        Ok(message) => Ok(made(message)),
+        Err(ReceiveError::Closed) => Err(ErrorKind::UnexpectedEof.into()),
+        Err(error) => Err(Error::other(error)),
+    }
+}
+
+fn ask(path: &str, request: &str) -> Result<()> {
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    message::send(&socket, request.as_bytes(), &[])?;
+    let answer = listen(&socket, |message| String::from_utf8_lossy(message.bytes).into_owned())?;
+    println!("{answer}");
+    Ok(())
+}
+
+fn work() -> Result<()> {
+    let control = portreeve_sys::inherited(3)?;
+    let mut known = 0;
+    loop {
+        let (word, mut descriptors) =
+            match listen(&control, |message| (decode(message.bytes), message.descriptors)) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                heard => heard?,
+            };
+        match word.map_err(Error::other)? {
+            ToWorker::Keys(keys) => known = keys.len(),
+            ToWorker::Connection => {
+                let connection = descriptors.pop().ok_or_else(|| Error::other("nothing came along"))?;
+                let home = std::env::var("HOME").unwrap_or_default();
+                let said = format!("uid {} keys {known} home {home}", getuid());
+                nix::unistd::write(&connection, said.as_bytes())?;
+            }
+        }
+    }
+}
+
+fn run(dir: &Path, pam: &str) -> Result<()> {
+    let settings = Settings {
+        first_uid: 1000,
+        pam: PathBuf::from(pam),
+        forwards: dir.join("forwards"),
+        look_up_patience: Settings::LOOK_UP_PATIENCE,
+        end_patience: Settings::END_PATIENCE,
+    };
+    process::silence()?;
+    spawner::run(&settings, |channel, parent| {
+        let broker = || -> std::result::Result<(), Box<dyn std::error::Error>> {
+            process::die_with(parent, Signal::SIGKILL)?;
+            prctl::set_dumpable(false)?;
+            privileges::drop_capabilities()?;
+            Sandbox::broker()?.enter()?;
+            let (state, portal, login) = (dir.join("state"), dir.join("portal.sock"), dir.join("login.sock"));
+            let url = "https://portal.example.org".to_owned();
+            service::run(ServiceSettings::new(state, portal, login, url), channel)?;
+            Ok(())
+        };
+        match broker() {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("the broker can't go on: {error}: {:?}", error.source());
+                1
+            }
+        }
+    })
+    .map_err(Error::other)
+}

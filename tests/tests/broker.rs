@@ -1,0 +1,311 @@
+//! The whole chain that a cluster's portal stands on: root's process, the broker in its sandbox, PAM, dialers, workers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use portreeve_broker::Verifier;
+use portreeve_model::wire::broker::{Answer, Ask, FromBroker, PublicKey, Question};
+use portreeve_model::wire::dialer::{Dial, Dialed};
+use portreeve_model::wire::pam::PamRefusal;
+use portreeve_model::wire::{ControlReply, ControlRequest, MAX_FRAME, decode, encode_bare};
+use portreeve_model::{Claims, ForwardName, Secret, SessionId, SignIn, UserName};
+use portreeve_tests::world::etc::{Etc, PASSWORD};
+use portreeve_tests::world::spawner::{eventually, hear, is_closed, signal, tell};
+use portreeve_tests::world::{Skip, built_if_possible, skip};
+use tokio::time::timeout;
+use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+
+const SERVICE: &str =
+    "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What runs.
+struct Cluster {
+    etc: Etc,
+    listener: UnixSeqpacketListener,
+    broker: Child,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Cluster {
+    fn start() -> Result<Self, Skip> {
+        let etc = Etc::new(SERVICE)?;
+        let (pam, own) = (built_if_possible("portreeve-pam")?, built_if_possible("portreeve-test-broker")?);
+        for (name, mode) in [("state", 0o700), ("forwards", 0o1777), ("bin", 0o755)] {
+            std::fs::create_dir(etc.path(name)).unwrap();
+            std::fs::set_permissions(etc.path(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        for (from, to) in
+            [(&pam, "portreeve-pam"), (&own, "portreeve-worker"), (&own, "portreeve-test-broker")]
+        {
+            std::fs::copy(from, etc.path("bin").join(to)).unwrap();
+        }
+        let listener = UnixSeqpacketListener::bind(etc.path("portal.sock")).unwrap();
+        let broker = run(&etc);
+        Ok(Self { etc, listener, broker })
+    }
+
+    /// Root's process is asked to end, and with it everything.
+    fn end(&mut self) {
+        if self.broker.try_wait().unwrap().is_none() {
+            signal(self.broker.id(), Signal::SIGTERM);
+        }
+        eventually("root's process ends", || self.broker.try_wait().unwrap());
+    }
+
+    async fn restart(&mut self) {
+        self.end();
+        // What waits in the queue is the old one's.
+        while timeout(Duration::from_millis(50), self.listener.accept()).await.is_ok() {}
+        self.broker = run(&self.etc);
+    }
+
+    async fn portal(&mut self) -> Portal {
+        let socket = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
+        let mut portal = Portal { socket, next: 0, keys: vec![], ended: vec![], answers: BTreeMap::new() };
+        portal.hear_until(|portal| !portal.keys.is_empty()).await;
+        portal
+    }
+
+    /// Asks at the login socket as somebody.
+    fn ask(&self, uid: u32, request: &ControlRequest) -> ControlReply {
+        let request = String::from_utf8(encode_bare(request).unwrap()).unwrap();
+        let id = uid.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
+        command.arg(self.etc.path("bin/portreeve-test-broker")).arg("ask").arg(self.etc.path("login.sock"));
+        let output = command.arg(request).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        decode(output.stdout.trim_ascii()).unwrap()
+    }
+}
+
+fn run(etc: &Etc) -> Child {
+    let program: PathBuf = etc.path("bin/portreeve-test-broker");
+    let mut command = etc.command(&program);
+    command.arg("run").arg(etc.path("")).arg(etc.path("bin/portreeve-pam"));
+    command.stdin(Stdio::null()).spawn().unwrap()
+}
+
+struct Portal {
+    socket: UnixSeqpacket,
+    next: u32,
+    keys: Vec<PublicKey>,
+    ended: Vec<SessionId>,
+    answers: BTreeMap<u32, Answer>,
+}
+
+impl Portal {
+    async fn hear_until(&mut self, what: impl Fn(&Self) -> bool) {
+        let mut buffer = vec![0; MAX_FRAME];
+        while !what(self) {
+            let length =
+                timeout(PATIENCE, self.socket.recv(&mut buffer)).await.unwrap().unwrap().bytes_read();
+            match decode(&buffer[..length]).unwrap() {
+                FromBroker::Keys(keys) => self.keys = keys,
+                FromBroker::Ended(sessions) | FromBroker::AlsoEnded { sessions, .. } => {
+                    self.ended.extend(sessions)
+                }
+                FromBroker::Answer { id, answer } => drop(self.answers.insert(id, answer)),
+            }
+        }
+    }
+
+    async fn ask_with(&mut self, question: Question, descriptor: Option<OwnedFd>) -> Answer {
+        self.next += 1;
+        let id = self.next;
+        let frame = encode_bare(&Ask { id, question }).unwrap();
+        let mut control = [0; 64];
+        let mut control = AncillaryMessageWriter::new(&mut control);
+        if let Some(descriptor) = &descriptor {
+            control.add_fds([descriptor.as_fd()]).unwrap();
+        }
+        self.socket.send_with_ancillary(&frame, &mut control).await.unwrap();
+        drop(descriptor);
+        self.hear_until(|portal| portal.answers.contains_key(&id)).await;
+        self.answers.remove(&id).unwrap()
+    }
+
+    async fn ask(&mut self, question: Question) -> Answer {
+        self.ask_with(question, None).await
+    }
+
+    async fn try_password(&mut self, user: &str, password: &str) -> Answer {
+        let begin = Question::Begin {
+            user: UserName::parse(user).unwrap(),
+            from: "192.0.2.7".parse().unwrap(),
+            mark: None,
+        };
+        match self.ask(begin).await {
+            Answer::Prompts { conversation, .. } => {
+                let answers = vec![Secret::new(password.to_owned())];
+                self.ask(Question::Reply { conversation, answers }).await
+            }
+            other => other,
+        }
+    }
+
+    async fn sign_in(&mut self, user: &str) -> (Claims, Secret) {
+        signed_in(self.try_password(user, PASSWORD).await)
+    }
+
+    async fn enter(&mut self, reply: ControlReply) -> Answer {
+        let ControlReply::Address { url } = reply else { panic!("{reply:?}") };
+        let code = Secret::new(url.rsplit_once("code=").unwrap().1.to_owned());
+        self.ask(Question::Enter { code, from: "192.0.2.7".parse().unwrap() }).await
+    }
+}
+
+fn signed_in(answer: Answer) -> (Claims, Secret) {
+    match answer {
+        Answer::SignedIn { claims, ticket, .. } => (*claims, ticket),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
+}
+
+async fn check(name: &str, test: impl AsyncFnOnce(Cluster)) {
+    match Cluster::start() {
+        Ok(cluster) => test(cluster).await,
+        Err(why) => skip(name, &why),
+    }
+}
+
+#[tokio::test]
+async fn from_a_password_to_a_worker_and_a_connection() {
+    check("from_a_password_to_a_worker_and_a_connection", async |mut cluster| {
+        let mut portal = cluster.portal().await;
+        for (user, password, expected) in [
+            ("alice", "wrong", PamRefusal::Credentials),
+            ("nobody-of-this-name", PASSWORD, PamRefusal::Credentials),
+            ("bob", PASSWORD, PamRefusal::Account),
+            // Not even tried.
+            ("root", PASSWORD, PamRefusal::Account),
+        ] {
+            let answer = portal.try_password(user, password).await;
+            assert!(matches!(answer, Answer::Refused { why, .. } if why == expected), "{user}: {answer:?}");
+        }
+        let (claims, ticket) = portal.sign_in("alice").await;
+        let verifier = Verifier::of_keys(&portal.keys).unwrap();
+        assert_eq!(verifier.verify(ticket.reveal(), "portal", claims.iat), Some(claims));
+        let groups = portal.ask(Question::Groups { ticket: ticket.clone() }).await;
+        assert_eq!(groups, Answer::Groups(vec![20001, 20100]));
+
+        // A forward file of alice's.
+        let file = cluster.etc.path("forwards/alice-tb");
+        std::fs::write(&file, "http://127.0.0.1:12001/\n").unwrap();
+        std::os::unix::fs::chown(&file, Some(20001), Some(20001)).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).unwrap();
+        let name = ForwardName::parse("alice-tb").unwrap();
+        let found = portal.ask(Question::Forward { ticket: ticket.clone(), name }).await;
+        let Answer::Forward(Ok(found)) = found else { panic!("{found:?}") };
+        assert_eq!((found.line.as_str(), found.stat.uid), ("http://127.0.0.1:12001/", 20001));
+
+        // A connection that alice's dialer makes.
+        let application = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (dialer, theirs) = pair(SockType::SeqPacket);
+        let answer = portal.ask_with(Question::Dialer { ticket: ticket.clone() }, Some(theirs)).await;
+        assert_eq!(answer, Answer::Done);
+        tell(&dialer, &Dial { id: 1, to: application.local_addr().unwrap(), patience: 5000 }, &[]);
+        let (dialed, descriptors) = hear::<Dialed>(&dialer);
+        assert_eq!((dialed, descriptors.len()), (Dialed::Connected { id: 1 }, 1));
+        assert_eq!(hear::<Dialed>(&dialer).0, Dialed::Released { id: 1 });
+
+        // The worker is alice's, in a session of hers, and knows the keys.
+        let (worker, theirs) = pair(SockType::Stream);
+        let answer = portal.ask_with(Question::Worker { ticket: ticket.clone() }, Some(theirs)).await;
+        assert_eq!(answer, Answer::Done);
+        let mut said = vec![0; 256];
+        let length = nix::unistd::read(&worker, &mut said).unwrap();
+        let home = cluster.etc.path("home/alice").display().to_string();
+        assert_eq!(String::from_utf8_lossy(&said[..length]), format!("uid 20001 keys 1 home {home}"));
+
+        // With the last session the dialer ends.
+        let out = Question::SignOut { ticket: ticket.clone(), everywhere: false };
+        assert_eq!(portal.ask(out).await, Answer::Done);
+        assert!(is_closed(&dialer));
+        assert_eq!(portal.ask(Question::Groups { ticket }).await, Answer::NoTicket);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_is_on_the_machine_gets_an_address_and_root_ends_sessions() {
+    check("whoever_is_on_the_machine_gets_an_address_and_root_ends_sessions", async |mut cluster| {
+        let mut portal = cluster.portal().await;
+        let address = cluster.ask(20001, &ControlRequest::Login);
+        let (claims, ticket) = signed_in(portal.enter(address).await);
+        assert_eq!((claims.uid, claims.how), (20001, SignIn::Code));
+        // The account is checked here, too: bob's has expired.
+        let address = cluster.ask(20002, &ControlRequest::Login);
+        let refused = portal.enter(address).await;
+        assert!(matches!(refused, Answer::Refused { why: PamRefusal::Account, .. }), "{refused:?}");
+        for uid in [0, 1, 54321] {
+            assert!(
+                matches!(cluster.ask(uid, &ControlRequest::Login), ControlReply::Refused { .. }),
+                "{uid}"
+            );
+        }
+        let list = ControlRequest::Sessions { user: None, after: None };
+        let revoke = ControlRequest::Revoke { user: UserName::parse("alice").unwrap() };
+        for request in [&list, &revoke] {
+            for uid in [20001, 20004] {
+                assert!(matches!(cluster.ask(uid, request), ControlReply::Refused { .. }));
+            }
+        }
+        let ControlReply::Sessions { rows, .. } = cluster.ask(0, &list) else { panic!() };
+        assert_eq!(rows.iter().map(|row| (row.uid, &row.id)).collect::<Vec<_>>(), [(20001, &claims.sid)]);
+        // Another user signs out everywhere: only their own.
+        assert_eq!(cluster.ask(20004, &ControlRequest::SignOutEverywhere), ControlReply::Ended { known: 0 });
+        assert!(matches!(
+            portal.ask(Question::Renew { ticket: ticket.clone() }).await,
+            Answer::SignedIn { .. }
+        ));
+        assert_eq!(cluster.ask(0, &revoke), ControlReply::Ended { known: 1 });
+        assert_eq!(portal.ask(Question::Renew { ticket }).await, Answer::NoTicket);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_restart_and_so_do_their_ends() {
+    check("sessions_outlive_a_restart_and_so_do_their_ends", async |mut cluster| {
+        let mut portal = cluster.portal().await;
+        let (lives, good) = portal.sign_in("alice").await;
+        let (over, ended) = portal.sign_in("alice").await;
+        let (worker, theirs) = pair(SockType::Stream);
+        portal.ask_with(Question::Worker { ticket: good.clone() }, Some(theirs)).await;
+        let out = Question::SignOut { ticket: ended.clone(), everywhere: false };
+        assert_eq!(portal.ask(out).await, Answer::Done);
+        cluster.restart().await;
+        let mut portal = cluster.portal().await;
+        portal.hear_until(|portal| portal.ended.contains(&over.sid)).await;
+        assert_eq!(portal.ask(Question::Renew { ticket: ended }).await, Answer::NoTicket);
+        let (claims, _) = signed_in(portal.ask(Question::Renew { ticket: good }).await);
+        assert_eq!((claims.sid, claims.exp), (lives.sid, lives.exp));
+        // What ran for the old one is gone.
+        let mut said = vec![0; 256];
+        while nix::unistd::read(&worker, &mut said).unwrap() > 0 {}
+        for file in ["ticket-keys.json", "ended-sessions.json", "mark-key"] {
+            let mode = std::fs::metadata(cluster.etc.path("state").join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+    })
+    .await;
+}
