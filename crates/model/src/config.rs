@@ -5,7 +5,7 @@
 //! `written` reads what stands in the file, `check` judges it.
 
 mod check;
-mod written;
+pub(crate) mod written;
 
 use crate::names::ForwardName;
 use std::fmt;
