@@ -5,6 +5,7 @@
 // In a test, a panic is the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod cgroup;
 pub mod descriptors;
 pub mod host_name;
 pub mod interfaces;
@@ -12,6 +13,7 @@ pub mod peer;
 pub mod sock_diag;
 pub mod socket_record;
 
+pub use cgroup::ControlGroups;
 pub use descriptors::raise_descriptor_limit;
 pub use host_name::host_name;
 pub use interfaces::local_addresses;
