@@ -18,6 +18,7 @@
 //! one thread keeps for itself, `limits.rs` every limit.
 
 mod accept;
+pub mod agents;
 mod answer;
 mod audit;
 mod authenticate;

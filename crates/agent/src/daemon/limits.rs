@@ -15,7 +15,7 @@ pub(super) const ANSWERS: usize = 1024;
 /// Threads for looks at processes, and the looks that may wait for one, over all portals.
 pub(super) const SLOW_THREADS: usize = 2;
 /// See [`SLOW_THREADS`].
-pub(super) const SLOW: usize = 256;
+pub(super) const SLOW: usize = 64;
 /// Threads for names of portals, which a resolver may keep waiting.
 pub(super) const RESOLVER_THREADS: usize = 4;
 /// How long this node's list of addresses is believed, and how soon it is read again for one that is not in it.
