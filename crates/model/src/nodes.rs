@@ -3,6 +3,8 @@
 //! Invariant: an address, a name and a key are each one node's at most, so that no node can answer for another.
 //!
 //! ```toml
+//! # Where the portals listen for agents: `portreeve keys add` copies this into key files.
+//! portals = ["portal.cluster.example:8444"]
 //! # Ends of full names: c1.cluster.example is c1.
 //! domains = ["cluster.example"]
 //!
@@ -19,6 +21,10 @@
 //! an address of the node inside `agents.plain_networks`. That is the weaker way: whoever can send from the node's
 //! address, or is root on any machine that can take it, is believed as well.
 
+mod slurm;
+
+pub use slurm::{SlurmNode, slurm_nodes};
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,10 +32,10 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use crate::agent_key::AgentKey;
+use crate::agent_key::{AgentKey, check_portals};
 use crate::config::Problem;
 use crate::config::written::{Notes, Section};
-use crate::names::NodeName;
+use crate::names::{NodeName, NodePort};
 
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,7 @@ pub enum Speaker {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeMap {
     nodes: Vec<Node>,
+    portals: Vec<NodePort>,
     domains: Vec<String>,
     by_name: HashMap<NodeName, usize>,
     /// First labels of full names; `None` where two nodes have the same.
@@ -75,7 +82,8 @@ impl NodeMap {
     pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
         let mut notes = Notes::default();
         let mut top = Section::whole(text, &mut notes);
-        let mut map = Self::default();
+        let portals = top.array::<String>("portals", "a string", &mut notes).unwrap_or_default();
+        let mut map = Self { portals: check_portals(portals, &mut notes), ..Self::default() };
         for domain in top.array::<String>("domains", "a string", &mut notes).unwrap_or_default() {
             map.add_domain(&domain, &mut notes);
         }
@@ -90,6 +98,12 @@ impl NodeMap {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Where the portals listen for agents.
+    #[must_use]
+    pub fn portals(&self) -> &[NodePort] {
+        &self.portals
     }
 
     /// The node of this name or address. Names have no case here. A full name is found by its first label where its

@@ -13,6 +13,7 @@ fn map(text: &str) -> NodeMap {
 #[test]
 fn names_find_nodes() {
     let map = map(r#"
+        portals = ["portal:8444"]
         domains = ["cluster.example"]
         [[node]]
         name = "C1"
@@ -53,6 +54,7 @@ fn names_find_nodes() {
     ] {
         assert_eq!(map.find(&name(asked)).map(|node| node.name.as_str()), found, "{asked}");
     }
+    assert_eq!(map.portals(), [NodePort::parse("portal:8444").unwrap()]);
     let all: Vec<IpAddr> = ["10.0.0.11", "fd00::11", "10.1.0.11"].map(|ip| ip.parse().unwrap()).into();
     assert_eq!(map.addresses(&name("c1")), Some(all.clone()));
     assert_eq!(map.addresses(&name("[fd00::11]")), Some(vec![all[1]]));
@@ -115,6 +117,7 @@ fn one_problem_each() {
             "3: node.adresses: there is no such key; did you mean node.addresses?",
         ),
         ("node = 'a'", "1: node: something else where sections belong"),
+        ("portals = ['portal']", "1: portals: this is not a node and port"),
         ("nodes = 1", "1: nodes: there is no such key; did you mean node?"),
         ("domains = ['10.0.0.1']", "1: domains: this is no end of a host name"),
         ("[[node]]\nname = 'a'\nkey = ", "3: "),
