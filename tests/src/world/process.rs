@@ -36,7 +36,7 @@ fn spawn(command: Command) -> std::io::Result<Child> {
 }
 
 /// The command line that runs `program` as `person`, to be killed with this process.
-fn as_person(program: &Path, person: Option<&Person>) -> Command {
+pub(super) fn as_person(program: &Path, person: Option<&Person>) -> Command {
     // util-linux. Elsewhere the child is killed on drop only.
     if !Path::new("/usr/bin/setpriv").exists() {
         assert!(person.is_none(), "setpriv is missing");
@@ -54,13 +54,13 @@ fn as_person(program: &Path, person: Option<&Person>) -> Command {
     command
 }
 
-/// A built program: `portreeve` or `portreeve-test-app`. The environment (`PORTREEVE_BIN`, `PORTREEVE_TEST_APP_BIN`)
-/// goes first; else it stands two folders above this test.
+/// A built program: `portreeve`, `portreeve-agent` or `portreeve-test-app`. The environment (`PORTREEVE_BIN`,
+/// `PORTREEVE_AGENT_BIN`, `PORTREEVE_TEST_APP_BIN`) goes first; else it stands two folders above this test.
 ///
 /// # Panics
 /// When it was not built.
 pub(super) fn built(name: &str) -> PathBuf {
-    let variable = if name == "portreeve" { "PORTREEVE_BIN" } else { "PORTREEVE_TEST_APP_BIN" };
+    let variable = format!("{}_BIN", name.replace('-', "_").to_uppercase());
     let path = std::env::var_os(variable).map_or_else(
         || {
             let mut path = std::env::current_exe().expect("a process has a program");
@@ -122,7 +122,8 @@ impl Running {
         Self::start(command)
     }
 
-    fn start(mut command: Command) -> Self {
+    /// Starts it.
+    pub(super) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = format!("{command:?}");
         let mut child = spawn(command).unwrap_or_else(|error| panic!("{shown}: {error}"));

@@ -30,7 +30,7 @@ pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(30);
 /// A connection that lasted so long was a good one: after it, waiting begins anew.
 pub(super) const BACKOFF_FORGET: Duration = Duration::from_secs(10);
-/// A sign-in address, from the question on the node's socket to its answer.
+/// Each step of a question on the login socket: reading it, asking a portal, answering.
 pub(super) const LOGIN: Duration = Duration::from_secs(10);
 /// Such questions at once, and of one user.
 pub(super) const LOGINS: usize = 64;

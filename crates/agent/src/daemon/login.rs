@@ -92,12 +92,8 @@ impl LoginDesk {
                 let desk = Arc::clone(&self);
                 callers.spawn(async move {
                     let _place = place;
-                    match timeout(limits::LOGIN, desk.answer(caller)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => {
-                            tracing::debug!(%error, "a question on the login socket was not answered");
-                        }
-                        Err(_) => tracing::debug!("a caller on the login socket was too slow"),
+                    if let Err(error) = desk.answer(caller).await {
+                        tracing::debug!(%error, "a question on the login socket was not answered");
                     }
                 });
             }
@@ -110,7 +106,7 @@ impl LoginDesk {
             None => refused("you are asking too often at once; wait a moment"),
             Some(_one) => {
                 let mut question = [0; limits::LOGIN_QUESTION];
-                let length = caller.read(&mut question).await?;
+                let length = timeout(limits::LOGIN, caller.read(&mut question)).await??;
                 // One that was longer was cut, and is no whole message.
                 match wire::decode(&question[..length]) {
                     Ok(ControlRequest::Login) => self.ask(uid).await,
@@ -119,7 +115,8 @@ impl LoginDesk {
                 }
             }
         };
-        caller.write_all(&wire::encode_bare(&reply).map_err(io::Error::other)?).await
+        let reply = wire::encode_bare(&reply).map_err(io::Error::other)?;
+        timeout(limits::LOGIN, caller.write_all(&reply)).await?
     }
 
     /// A place for this user, until dropped.
@@ -160,7 +157,11 @@ impl LoginDesk {
         }
         let asked = queue_frame(&line.queue, &FromAgent::Login { id, uid }).await;
         match asked {
-            Ok(()) => replied.await.unwrap_or_else(|_| refused("the connection to the portal ended")),
+            Ok(()) => match timeout(limits::LOGIN, replied).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(_)) => refused("the connection to the portal ended"),
+                Err(_) => refused("the portal did not answer in time"),
+            },
             Err(error) => refused(&error.to_string()),
         }
     }
