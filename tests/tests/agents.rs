@@ -56,7 +56,7 @@ async fn c1(lan: &Lan) -> Node {
 }
 
 const C1: [&str; 3] = ["10.77.1.2", "fd77:1::2", "10.77.2.2"];
-const PORTAL: &str = "10.77.1.1:8444";
+const PORTAL: &str = "10.77.1.1:8499";
 
 #[test]
 fn the_owner_is_found_on_every_interface_and_in_both_families() {
@@ -271,7 +271,7 @@ fn a_portal_that_is_not_there_is_asked_for_ever_more_seldom() {
         portal.vanish().await;
         let agent = node.agent(&config, Rights::Least);
         let first = agent.logged(&["no connection", "refused", "again_in"]).await;
-        assert!(first.contains("portal=10.77.1.1:8444"), "{first}");
+        assert!(first.contains("portal=10.77.1.1:8499"), "{first}");
         portal.come_back().await;
         portal.connected("c1").await;
         // One line for a portal that is away, not one for each try.
@@ -287,7 +287,7 @@ fn wrong_keys_and_revoked_ones_are_refused() {
         let (node, portal) = (c1(&lan).await, AgentsEnd::new(PORTAL).await);
         let config = portal.add("c1", &C1, &[]);
         // Another site's key, towards this portal; and this site's node, towards another portal.
-        let elsewhere = AgentsEnd::new("10.77.2.1:8444").await;
+        let elsewhere = AgentsEnd::new("10.77.2.1:8499").await;
         let foreign = elsewhere.add("c1", &C1, &[]);
         std::fs::write(
             &foreign,
@@ -562,5 +562,174 @@ fn an_agent_survives_a_portal_that_makes_no_sense() {
             })
             .await;
         }
+    });
+}
+
+/// What makes a node busy: each of these users gets 5,000 sockets in one process, or processes that sleep.
+async fn crowd(
+    node: &Node,
+    sockets: impl IntoIterator<Item = u32>,
+    sleepers: impl IntoIterator<Item = (u32, usize)>,
+) -> Vec<portreeve_tests::world::Running> {
+    let pairs = "import resource,socket,sys
+hard=resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE,(hard,hard))
+l=socket.socket(); l.bind(('127.0.0.1',0)); l.listen(64); kept=[]
+for i in range(2500):
+    c=socket.create_connection(l.getsockname()); kept+=[c,l.accept()[0]]
+print('ready',flush=True); sys.stdin.read()"
+        .to_owned();
+    let sleep = |count: usize| {
+        format!("for i in $(seq {count}); do setpriv --pdeathsig KILL sleep 3600 & done; echo ready; wait")
+    };
+    let mut programs: Vec<(u32, &str, String)> =
+        sockets.into_iter().map(|uid| (uid, "/usr/bin/python3", pairs.clone())).collect();
+    programs.extend(sleepers.into_iter().map(|(uid, count)| (uid, "/bin/sh", sleep(count))));
+    let mut crowd = Vec::new();
+    for (uid, program, text) in programs {
+        let options =
+            ["--reuid", &uid.to_string(), "--regid", &uid.to_string(), "--clear-groups"].map(str::to_owned);
+        let started = node.start(Path::new(program), &options, &["-c".to_owned(), text]);
+        let (started, line) = tokio::task::spawn_blocking(move || {
+            let line = started.line(6 * PATIENCE);
+            (started, line)
+        })
+        .await
+        .unwrap();
+        assert_eq!(line.as_deref(), Some("ready"), "{}", started.stderr());
+        crowd.push(started);
+    }
+    crowd
+}
+
+/// The median and the 99th percentile.
+fn told(what: &str, mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+    println!("{what}: p50 {:?}, p99 {:?}, most {:?} ({} times)", at(0.5), at(0.99), at(1.0), took.len());
+    at(0.99)
+}
+
+#[test]
+#[ignore = "measures, with 20,000 sockets and 2,000 processes"]
+fn how_long_an_answer_takes() {
+    let test = "how_long_an_answer_takes";
+    let Some([alice]) = people(test, ["alice"]) else { return };
+    in_a_network(test, async move |lan| {
+        let (node, portal) = (c1(&lan).await, AgentsEnd::new(PORTAL).await);
+        let agent = node.agent(&portal.add("c1", &C1, &[]), Rights::Least);
+        portal.connected("c1").await;
+        let app = node.app(&alice, "10.77.1.2:9001", &[]);
+        let server = at("10.77.1.2", app.port());
+        let (_stream, tuple) = connect(server).await;
+        let agents = Arc::clone(&portal.agents);
+        let sequential = async || {
+            let mut took = Vec::new();
+            for _ in 0..3000 {
+                let asked = Instant::now();
+                agents.owner(&tuple, false).await.unwrap();
+                took.push(asked.elapsed());
+            }
+            took
+        };
+        let pings = async || {
+            let mut took = Vec::new();
+            for _ in 0..3000 {
+                let asked = Instant::now();
+                agents.ask(&name("c1"), Question::Ping, PATIENCE).await.unwrap();
+                took.push(asked.elapsed());
+            }
+            took
+        };
+        sequential().await;
+        told("ping over TLS and veth, empty node", pings().await);
+        told("owner over TLS and veth, empty node", sequential().await);
+        let others = (0..50).map(|number| (30_000 + number, 39));
+        let crowded = crowd(&node, 30_000..30_004, others.chain([(alice.uid, 40)])).await;
+        let sockets = std::fs::read_to_string(format!("/proc/{}/net/sockstat", crowded[0].pid())).unwrap();
+        println!("{}", sockets.lines().nth(1).unwrap_or_default());
+        told("ping over TLS and veth, full node", pings().await);
+        told("owner over TLS and veth, full node", sequential().await);
+
+        // The look-up alone, on the node.
+        let namespace = std::fs::File::open(node.namespace()).unwrap();
+        let alone = std::thread::spawn(move || {
+            nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let lookup = portreeve_agent::Lookup::open().unwrap();
+            let took = |_| {
+                let asked = Instant::now();
+                lookup.owner(&tuple).unwrap();
+                asked.elapsed()
+            };
+            (0..20_000).map(took).collect::<Vec<_>>()
+        });
+        let p99 = told("the look-up alone, full node", alone.join().unwrap());
+        assert!(p99 < Duration::from_micros(200), "{p99:?}");
+
+        let flood = async |count: usize| {
+            let (begun, mut asking) = (Instant::now(), tokio::task::JoinSet::new());
+            for _ in 0..count {
+                let agents = Arc::clone(&agents);
+                asking.spawn(async move {
+                    let mut took = Vec::new();
+                    for _ in 0..500 {
+                        let asked = Instant::now();
+                        agents.owner(&tuple, false).await.unwrap();
+                        took.push(asked.elapsed());
+                    }
+                    took
+                });
+            }
+            let took: Vec<Duration> = asking.join_all().await.into_iter().flatten().collect();
+            println!(
+                "{} questions at once: {:.0} a second",
+                count,
+                took.len() as f64 / begun.elapsed().as_secs_f64()
+            );
+            told("  each", took);
+        };
+        flood(32).await;
+
+        // A first look at processes, each for a listener that nobody has looked at.
+        let first_looks = async |ports: std::ops::Range<u16>| {
+            let mut looks = Vec::new();
+            for port in ports {
+                let app = node.app(&alice, &format!("10.77.1.2:{port}"), &[]);
+                let (_stream, tuple) = connect(at("10.77.1.2", app.port())).await;
+                until("the application to accept", PATIENCE, async || {
+                    agents.owner(&tuple, false).await.unwrap().said.owner.accepted.then_some(())
+                })
+                .await;
+                let asked = Instant::now();
+                let owner = agents.owner(&tuple, true).await.unwrap().said.owner;
+                looks.push(asked.elapsed());
+                assert_eq!(owner.groups, OwnerGroups::Egid(alice.gid));
+            }
+            looks
+        };
+        told("the group's first look, of the owner's 40 processes", first_looks(9100..9120).await);
+        let _her_crowd = crowd(&node, [alice.uid, alice.uid], [(alice.uid, 1000)]).await;
+        told("the same, of 1,000 processes and 10,000 sockets of hers", first_looks(9200..9220).await);
+
+        // Looks at processes all the time, and quick questions beside them.
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut looking = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (agents, stop, alice) = (Arc::clone(&agents), Arc::clone(&stop), alice.clone());
+            looking.spawn(async move {
+                let mut count = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    if agents.ask(&name("c1"), Question::Listening { uid: alice.uid }, PATIENCE).await.is_ok()
+                    {
+                        count += 1;
+                    }
+                }
+                count
+            });
+        }
+        told("owner beside 16 looks at processes at once", sequential().await);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let looked: usize = looking.join_all().await.into_iter().sum();
+        println!("  {looked} looks meanwhile; the agent has {}", agent.status("VmRSS"));
     });
 }

@@ -52,8 +52,6 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let raised = portreeve_sys::raise_descriptor_limit();
-    raised.context("the limit of open files can't be raised")?;
     lockup::lock_up(&settings.config);
 
     let runtime = tokio::runtime::Builder::new_current_thread()

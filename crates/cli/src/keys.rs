@@ -18,7 +18,7 @@ const PORTAL_KEY: &str = "agents-key.pem";
 /// Key files for nodes, until they are copied there.
 const KEY_FILES: &str = "agent-keys";
 /// Where agents dial in if nobody says otherwise.
-const PORT: u16 = 8444;
+const PORT: u16 = 8499;
 
 /// `portreeve keys`
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(crate) struct Keys {
 enum Action {
     /// Make the portal's key, and an empty node map
     Init {
-        /// Where portals listen for agents, as HOST:PORT [default: this machine's name and 8444]
+        /// Where portals listen for agents, as HOST:PORT [default: this machine's name and 8499]
         #[arg(long = "portal", value_name = "HOST:PORT", value_delimiter = ',', value_parser = NodePort::parse)]
         portals: Vec<NodePort>,
     },

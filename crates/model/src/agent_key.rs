@@ -199,8 +199,8 @@ mod tests {
             ),
             portal_keys: vec![AgentKey::parse(KEY).unwrap()],
             portals: vec![
-                NodePort::parse("10.0.0.1:8444").unwrap(),
-                NodePort::parse("[fd00::1]:8444").unwrap(),
+                NodePort::parse("10.0.0.1:8499").unwrap(),
+                NodePort::parse("[fd00::1]:8499").unwrap(),
             ],
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! ```toml
 //! # Where the portals listen for agents: `portreeve keys add` copies this into key files.
-//! portals = ["portal.cluster.example:8444"]
+//! portals = ["portal.cluster.example:8499"]
 //! # Ends of full names: c1.cluster.example is c1.
 //! domains = ["cluster.example"]
 //!

@@ -42,3 +42,5 @@ pub(super) const LOGIN_QUESTION: usize = 1024;
 pub(super) const LOGIN_QUEUE: i32 = 64;
 /// After a failure to accept, such as too many open files.
 pub(super) const LOGIN_PAUSE: Duration = Duration::from_millis(100);
+/// From a reply until the caller closes.
+pub(super) const LOGIN_LINGER: Duration = Duration::from_millis(200);

@@ -116,7 +116,10 @@ impl LoginDesk {
             }
         };
         let reply = wire::encode_bare(&reply).map_err(io::Error::other)?;
-        timeout(limits::LOGIN, caller.write_all(&reply)).await?
+        timeout(limits::LOGIN, caller.write_all(&reply)).await??;
+        // Who was refused unheard may be about to ask: that must not fail before the reply was read.
+        let _ = timeout(limits::LOGIN_LINGER, caller.read(&mut [0; 1])).await;
+        Ok(())
     }
 
     /// A place for this user, until dropped.
