@@ -2,20 +2,18 @@
 
 import { live } from "./apps.mjs";
 import { until } from "./children.mjs";
-import { World, contains, same } from "./world.mjs";
+import { contains, same, suite } from "./world.mjs";
 
-export async function run(browser, report) {
-  const forms = ["path form", "forward", "own origin"];
-  const names = {
-    events: (form) => `live: events come one by one (${form})`,
-    socket: (form) => `live: a WebSocket echoes over HTTP/2 (${form})`,
-    out: "live: signing out ends WebSockets and events within a second",
-    headers: "live: the application sees no cookie of the portal's, and sets none",
-  };
-  const all = [...forms.flatMap((form) => [names.events(form), names.socket(form)]), names.out, names.headers];
-  if (!report.wants(...all)) return;
-  const world = await World.begin(browser);
-  const test = (name, body) => report.test(name, body, world);
+const forms = ["path form", "forward", "own origin"];
+const events = (form) => `live: events come one by one (${form})`;
+const socket = (form) => `live: a WebSocket echoes over HTTP/2 (${form})`;
+const names = {
+  out: "live: signing out ends WebSockets and events within a second",
+  headers: "live: the application sees no cookie of the portal's, and sets none",
+};
+const all = [...forms.map(events), ...forms.map(socket), ...Object.values(names)];
+
+export const run = (browser, report) => suite(browser, report, all, async (world, { test, visit }) => {
   const app = await live();
   await world.forward("live", `http://localhost:${app.port}`);
   const where = {
@@ -25,8 +23,7 @@ export async function run(browser, report) {
   };
 
   for (const form of forms) {
-    await test(names.events(form), async () => {
-      const visitor = await world.visitor();
+    await visit(events(form), async (visitor) => {
       await visitor.open(where[form]);
       const ticks = await visitor.page.evaluate(() => new Promise((done, refuse) => {
         const source = new EventSource("events");
@@ -47,12 +44,9 @@ export async function run(browser, report) {
       same(spoken, "h2", "the browser speaks");
       await until("the application hears that the browser left", () => app.seen.filter((r) => r.url === "/events").every((r) => r.destroyed));
       // Closing an event source is a request that did not end.
-      visitor.expectClean(/request failed: GET .*\/events: net::ERR_ABORTED/);
-      await visitor.end();
-    });
+    }, { known: [/request failed: GET .*\/events: net::ERR_ABORTED/] });
 
-    await test(names.socket(form), async () => {
-      const visitor = await world.visitor();
+    await visit(socket(form), async (visitor) => {
       const tools = await visitor.context.newCDPSession(visitor.page);
       await tools.send("Network.enable");
       const statuses = [];
@@ -77,8 +71,6 @@ export async function run(browser, report) {
       // RFC 8441 answers 200 where RFC 6455 answers 101.
       same(statuses.join(), "200", "the status of the handshake");
       await until("the application's sockets are closed", () => app.sockets.size === 0);
-      visitor.expectClean();
-      await visitor.end();
     });
   }
 
@@ -109,8 +101,7 @@ export async function run(browser, report) {
     await visitor.end();
   });
 
-  await test(names.headers, async () => {
-    const visitor = await world.visitor();
+  await visit(names.headers, async (visitor) => {
     for (const [form, own] of [["path form", false], ["own origin", true]]) {
       await visitor.open(where[form]);
       const before = (await visitor.context.cookies()).filter((c) => c.name.startsWith("__Host-portreeve")).map((c) => c.value).sort().join();
@@ -126,10 +117,7 @@ export async function run(browser, report) {
       const mine = cookies.find((c) => c.name === "mine" && (c.path === "/") === own);
       same(mine?.path, own ? "/" : `/fw2/localhost:${app.port}/`, `the path of the application's cookie (${form})`);
     }
-    visitor.expectClean();
-    await visitor.end();
   });
 
   await app.end();
-  await world.end();
-}
+});

@@ -3,6 +3,7 @@
 import { chromium } from "./playwright.mjs";
 import { Report } from "./report.mjs";
 import { endChildren } from "./children.mjs";
+import * as certificate from "./certificate.mjs";
 import * as jupyter from "./jupyter.mjs";
 import * as live from "./live.mjs";
 import * as origins from "./origins.mjs";
@@ -26,7 +27,7 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, 300_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, pages, origins, live, jupyter })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, live, jupyter })) {
     await suite.run(browser, report).catch((error) => report.failed(name, error.stack));
   }
 } finally {

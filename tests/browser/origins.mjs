@@ -2,31 +2,30 @@
 // and of the portal.
 
 import { live } from "./apps.mjs";
-import { World, same } from "./world.mjs";
+import { same, suite } from "./world.mjs";
 
-export async function run(browser, report) {
-  const names = {
-    dance: "origins: an application's own origin is entered by way of the portal, signed in or not",
-    bound: "origins: the entry to an application's origin is good for one browser, once",
-    neighbour: "origins: a page can't read its neighbour's data, nor make it hear a request",
-    portal: "origins: a page can't read the portal, frame it, or sign its visitor out",
-    socket: "origins: a page can't open its neighbour's WebSocket",
-    link: "origins: a link to a neighbour works",
-  };
-  if (!report.wants(...Object.values(names))) return;
-  const world = await World.begin(browser);
-  const test = (name, body) => report.test(name, body, world);
+const names = {
+  dance: "origins: an application's own origin is entered by way of the portal, signed in or not",
+  bound: "origins: the entry to an application's origin is good for one browser, once",
+  neighbour: "origins: a page can't read its neighbour's data, nor make it hear a request",
+  portal: "origins: a page can't read the portal, frame it, or sign its visitor out",
+  socket: "origins: a page can't open its neighbour's WebSocket",
+  link: "origins: a link to a neighbour works",
+};
+
+export const run = (browser, report) => suite(browser, report, names, async (world, { test }) => {
   const [one, other] = [await live(), await live()];
   const own = (app) => world.own(`localhost-${app.port}`);
 
-  /** A signed-in visitor at one application's own origin, who was at the other's too. */
-  const settled = async () => {
+  /** A test by a visitor who is at one application's own origin, and was at the other's too. */
+  const settled = (name, run) => test(name, async () => {
     const visitor = await world.visitor();
     await visitor.open(`${own(other)}/`);
     await visitor.open(`${own(one)}/`);
     [one, other].forEach((app) => (app.seen.length = 0));
-    return visitor;
-  };
+    await run(visitor);
+    await visitor.end();
+  });
 
   await test(names.dance, async () => {
     const visitor = await world.stranger();
@@ -67,8 +66,7 @@ export async function run(browser, report) {
     await thief.end();
   });
 
-  await test(names.neighbour, async () => {
-    const visitor = await settled();
+  await settled(names.neighbour, async (visitor) => {
     const tried = await visitor.page.evaluate(async (theirs) => {
       const outcome = (promise) => promise.then((r) => `${r.type} ${r.status}`, () => "refused");
       const loads = (element, at) => new Promise((done) => {
@@ -89,11 +87,9 @@ export async function run(browser, report) {
     same(tried.cors, "refused", "fetch");
     same(tried.script, "refused", "a script");
     same(other.seen.map((r) => `${r.method} ${r.url}`).join(), "", "what the neighbour heard");
-    await visitor.end();
   });
 
-  await test(names.portal, async () => {
-    const visitor = await settled();
+  await settled(names.portal, async (visitor) => {
     const tried = await visitor.page.evaluate(async (portal) => {
       const outcome = (promise) => promise.then((r) => `${r.type} ${r.status}`, () => "refused");
       const frame = document.createElement("iframe");
@@ -131,11 +127,9 @@ export async function run(browser, report) {
     }
     await visitor.open("/");
     same((await visitor.page.innerText("h1")).split(" ")[0], "Workspace", "the page: the session lives");
-    await visitor.end();
   });
 
-  await test(names.socket, async () => {
-    const visitor = await settled();
+  await settled(names.socket, async (visitor) => {
     const outcomes = await visitor.page.evaluate((addresses) => Promise.all(addresses.map((address) => new Promise((done) => {
       const socket = new WebSocket(address);
       socket.onopen = () => done("open");
@@ -143,11 +137,9 @@ export async function run(browser, report) {
     }))), [`${own(other)}/socket`, `${world.url}/fw2/localhost:${other.port}/socket`].map((a) => a.replace("https", "wss")));
     same(outcomes.join(), "refused,refused", "the neighbour's WebSocket");
     same(other.seen.length, 0, "requests that the neighbour heard");
-    await visitor.end();
   });
 
-  await test(names.link, async () => {
-    const visitor = await settled();
+  await settled(names.link, async (visitor) => {
     await visitor.page.evaluate((theirs) => {
       document.body.innerHTML = `<a href="${theirs}/data">neighbour</a>`;
     }, own(other));
@@ -155,10 +147,8 @@ export async function run(browser, report) {
     await visitor.page.waitForURL(`${own(other)}/data`);
     same(await visitor.page.innerText("body"), "secret data", "the neighbour's page");
     visitor.expectClean();
-    await visitor.end();
   });
 
   await one.end();
   await other.end();
-  await world.end();
-}
+});

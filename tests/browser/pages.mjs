@@ -6,35 +6,30 @@ import { join } from "node:path";
 
 import { end, freePort, listening, start, until } from "./children.mjs";
 import { Skip } from "./report.mjs";
-import { World, contains, same } from "./world.mjs";
+import { World, contains, same, suite } from "./world.mjs";
 
-export async function run(browser, report) {
-  const names = {
-    workspace: "pages: the workspace lists forwards and listening ports, with links that work",
-    empty: "pages: an empty workspace says how to begin",
-    field: "pages: the field opens an address, a port and a forward, and says when it can't",
-    keyboard: "pages: the keyboard reaches everything, and the focus is seen",
-    contrast: "pages: every text has enough contrast, light and dark",
-    denied: "pages: somebody else's application is denied, and hears nothing of it",
-    privileged: "pages: a port below 1024 is denied",
-    missing: "pages: nothing here, no such forward, no such machine",
-    disabled: "pages: a disabled forward is gone",
-    walk: "pages: the directories of an application can be walked",
-    tooMany: "pages: too many requests at once",
-    scriptless: "pages: the waiting page opens the application without scripts, too",
-    waiting: "pages: the waiting page opens the application when it comes up",
-    brokeOff: "pages: an application that breaks off",
-  };
-  if (!report.wants(...Object.values(names))) return;
-  const world = await World.begin(browser);
-  const test = (name, body) => report.test(name, body, world);
+const names = {
+  workspace: "pages: the workspace lists forwards and listening ports, with links that work",
+  empty: "pages: an empty workspace says how to begin",
+  field: "pages: the field opens an address, a port and a forward, and says when it can't",
+  keyboard: "pages: the keyboard reaches everything, and the focus is seen",
+  contrast: "pages: every text has enough contrast, light and dark",
+  denied: "pages: somebody else's application is denied, and hears nothing of it",
+  privileged: "pages: a port below 1024 is denied",
+  missing: "pages: nothing here, no such forward, no such machine",
+  disabled: "pages: a disabled forward is gone",
+  walk: "pages: the directories of an application can be walked",
+  tooMany: "pages: too many requests at once",
+  scriptless: "pages: the waiting page opens the application without scripts, too",
+  waiting: "pages: the waiting page opens the application when it comes up",
+  brokeOff: "pages: an application that breaks off",
+};
 
-  await test(names.empty, async () => {
-    const visitor = await world.visitor();
+export const run = (browser, report) => suite(browser, report, names, async (world, { test, visit }) => {
+
+  await visit(names.empty, async (visitor) => {
     contains(await visitor.page.innerText("main"), "portreeve forward add", "the workspace");
     await visitor.pictures("workspace-empty");
-    visitor.expectClean();
-    await visitor.end();
   });
 
   const port = await freePort();
@@ -45,8 +40,7 @@ export async function run(browser, report) {
   writeFileSync(join(world.state, "forwards", "piled-up"), `http://localhost:1024/\nhttp://localhost:${port}/\n`, { mode: 0o700 });
   writeFileSync(join(world.state, "forwards", "broken"), "gopher://nowhere\n", { mode: 0o700 });
 
-  await test(names.workspace, async () => {
-    const visitor = await world.visitor();
+  await visit(names.workspace, async (visitor) => {
     const { page } = visitor;
     await visitor.pictures("workspace");
     const forwards = page.locator("section", { hasText: "Your forwards" });
@@ -69,13 +63,10 @@ export async function run(browser, report) {
       same(await page.innerText("p"), "Here I am.", `the page at ${address}`);
       await page.goto(`${world.url}/`);
     }
-    visitor.expectClean();
     visitor.expectOnly(world.url, world.own(`localhost-${port}`), world.own("my-files.fn"));
-    await visitor.end();
   });
 
-  await test(names.field, async () => {
-    const visitor = await world.visitor();
+  await visit(names.field, async (visitor) => {
     const { page } = visitor;
     for (const [typed, address] of [
       [`localhost:${port}`, `/fw2/localhost:${port}/`],
@@ -96,12 +87,9 @@ export async function run(browser, report) {
     await page.waitForURL(`${world.url}/?*`);
     contains(await page.innerText("main"), "what is this?", "the page after something that is no address");
     await visitor.pictures("workspace-unknown-address");
-    visitor.expectClean();
-    await visitor.end();
   });
 
-  await test(names.walk, async () => {
-    const visitor = await world.visitor();
+  await visit(names.walk, async (visitor) => {
     for (const prefix of [`/fw2/localhost:${port}`, "/fw/my-files"]) {
       // Without its slash: the application redirects to the address with it.
       await visitor.open(`${prefix}/walk`);
@@ -113,57 +101,49 @@ export async function run(browser, report) {
       await visitor.open(prefix);
       same(visitor.page.url(), `${world.url}${prefix}/`, "the application's address");
     }
-    // Python's listings name no icon, so the browser asks for one at the root.
-    visitor.expectClean(/404: GET .*favicon\.ico/);
-    await visitor.end();
+  }, { known: [/404: GET .*favicon\.ico/] }); // Python's listings name no icon: the browser asks for one at the root.
+
+  /** A test of every kind of page that there is without an application. */
+  const each = (name, run) => test(name, async () => {
+    const [visitor, stranger, lost] = [await world.visitor(), await world.stranger(), await world.visitor()];
+    await stranger.open("/");
+    await lost.open("/nothing-here");
+    for (const [what, one] of [["workspace", visitor], ["sign-in", stranger], ["not found", lost]]) {
+      await run(what, one.page);
+      one.expectClean();
+      await one.end();
+    }
   });
 
-  await test(names.keyboard, async () => {
-    const visitor = await world.visitor();
-    const stranger = await world.stranger();
-    await stranger.open("/");
-    const lost = await world.visitor();
-    await lost.open("/nothing-here");
-    for (const [what, { page }] of [["workspace", visitor], ["sign-in", stranger], ["not found", lost]]) {
-      const wanted = await page.evaluate(() => {
-        const all = [...document.querySelectorAll("a[href], button, input:not([type=hidden])")];
-        all.forEach((element, n) => (element.dataset.n = n));
-        return all.length;
+  await each(names.keyboard, async (what, page) => {
+    const wanted = await page.evaluate(() => {
+      const all = [...document.querySelectorAll("a[href], button, input:not([type=hidden])")];
+      all.forEach((element, n) => (element.dataset.n = n));
+      return all.length;
+    });
+    await page.evaluate(() => document.activeElement?.blur());
+    const order = [];
+    for (let n = 0; n < wanted; n += 1) {
+      await page.keyboard.press("Tab");
+      const [at, name, seen] = await page.evaluate(() => {
+        const element = document.activeElement;
+        const style = getComputedStyle(element);
+        const box = element.getBoundingClientRect();
+        const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+        return [element.dataset.n, element.innerText || element.name, outlined && box.width > 0 && box.left >= 0];
       });
-      await page.evaluate(() => document.activeElement?.blur());
-      const order = [];
-      for (let n = 0; n < wanted; n += 1) {
-        await page.keyboard.press("Tab");
-        const [at, name, seen] = await page.evaluate(() => {
-          const element = document.activeElement;
-          const style = getComputedStyle(element);
-          const box = element.getBoundingClientRect();
-          const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
-          return [element.dataset.n, element.innerText || element.name, outlined && box.width > 0 && box.left >= 0];
-        });
-        order.push(at);
-        if (!seen) throw new Error(`${what}: the focus on ${name} is not seen`);
-      }
-      same(order.join(), [...Array(wanted).keys()].join(), `${what}: the order of focus`);
+      order.push(at);
+      if (!seen) throw new Error(`${what}: the focus on ${name} is not seen`);
     }
-    visitor.expectClean();
-    for (const one of [visitor, stranger, lost]) await one.end();
+    same(order.join(), [...Array(wanted).keys()].join(), `${what}: the order of focus`);
   });
 
-  await test(names.contrast, async () => {
-    const visitor = await world.visitor();
-    const stranger = await world.stranger();
-    await stranger.open("/");
-    const lost = await world.visitor();
-    await lost.open("/nothing-here");
-    for (const [what, { page }] of [["workspace", visitor], ["sign-in", stranger], ["not found", lost]]) {
-      for (const colorScheme of ["light", "dark"]) {
-        await page.emulateMedia({ colorScheme });
-        const weak = await page.evaluate(tooWeak);
-        if (weak.length > 0) throw new Error(`${what}, ${colorScheme}: ${weak.join("; ")}`);
-      }
+  await each(names.contrast, async (what, page) => {
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      const weak = await page.evaluate(tooWeak);
+      if (weak.length > 0) throw new Error(`${what}, ${colorScheme}: ${weak.join("; ")}`);
     }
-    for (const one of [visitor, stranger, lost]) await one.end();
   });
 
   await test(names.denied, async () => {
@@ -190,16 +170,12 @@ export async function run(browser, report) {
     same(readFileSync(heard, "utf8").replaceAll("b''\n", ""), "", "what the application heard");
   });
 
-  await test(names.privileged, async () => {
-    const visitor = await world.visitor();
+  await visit(names.privileged, async (visitor) => {
     same(await visitor.open("/fw2/localhost:80/"), 403, "the status");
     contains(await visitor.page.innerText("main"), "1024", "the page");
-    visitor.expectClean();
-    await visitor.end();
   });
 
-  await test(names.missing, async () => {
-    const visitor = await world.visitor();
+  await visit(names.missing, async (visitor) => {
     for (const [address, title] of [
       ["/nothing-here", "There is nothing here"],
       ["/fw/never-made/", "There is no forward of this name"],
@@ -212,21 +188,15 @@ export async function run(browser, report) {
     }
     await visitor.page.getByRole("link", { name: "workspace" }).click();
     await visitor.page.waitForURL(`${world.url}/`);
-    visitor.expectClean();
-    await visitor.end();
   });
 
-  await test(names.disabled, async () => {
-    const visitor = await world.visitor();
+  await visit(names.disabled, async (visitor) => {
     same(await visitor.open("/fw/off/"), 410, "the status");
     same(await visitor.page.innerText("h1"), "This forward is disabled", "the page");
     await visitor.pictures("disabled");
-    visitor.expectClean();
-    await visitor.end();
   });
 
-  await test(names.waiting, async () => {
-    const visitor = await world.visitor();
+  await visit(names.waiting, async (visitor) => {
     const late = await freePort();
     const address = `/fw2/localhost:${late}/index.html?kept#part`;
     same(await visitor.open(address), 503, "the status");
@@ -237,24 +207,19 @@ export async function run(browser, report) {
     const child = await world.fileServer(late);
     await visitor.page.waitForFunction(() => document.title === "Shown");
     same(visitor.page.url(), world.url + address, "the address");
-    visitor.expectClean(/^503: HEAD /);
-    await visitor.end();
     await end(child);
-  });
+  }, { known: [/^503: HEAD /] });
 
-  await test(names.scriptless, async () => {
-    const visitor = await world.visitor({ javaScriptEnabled: false });
+  await visit(names.scriptless, async (visitor) => {
     const late = await freePort();
     same(await visitor.open(`/fw2/localhost:${late}/`), 503, "the status");
     const child = await world.fileServer(late);
     await visitor.page.getByText("Here I am.").waitFor();
-    visitor.expectClean();
-    await visitor.end();
     await end(child);
-  });
+  }, { browser: { javaScriptEnabled: false } });
 
   await test(names.tooMany, async () => {
-    const narrow = await World.begin(browser, "[limits]\nrequests_per_session = 1\n");
+    const narrow = await World.begin(world.browser, "[limits]\nrequests_per_session = 1\n");
     const held = createServer(() => {});
     await new Promise((done) => held.listen(0, "127.0.0.1", done));
     const visitor = await narrow.visitor();
@@ -271,21 +236,17 @@ export async function run(browser, report) {
     await narrow.end();
   });
 
-  await test(names.brokeOff, async () => {
-    const visitor = await world.visitor();
+  await visit(names.brokeOff, async (visitor) => {
     const rude = createServer((socket) => socket.once("data", () => socket.destroy()));
     await new Promise((done) => rude.listen(0, "127.0.0.1", done));
     same(await visitor.open(`/fw2/localhost:${rude.address().port}/`), 502, "the status");
     same(await visitor.page.innerText("h1"), "The application broke off", "the page");
     await visitor.pictures("broke-off");
-    visitor.expectClean();
-    await visitor.end();
     rude.close();
   });
 
   await end(files);
-  await world.end();
-}
+});
 
 /** In the page: texts whose contrast is below 4.5 (WCAG 2.2, 1.4.3). */
 function tooWeak() {

@@ -1,38 +1,41 @@
 // Signing in and out as a person does it.
 
 import { end, freePort } from "./children.mjs";
-import { World, contains, same } from "./world.mjs";
+import { contains, same, suite } from "./world.mjs";
+
+const names = {
+  deep: "sign-in: a deep link leads to the sign-in page, and the printed address back to it",
+  first: "sign-in: the address printed at the start opens the workspace",
+  paste: "sign-in: the printed address can be pasted, and leads to what was wanted",
+  used: "sign-in: an address used twice says so, and what to do",
+  altered: "sign-in: an altered address says so, and what to do",
+  away: "sign-in: nobody is sent to another site",
+  out: "sign-in: the sign-out button ends the session, in every tab",
+};
+const refused = {
+  expired: "sign-in: an address that is too old says so, and what to do",
+  many: "sign-in: after many wrong codes one has to wait",
+};
 
 export async function run(browser, report) {
-  const names = {
-    deep: "sign-in: a deep link leads to the sign-in page, and the printed address back to it",
-    first: "sign-in: the address printed at the start opens the workspace",
-    paste: "sign-in: the printed address can be pasted, and leads to what was wanted",
-    used: "sign-in: an address used twice says so, and what to do",
-    expired: "sign-in: an address that is too old says so, and what to do",
-    altered: "sign-in: an altered address says so, and what to do",
-    away: "sign-in: nobody is sent to another site",
-    out: "sign-in: the sign-out button ends the session, in every tab",
-    many: "sign-in: after many wrong codes one has to wait",
-  };
-  if (!report.wants(...Object.values(names))) return;
-  const world = await World.begin(browser);
-  const test = (name, body) => report.test(name, body, world);
-  const heading = (page) => page.locator("h1").innerText();
+  await suite(browser, report, names, inAndOut);
+  // In a portal of its own: wrong codes are counted by address, and everybody here has the same.
+  await suite(browser, report, refused, notIn, '[session]\ncode_lifetime = "1s"\n');
+}
+
+const heading = (page) => page.locator("h1").innerText();
+
+async function inAndOut(world, { test, visit, meet }) {
   const port = await freePort();
   const files = await world.fileServer(port);
 
-  await test(names.first, async () => {
-    const visitor = await world.stranger();
+  await meet(names.first, async (visitor) => {
     await visitor.page.goto(world.firstSignIn);
     same(visitor.page.url(), `${world.url}/`, "the address");
     contains(await heading(visitor.page), "Workspace", "the page");
-    visitor.expectClean();
-    await visitor.end();
   });
 
-  await test(names.deep, async () => {
-    const visitor = await world.stranger();
+  await meet(names.deep, async (visitor) => {
     const deep = `/fw2/localhost:${port}/?x=%20y&z=1`;
     await visitor.open(deep);
     same(await heading(visitor.page), "Sign in", "the page");
@@ -40,24 +43,19 @@ export async function run(browser, report) {
     await visitor.page.goto(await world.login());
     same(visitor.page.url(), world.url + deep, "the address after signing in");
     contains(await visitor.page.content(), "Here I am.", "the application's page");
-    visitor.expectClean();
     visitor.expectOnly(world.url);
     const cookies = await visitor.context.cookies();
     same(cookies.map((c) => c.name).join(), "__Host-portreeve", "the cookies left");
     const [{ httpOnly, secure, sameSite, path }] = cookies;
     same(`${httpOnly} ${secure} ${sameSite} ${path}`, "true true Lax /", "the cookie");
-    await visitor.end();
   });
 
-  await test(names.paste, async () => {
-    const visitor = await world.stranger();
+  await meet(names.paste, async (visitor) => {
     const deep = `/fw2/localhost:${port}/`;
     await visitor.open(deep);
     await visitor.page.getByLabel("Address or code").fill(` ${await world.login()} `);
     await visitor.page.keyboard.press("Enter");
     await visitor.page.waitForURL(world.url + deep);
-    visitor.expectClean();
-    await visitor.end();
   });
 
   await test(names.used, async () => {
@@ -75,8 +73,7 @@ export async function run(browser, report) {
     await other.end();
   });
 
-  await test(names.altered, async () => {
-    const visitor = await world.stranger();
+  await meet(names.altered, async (visitor) => {
     const address = await world.login();
     const last = address.at(-1) === "A" ? "Q" : "A";
     same((await visitor.page.goto(address.slice(0, -1) + last)).status(), 403, "the status");
@@ -84,8 +81,6 @@ export async function run(browser, report) {
     contains(await visitor.page.innerText("main"), "portreeve login", "what to do");
     await visitor.open("/");
     same(await heading(visitor.page), "Sign in", "the page after it");
-    visitor.expectClean();
-    await visitor.end();
   });
 
   await test(names.away, async () => {
@@ -101,8 +96,7 @@ export async function run(browser, report) {
     }
   });
 
-  await test(names.out, async () => {
-    const visitor = await world.visitor();
+  await visit(names.out, async (visitor) => {
     const second = await visitor.context.newPage();
     await second.goto(`${world.url}/fw2/localhost:${port}/`);
     await visitor.page.getByRole("button", { name: "Sign out" }).click();
@@ -113,35 +107,27 @@ export async function run(browser, report) {
     await visitor.page.goBack();
     await visitor.page.waitForLoadState();
     same(await heading(visitor.page), "Sign in", "the page before, by the back button");
-    visitor.expectClean();
-    await visitor.end();
   });
 
   await end(files);
-  await world.end();
+}
 
-  // In a portal of its own: wrong codes are counted by address, and everybody here has the same.
-  const other = await World.begin(browser, '[session]\ncode_lifetime = "1s"\n');
-  await report.test(names.expired, async () => {
-    const visitor = await other.stranger();
-    const address = await other.login();
+async function notIn(world, { meet }) {
+  await meet(refused.expired, async (visitor) => {
+    const address = await world.login();
+    // Time is what this is about, and the portal counts whole seconds.
     await new Promise((done) => setTimeout(done, 2100));
     same((await visitor.page.goto(address)).status(), 403, "the status");
     same(await heading(visitor.page), "This address is too old", "the page");
     contains(await visitor.page.innerText("main"), "portreeve login", "what to do");
-    visitor.expectClean();
-    await visitor.end();
-  }, other);
-  await report.test(names.many, async () => {
-    const visitor = await other.stranger();
+  });
+
+  await meet(refused.many, async (visitor) => {
     const statuses = [];
     while (statuses.length < 11 && statuses.at(-1) !== 429) statuses.push(await visitor.open("/-/enter?code=wrong"));
     // The one that was too old may count as well.
     if (!/^(403,){9,10}429$/.test(statuses.join())) throw new Error(`the statuses: ${statuses}`);
     same(await heading(visitor.page), "Too many wrong codes", "the page");
     await visitor.pictures("too-many-codes");
-    visitor.expectClean();
-    await visitor.end();
-  }, other);
-  await other.end();
+  });
 }

@@ -25,7 +25,8 @@ export class World {
     world.browser = browser;
     world.dir = mkdtempSync(join(tmpdir(), "portreeve-browser-"));
     // Also when a test fails before its own end.
-    process.once("exit", () => rmSync(world.dir, { recursive: true, force: true }));
+    world.tidy = () => rmSync(world.dir, { recursive: true, force: true });
+    process.once("exit", world.tidy);
     world.state = join(world.dir, "state");
     world.shown = join(world.dir, "shown");
     mkdirSync(world.shown);
@@ -54,7 +55,8 @@ export class World {
 
   async end() {
     await end(this.portal);
-    rmSync(this.dir, { recursive: true, force: true });
+    process.off("exit", this.tidy);
+    this.tidy();
   }
 
   logTail(lines = 25) {
@@ -82,8 +84,8 @@ export class World {
   }
 
   /** A visitor with a browser profile of their own, who has not signed in. */
-  async stranger() {
-    return Visitor.begin(this);
+  stranger(options) {
+    return Visitor.begin(this, options);
   }
 
   /** A visitor who has signed in, and looks at the workspace. */
@@ -100,6 +102,28 @@ export class World {
     await listening(port);
     return child;
   }
+}
+
+/**
+ * Runs the tests of a suite in a portal of its own, unless none of `names` is asked for. `body` gets the portal and three
+ * kinds of tests: `test`, which begins and ends everything itself; `visit`, whose visitor has signed in; and `meet`, whose
+ * visitor has not. In the last two nothing may go wrong in the browser but what is `known`; `browser` are its options.
+ */
+export async function suite(browser, report, names, body, config) {
+  if (!report.wants(...Object.values(names))) return;
+  const world = await World.begin(browser, config);
+  const test = (name, run) => report.test(name, run, world);
+  const by = (begin) => (name, run, { known = [], browser: options } = {}) => test(name, async () => {
+    const visitor = await begin(options);
+    try {
+      await run(visitor);
+      visitor.expectClean(...known);
+    } finally {
+      await visitor.end();
+    }
+  });
+  await body(world, { test, visit: by((options) => world.visitor(options)), meet: by((options) => world.stranger(options)) });
+  await world.end();
 }
 
 /** One person's browser: its own cookies, and a record of whatever went wrong in it. */

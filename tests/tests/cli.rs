@@ -1,7 +1,7 @@
 //! The command line: what it explains, and how it refuses.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use portreeve_tests::world::{Portal, portreeve};
+use portreeve_tests::world::{Portal, portreeve, portreeve_at};
 
 #[test]
 fn help_explains_every_command() {
@@ -91,6 +91,46 @@ fn check_reports_every_problem_with_its_line() {
     let state = dir.path().join("state").display().to_string();
     let up = portreeve(&["up", "--listen", "127.0.0.1:0", "--state", &state, "--config", &path], None);
     assert!(up.status == 1 && up.err.contains("threads") && up.err.contains("nonsense"), "{up:?}");
+    assert!(!dir.path().join("state").exists(), "it made a directory");
+}
+
+#[test]
+fn up_without_a_place_for_its_state_says_what_to_do_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (dir_name, file) = (dir.path().display().to_string(), file.display().to_string());
+    for directories in [
+        &[][..],
+        &[("HOME", "relative")],
+        &[("HOME", ""), ("XDG_STATE_HOME", "relative")],
+        &[("HOME", &file)],
+        &[("HOME", &dir_name), ("XDG_STATE_HOME", &file)],
+        &[("HOME", "/proc/nowhere")],
+    ] {
+        let said = portreeve_at(directories, &["up", "--listen", "127.0.0.1:0"]);
+        assert!(said.status == 1 && said.out.is_empty(), "{directories:?}: {said:?}");
+        assert!(said.err.contains("--state DIR"), "{directories:?}: {said:?}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "there is more than the file");
+}
+
+/// The XDG base directory specification: a relative path there is as good as none.
+#[test]
+fn the_state_is_below_the_home_directory_unless_an_absolute_path_says_otherwise() {
+    for (directories, place) in [
+        (&[("HOME", "/nonexistent")][..], "/nonexistent/.local/state/portreeve"),
+        (&[("HOME", "/nonexistent"), ("XDG_STATE_HOME", "")], "/nonexistent/.local/state/portreeve"),
+        (&[("HOME", "/nonexistent"), ("XDG_STATE_HOME", "state")], "/nonexistent/.local/state/portreeve"),
+        (
+            &[("HOME", "/nonexistent"), ("XDG_STATE_HOME", "/nonexistent/state")],
+            "/nonexistent/state/portreeve",
+        ),
+        (&[("XDG_STATE_HOME", "/nonexistent/state")], "/nonexistent/state/portreeve"),
+    ] {
+        let said = portreeve_at(directories, &["login"]);
+        assert!(said.status == 1 && said.err.contains(&format!(" {place}: ")), "{directories:?}: {said:?}");
+    }
 }
 
 #[test]

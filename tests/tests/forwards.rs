@@ -349,8 +349,9 @@ async fn a_change_counts_within_five_seconds_for_tunnels() {
 
 #[tokio::test]
 async fn one_right_does_not_serve_another() {
-    // The pool keys by user and target: the connection is shared, the right is asked for at every request.
-    let portal = Portal::plain();
+    // The pool keys by user and target: the connection is shared, the right is asked for at every request. On one
+    // thread, since each believes what it read of a file for a moment.
+    let portal = Portal::with_config("threads = 1\n");
     let client = portal.sign_in().await;
     let app = App::echo().await;
     let path = put(&portal, "app", format!("http://localhost:{}/\n", app.port()), 0o700);

@@ -1,6 +1,5 @@
-//! Nobody takes more than a share: every limit that ends within half a minute is reached here, and what stays within
-//! it is shown to pass. The limits that take longer (a reader that stands still, HTTP/2 pings, old pooled connections)
-//! are `crates/portal/src/limits.rs`'s too, but not tried here.
+//! Nobody takes more than a share: limits on sizes and numbers are reached here, and what stays within them is shown to
+//! pass. Waits that can be configured are in `waits.rs`; those that can't and take longest are here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,9 +24,12 @@ const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 async fn large_heads_pass_and_larger_ones_do_not() {
     let rig = Rig::new(Application::ok().await).await;
     let of = |size: usize| rig.head("GET", "/", &format!("x-large: {}\r\n", "x".repeat(size)));
-    assert_eq!(rig.ask(&of(30_000)).await.status(), 200);
+    let rest = of(0).len();
+    assert_eq!(rig.ask(&of((64 << 10) - rest)).await.status(), 200);
     rig.app.seen.forget();
-    assert_eq!(rig.ask(&of(140_000)).await.status(), 431);
+    for size in [(64 << 10) - rest + 1, 100_000, 140_000] {
+        assert_eq!(rig.ask(&of(size)).await.status(), 431, "{size}");
+    }
     let fields = |count: usize| rig.head("GET", "/", &"x-many: 1\r\n".repeat(count));
     assert_eq!(rig.ask(&fields(100)).await.status(), 200);
     rig.app.seen.forget();
@@ -48,6 +50,26 @@ async fn large_heads_over_http2_too() {
     let refused = http2.ask(of(140_000)).await;
     assert!(refused.as_ref().map_or(true, |answer| answer.status() == 431), "{refused:?}");
     assert_eq!(rig.app.seen.requests().len(), 0);
+}
+
+/// An application that has ten thousand hints for whoever asks: they are dropped where they can't be sent at once.
+#[tokio::test]
+async fn interim_answers_without_end_need_no_memory() {
+    let app = Application::start(|mut caller, seen| async move {
+        while let Ok(Some(request)) = caller.request().await {
+            seen.note(&request);
+            let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: </{}>\r\n\r\n", "x".repeat(1000));
+            let _ = caller.send(hint.repeat(10_000) + OK).await;
+        }
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    let before = rig.resident_kib();
+    let mut http2 = rig.http2().await;
+    assert_eq!(http2.ask(rig.request("GET", "/").body(()).unwrap()).await.unwrap().status(), 200);
+    assert_eq!(rig.get("/").await.status(), 200);
+    let grown = rig.peak_kib().saturating_sub(before);
+    assert!(grown < 5 << 10, "the portal grew by {grown} KiB");
 }
 
 async fn closes(stream: &mut Secure) {

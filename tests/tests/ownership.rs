@@ -1,30 +1,16 @@
 //! Whose socket is it? Real users, real processes: nobody reaches an application that is not theirs or shared with
-//! them, and not one byte of a refused request gets there. As root, in the mount namespace that `tests/run` makes.
+//! them (`shared.rs`), and not one byte of a refused request gets there. As root, in the mount namespace that `tests/run` makes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
-use portreeve_tests::world::{Answer, ForeignApp, Person, Portal, PortalOptions, gid, skip, until};
+use portreeve_tests::world::{
+    Answer, ForeignApp, Person, Portal, PortalOptions, people, skip, write_forward,
+};
 
 fn portal_of(person: &Person) -> Portal {
     Portal::start(PortalOptions { person: Some(person.clone()), ..PortalOptions::default() })
-}
-
-/// These people, or `None` after saying why the test does not run.
-fn people<const N: usize>(test: &str, names: [&str; N]) -> Option<[Person; N]> {
-    let mut found = Vec::new();
-    for name in names {
-        match Person::known(name) {
-            Ok(person) => found.push(person),
-            Err(why) => {
-                skip(test, &why);
-                return None;
-            }
-        }
-    }
-    found.try_into().ok()
 }
 
 /// Refused as another user's. Which of the two is said depends on whether the visitor is in any group that could count:
@@ -37,21 +23,6 @@ fn assert_not_mine(answer: &Answer) {
 
 fn root() -> Person {
     Person::root().unwrap()
-}
-
-/// Writes a forward file as its owner would.
-fn forward(dir: &Path, name: &str, text: &str, owner: &Person, group: u32, mode: u32) {
-    let path = dir.join(name);
-    std::fs::write(&path, text).unwrap();
-    std::os::unix::fs::chown(&path, Some(owner.uid), Some(group)).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// A directory for everybody's forwards, sticky like /tmp.
-fn shared_forwards() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
-    dir
 }
 
 #[tokio::test]
@@ -124,7 +95,7 @@ async fn a_refused_tls_application_gets_no_greeting() {
         return;
     };
     let (portal, mut app) = (portal_of(&alice), ForeignApp::of(&bob));
-    forward(
+    write_forward(
         &portal.forwards(),
         "tls",
         &format!("https://localhost:{}/\n", app.port()),
@@ -260,91 +231,6 @@ async fn ipv6_and_dual_stack_listeners_are_judged_too() {
         client.get(&format!("/fw2/{node}:{}/", mine.port())).await.assert_status(200);
     }
     assert_eq!(theirs.reached().bytes, 0);
-}
-
-#[tokio::test]
-async fn a_shared_forward_leads_to_its_owners_application_only() {
-    let test = "a_shared_forward_leads_to_its_owners_application_only";
-    let Some([alice, bob, carol]) = people(test, ["alice", "bob", "carol"]) else { return };
-    let dir = shared_forwards();
-    let options = PortalOptions {
-        person: Some(alice.clone()),
-        forwards: Some(dir.path().to_owned()),
-        ..PortalOptions::default()
-    };
-    let portal = Portal::start(options);
-    let client = portal.sign_in().await;
-    let (mut bobs, mut carols) = (ForeignApp::of(&bob), ForeignApp::of(&carol));
-    let proj = gid("proj").as_raw();
-    let (to_bob, to_carol) =
-        (format!("http://localhost:{}/\n", bobs.port()), format!("http://localhost:{}/\n", carols.port()));
-
-    forward(dir.path(), "shared", &to_bob, &bob, proj, 0o750);
-    client.get("/fw/shared/").await.assert_status(200);
-    portal.logged(&["audit", "what=/fw/shared", "owner=20002", "reason=\"forward-owner\"", "allow"]).await;
-    let before = bobs.ask();
-
-    // The connection that the forward opened is no way around it.
-    assert_not_mine(&client.get(&bobs.path("/")).await);
-    assert_eq!(
-        bobs.ask().bytes,
-        before.bytes,
-        "a request went along a connection that another right had opened"
-    );
-
-    forward(dir.path(), "private", &to_bob, &bob, bob.gid, 0o700);
-    client.get("/fw/private/").await.assert_refused(403, "not-executable");
-    // x through a group that alice is not in.
-    forward(dir.path(), "theirs", &to_bob, &bob, bob.gid, 0o750);
-    client.get("/fw/theirs/").await.assert_refused(403, "not-executable");
-    forward(dir.path(), "to-carol", &to_carol, &bob, proj, 0o750);
-    assert_not_mine(&client.get("/fw/to-carol/").await);
-    // My own forward is no way into somebody else's application.
-    forward(dir.path(), "mine", &to_bob, &alice, alice.gid, 0o700);
-    assert_not_mine(&client.get("/fw/mine/").await);
-    for (name, mode) in [("group-writable", 0o770), ("world-writable", 0o757)] {
-        forward(dir.path(), name, &to_bob, &bob, proj, mode);
-        let answer = client.get(&format!("/fw/{name}/")).await;
-        assert_eq!(answer.status, 403, "{answer:?}");
-    }
-    // May be used, but not read: nobody with more rights reads it for alice here.
-    forward(dir.path(), "unreadable", &to_bob, &bob, proj, 0o710);
-    client.get("/fw/unreadable/").await.assert_refused(403, "forward-refused");
-    assert_eq!(bobs.ask().bytes, before.bytes);
-    assert_eq!(carols.reached().bytes, 0);
-
-    let list = portal.command(&["forward", "list"]);
-    assert!(list.out.starts_with("mine\t") && list.out.lines().count() == 1, "{list:?}");
-    for arguments in [
-        &["forward", "add", "shared", "8888"][..],
-        &["forward", "remove", "shared"],
-        &["forward", "disable", "shared"],
-    ] {
-        let refused = portal.command(arguments);
-        assert!(refused.status != 0 && refused.err.contains("belongs to somebody else"), "{refused:?}");
-    }
-}
-
-#[tokio::test]
-async fn taking_the_share_back_works_within_a_second_and_ends_tunnels() {
-    let test = "taking_the_share_back_works_within_a_second_and_ends_tunnels";
-    let Some([alice, bob]) = people(test, ["alice", "bob"]) else { return };
-    let dir = shared_forwards();
-    let portal = Portal::start(PortalOptions {
-        person: Some(alice.clone()),
-        forwards: Some(dir.path().to_owned()),
-        ..PortalOptions::default()
-    });
-    let client = portal.sign_in().await;
-    let bobs = ForeignApp::of(&bob);
-    let target = format!("http://localhost:{}/\n", bobs.port());
-    forward(dir.path(), "shared", &target, &bob, gid("proj").as_raw(), 0o750);
-    client.get("/fw/shared/").await.assert_status(200);
-    std::fs::set_permissions(dir.path().join("shared"), std::fs::Permissions::from_mode(0o700)).unwrap();
-    until("the forward to be refused", Duration::from_millis(1200), || async {
-        (client.get("/fw/shared/").await.status == 403).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

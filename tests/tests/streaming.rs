@@ -8,12 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use portreeve_tests::over_both;
 use portreeve_tests::wire::application::{Application, OK};
-use portreeve_tests::wire::http2::give_back;
 use portreeve_tests::wire::rig::Rig;
+use portreeve_tests::wire::visitor::{Upload, Version};
 use portreeve_tests::wire::{SOON, soon, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
+
+over_both![
+    events_arrive_one_by_one,
+    a_large_download_needs_no_memory,
+    a_large_upload_needs_no_memory,
+    a_reader_who_does_not_read_holds_the_application_back,
+    an_application_that_does_not_read_holds_the_browser_back,
+    an_upload_arrives_as_it_is_sent,
+    an_answer_may_begin_before_the_request_ends,
+];
 
 const LARGE: u64 = 200 << 20;
 /// What the portal may grow by while something large passes through it, in KiB.
@@ -44,41 +54,23 @@ async fn events() -> (Application, Arc<Notify>) {
     (app, next)
 }
 
-#[tokio::test]
-async fn events_arrive_one_by_one_over_http1() {
+async fn events_arrive_one_by_one(version: Version) {
     let (app, next) = events().await;
     let rig = Rig::new(app).await;
-    let mut client = rig.http1().await;
-    client.send(rig.head("GET", "/events", "accept: text/event-stream\r\n")).await.unwrap();
-    let head = soon("the head", client.head()).await.unwrap().unwrap();
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("GET", "/events", "accept: text/event-stream\r\n", Upload::Nothing).await;
+    let head = exchange.head().await.unwrap();
     assert_eq!(head.field("content-type"), Some("text/event-stream"));
-    let mut got = String::new();
     for n in 0..5 {
         let event = format!("data: {n}\n\n");
-        while !got.contains(&event) {
-            got += &String::from_utf8(soon("an event", client.some()).await.unwrap()).unwrap();
+        let mut got = Vec::new();
+        while got.len() < event.len() {
+            got.extend(exchange.piece().await.unwrap().expect("the answer goes on"));
         }
-        assert!(!got.contains(&format!("data: {}\n", n + 1)));
+        assert_eq!(String::from_utf8(got).unwrap(), event);
         next.notify_one();
     }
-}
-
-#[tokio::test]
-async fn events_arrive_one_by_one_over_http2() {
-    let (app, next) = events().await;
-    let rig = Rig::new(app).await;
-    let mut http2 = rig.http2().await;
-    let (answer, _) = http2.stream(rig.request("GET", "/events").body(()).unwrap(), true).await;
-    let mut body = soon("the head", answer).await.unwrap().into_body();
-    for n in 0..5 {
-        let data = soon("an event", body.data()).await.unwrap().unwrap();
-        assert_eq!(data, format!("data: {n}\n\n"));
-        give_back(&mut body, data.len());
-        next.notify_one();
-    }
-    while let Some(data) = soon("the end", body.data()).await {
-        assert_eq!(data.unwrap(), "", "nothing follows");
-    }
+    assert_eq!(exchange.piece().await.unwrap(), None, "nothing follows");
 }
 
 /// Sends without end, and counts what was taken.
@@ -108,41 +100,18 @@ async fn endless() -> (Application, Arc<AtomicU64>) {
     (app, sent)
 }
 
-#[tokio::test]
-async fn a_large_download_needs_no_memory_over_http1() {
+async fn a_large_download_needs_no_memory(version: Version) {
     let (app, _) = endless().await;
     let rig = Rig::new(app).await;
     rig.get("/1000").await;
     let before = rig.peak_kib();
-    let mut client = rig.http1().await;
-    client.send(rig.head("GET", &format!("/{LARGE}"), "")).await.unwrap();
-    let head = soon("the head", client.head()).await.unwrap().unwrap();
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("GET", &format!("/{LARGE}"), "", Upload::Nothing).await;
+    let head = exchange.head().await.unwrap();
     assert_eq!(head.field("content-length"), Some(LARGE.to_string().as_str()));
-    let mut got = client.some().await.unwrap().len() as u64;
-    let mut chunk = vec![0; 256 * 1024];
-    while got < LARGE {
-        let count = soon("some of it", client.stream.read(&mut chunk)).await.unwrap();
-        assert!(count > 0, "it ends after {got} bytes");
-        got += count as u64;
-    }
-    let grown = rig.peak_kib() - before;
-    assert!(grown < GROWTH, "the portal grew by {grown} KiB");
-}
-
-#[tokio::test]
-async fn a_large_download_needs_no_memory_over_http2() {
-    let (app, _) = endless().await;
-    let rig = Rig::new(app).await;
-    rig.get("/1000").await;
-    let before = rig.peak_kib();
-    let mut http2 = rig.http2().await;
-    let (answer, _) = http2.stream(rig.request("GET", &format!("/{LARGE}")).body(()).unwrap(), true).await;
-    let mut body = soon("the head", answer).await.unwrap().into_body();
     let mut got = 0;
-    while let Some(data) = soon("some of it", body.data()).await {
-        let data = data.unwrap();
-        got += data.len() as u64;
-        give_back(&mut body, data.len());
+    while let Some(piece) = exchange.piece().await.unwrap() {
+        got += piece.len() as u64;
     }
     assert_eq!(got, LARGE);
     let grown = rig.peak_kib() - before;
@@ -168,104 +137,57 @@ async fn sink() -> Application {
     .await
 }
 
-#[tokio::test]
-async fn a_large_upload_needs_no_memory_over_http1() {
+async fn a_large_upload_needs_no_memory(version: Version) {
     let rig = Rig::new(sink().await).await;
     let before = rig.peak_kib();
-    let mut client = rig.http1().await;
-    client.send(rig.head("PUT", "/", &format!("content-length: {LARGE}\r\n"))).await.unwrap();
-    let chunk = vec![b'x'; 256 * 1024];
-    for _ in 0..LARGE / chunk.len() as u64 {
-        soon("some of it", client.stream.write_all(&chunk)).await.unwrap();
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("PUT", "/", "", Upload::Length(LARGE)).await;
+    let piece = vec![b'x'; 256 * 1024];
+    for _ in 0..LARGE / piece.len() as u64 {
+        soon("room for a piece", exchange.upload(&piece)).await.unwrap();
     }
-    client.stream.flush().await.unwrap();
-    assert_eq!(soon("the answer", client.answer()).await.unwrap().text(), LARGE.to_string());
+    exchange.finish("").await.unwrap();
+    assert_eq!(exchange.answer().await.unwrap().text(), LARGE.to_string());
     let grown = rig.peak_kib() - before;
     assert!(grown < GROWTH, "the portal grew by {grown} KiB");
 }
 
-#[tokio::test]
-async fn a_large_upload_needs_no_memory_over_http2() {
-    let rig = Rig::new(sink().await).await;
-    let before = rig.peak_kib();
-    let mut http2 = rig.http2().await;
-    let request = rig.request("PUT", "/").header("content-length", LARGE).body(()).unwrap();
-    let (answer, mut sending) = http2.stream(request, false).await;
-    let chunk = Bytes::from(vec![b'x'; 256 * 1024]);
-    let mut rest = LARGE;
-    while rest > 0 {
-        sending.reserve_capacity(chunk.len());
-        let room = soon("room", std::future::poll_fn(|cx| sending.poll_capacity(cx))).await.unwrap().unwrap();
-        let now = room.min(chunk.len()).min(usize::try_from(rest).unwrap());
-        rest -= now as u64;
-        sending.send_data(chunk.slice(..now), rest == 0).unwrap();
-    }
-    let answer = portreeve_tests::wire::http2::whole(answer).await.unwrap();
-    assert_eq!(answer.body, LARGE.to_string().into_bytes());
-    let grown = rig.peak_kib() - before;
-    assert!(grown < GROWTH, "the portal grew by {grown} KiB");
-}
-
-/// Waits until a counter stands still.
+/// Waits until a counter that moved stands still. That it does so for half a second is what is waited for.
 async fn settled(counter: &AtomicU64) -> u64 {
-    let begun = Instant::now();
-    let mut last = (counter.load(SeqCst), Instant::now());
-    loop {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut last = (0, Instant::now());
+    until("it moves and stands still", SOON, || {
         let now = counter.load(SeqCst);
         if now != last.0 {
             last = (now, Instant::now());
-        } else if last.1.elapsed() > Duration::from_millis(500) {
-            return now;
         }
-        assert!(begun.elapsed() < SOON, "it never stands still: {now}");
-    }
+        now > 0 && last.1.elapsed() > Duration::from_millis(500)
+    })
+    .await;
+    last.0
 }
 
 /// Kernel buffers on both sides of the portal, and what it keeps itself.
 const IN_BETWEEN: u64 = 32 << 20;
 
-#[tokio::test]
-async fn a_reader_who_does_not_read_holds_the_application_back() {
+/// Over HTTP/2 the stream's window is used up.
+async fn a_reader_who_does_not_read_holds_the_application_back(version: Version) {
     let (app, sent) = endless().await;
     let rig = Rig::new(app).await;
     let before = rig.resident_kib();
-    let mut client = rig.http1().await;
-    client.send(rig.head("GET", "/", "")).await.unwrap();
-    until("it begins", SOON, || sent.load(SeqCst) > 0).await;
-    let stood = settled(&sent).await;
-    assert!(stood < IN_BETWEEN, "{stood} bytes were taken for somebody who reads nothing");
-    let grown = rig.resident_kib().saturating_sub(before);
-    assert!(grown < GROWTH, "the portal grew by {grown} KiB");
-    let mut chunk = vec![0; 1 << 20];
-    let mut got = 0;
-    while got <= stood {
-        got += soon("it goes on", client.stream.read(&mut chunk)).await.unwrap() as u64;
-    }
-}
-
-#[tokio::test]
-async fn a_stream_without_window_holds_the_application_back() {
-    let (app, sent) = endless().await;
-    let rig = Rig::new(app).await;
-    let before = rig.resident_kib();
-    let mut http2 = rig.http2().await;
-    let (answer, _) = http2.stream(rig.request("GET", "/").body(()).unwrap(), true).await;
-    let mut body = soon("the head", answer).await.unwrap().into_body();
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("GET", "/", "", Upload::Nothing).await;
+    exchange.head().await.unwrap();
     let stood = settled(&sent).await;
     assert!(stood < IN_BETWEEN, "{stood} bytes were taken for somebody who reads nothing");
     let grown = rig.resident_kib().saturating_sub(before);
     assert!(grown < GROWTH, "the portal grew by {grown} KiB");
     let mut got = 0;
     while got <= stood {
-        let data = soon("it goes on", body.data()).await.unwrap().unwrap();
-        got += data.len() as u64;
-        give_back(&mut body, data.len());
+        got += exchange.piece().await.unwrap().expect("it goes on").len() as u64;
     }
 }
 
-#[tokio::test]
-async fn an_application_that_does_not_read_holds_the_browser_back() {
+async fn an_application_that_does_not_read_holds_the_browser_back(version: Version) {
     let app = Application::start(|mut caller, seen| async move {
         seen.note(&caller.head().await.unwrap().unwrap());
         std::future::pending::<()>().await;
@@ -273,22 +195,52 @@ async fn an_application_that_does_not_read_holds_the_browser_back() {
     .await;
     let rig = Rig::new(app).await;
     let before = rig.resident_kib();
-    let mut client = rig.http1().await;
-    client.send(rig.head("PUT", "/", &format!("content-length: {}\r\n", 10 * LARGE))).await.unwrap();
-    let sent = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&sent);
-    let sending = tokio::spawn(async move {
-        let chunk = vec![b'x'; 64 * 1024];
-        while client.stream.write_all(&chunk).await.is_ok() {
-            counted.fetch_add(chunk.len() as u64, SeqCst);
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("PUT", "/", "", Upload::Length(10 * LARGE)).await;
+    let sent = AtomicU64::new(0);
+    let sending = async {
+        let piece = vec![b'x'; 64 * 1024];
+        while exchange.upload(&piece).await.is_ok() {
+            sent.fetch_add(piece.len() as u64, SeqCst);
         }
-    });
-    until("it begins", SOON, || sent.load(SeqCst) > 0).await;
-    let stood = settled(&sent).await;
+    };
+    let stood = tokio::select! {
+        () = sending => panic!("the portal takes no more"),
+        stood = settled(&sent) => stood,
+    };
     assert!(stood < IN_BETWEEN, "{stood} bytes were taken for an application that reads nothing");
     let grown = rig.resident_kib().saturating_sub(before);
     assert!(grown < GROWTH, "the portal grew by {grown} KiB");
-    sending.abort();
+}
+
+/// One reader who takes nothing must not hold up the others on the same connection.
+#[tokio::test]
+async fn a_stream_that_nobody_reads_does_not_block_the_others() {
+    let app = Application::start(|mut caller, seen| async move {
+        while let Ok(Some(request)) = caller.request().await {
+            seen.note(&request);
+            if request.target() == "/endless" {
+                let _ = caller.send("HTTP/1.1 200 OK\r\n\r\n").await;
+                while caller.send(vec![b'x'; 64 * 1024]).await.is_ok() {}
+                return;
+            }
+            caller.send(OK).await.unwrap();
+        }
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    let mut http2 = rig.http2_with_windows(64 * 1024, 8 << 20).await;
+    let (stuck, _) = http2.stream(rig.request("GET", "/endless").body(()).unwrap(), true).await;
+    let stuck = soon("the head", stuck).await.unwrap();
+    for _ in 0..5 {
+        let answer = http2.ask(rig.request("GET", "/").body(()).unwrap()).await.unwrap();
+        assert_eq!(answer.body, b"ok");
+    }
+    drop(stuck);
+    drop(http2);
+    let seen = rig.app.seen.clone();
+    until("the endless answer is cancelled", SOON, move || seen.requests().len() == 6 && seen.open() <= 1)
+        .await;
 }
 
 /// Never answers, and says when its visitor has left.
@@ -360,41 +312,22 @@ async fn who_leaves_in_the_middle_of_an_upload_cancels_upstream() {
     assert_eq!(rig.app.seen.requests().len(), 0, "half a body is no request");
 }
 
-#[tokio::test]
-async fn an_upload_arrives_as_it_is_sent() {
-    let app = Application::start(|mut caller, seen| async move {
-        let mut request = caller.head().await.unwrap().unwrap();
-        caller.body(&mut request, false).await.unwrap();
-        seen.note(&request);
-        caller.send(OK).await.unwrap();
-    })
-    .await;
-    let rig = Rig::new(app).await;
-    let mut client = rig.http1().await;
-    client.send(rig.head("POST", "/", "transfer-encoding: chunked\r\n")).await.unwrap();
-    for n in 0..5 {
-        client.send(format!("6\r\npart-{n}\r\n")).await.unwrap();
-        until("the part is there", SOON, || rig.app.seen.texts().concat().contains(&format!("part-{n}")))
-            .await;
+async fn an_upload_arrives_as_it_is_sent(version: Version) {
+    let rig = Rig::new(Application::ok().await).await;
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("POST", "/", "", Upload::Unknown).await;
+    let parts: Vec<String> = (0..5).map(|n| format!("part-{n}")).collect();
+    for part in &parts {
+        exchange.upload(part).await.unwrap();
+        until("the part is there", SOON, || rig.app.seen.texts().concat().contains(part)).await;
     }
-    client.send("0\r\n\r\n").await.unwrap();
-    assert_eq!(soon("the answer", client.answer()).await.unwrap().status(), 200);
-
-    rig.app.seen.forget();
-    let mut http2 = rig.http2().await;
-    let (answer, mut sending) = http2.stream(rig.request("POST", "/").body(()).unwrap(), false).await;
-    for n in 5..10 {
-        sending.send_data(Bytes::from(format!("part-{n}")), n == 9).unwrap();
-        until("the part is there", SOON, || rig.app.seen.texts().concat().contains(&format!("part-{n}")))
-            .await;
-    }
-    assert_eq!(soon("the answer", answer).await.unwrap().status(), 200);
-    assert_eq!(rig.app.seen.request().text(), "part-5part-6part-7part-8part-9");
+    exchange.finish("").await.unwrap();
+    assert_eq!(exchange.answer().await.unwrap().status(), 200);
+    assert_eq!(rig.app.seen.request().text(), parts.concat());
 }
 
 /// Both ways at once, as some protocols over one request do.
-#[tokio::test]
-async fn an_answer_may_begin_before_the_request_ends() {
+async fn an_answer_may_begin_before_the_request_ends(version: Version) {
     let app = Application::start(|mut caller, seen| async move {
         let request = caller.head().await.unwrap().unwrap();
         seen.note(&request);
@@ -409,13 +342,11 @@ async fn an_answer_may_begin_before_the_request_ends() {
     })
     .await;
     let rig = Rig::new(app).await;
-    let mut http2 = rig.http2().await;
-    let (answer, mut sending) = http2.stream(rig.request("POST", "/").body(()).unwrap(), false).await;
-    let mut body = soon("the head", answer).await.unwrap().into_body();
+    let mut visitor = rig.visitor(version).await;
+    let mut exchange = visitor.send("POST", "/", "", Upload::Unknown).await;
+    exchange.head().await.unwrap();
     for part in ["ping", "pong", "pang"] {
-        sending.send_data(Bytes::from_static(part.as_bytes()), false).unwrap();
-        let data = soon("the echo", body.data()).await.unwrap().unwrap();
-        assert_eq!(data, part);
-        give_back(&mut body, data.len());
+        exchange.upload(part).await.unwrap();
+        assert_eq!(exchange.piece().await.unwrap().as_deref(), Some(part.as_bytes()));
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request};
 use portreeve_tests::wire::application::{Application, Caller, OK, Seen};
-use portreeve_tests::wire::http2::{Http2, give_back};
+use portreeve_tests::wire::http2::{Http2, give_back, whole};
 use portreeve_tests::wire::rig::Rig;
 use portreeve_tests::wire::stream::Message;
 use portreeve_tests::wire::websocket::{KEY, accept, agreement, masked};
@@ -202,6 +202,62 @@ async fn over_http2_an_agreement_to_another_key_is_refused() {
     }
 }
 
+/// What the application calls the protocol that it changed to, and what it was asked for.
+const OTHER_NAMES: [(&str, &str); 8] = [
+    ("websocket", "h2c"),
+    ("websocket", "tcp/2"),
+    ("websocket", "websocket/2"),
+    ("websocket", "websocket, h2c"),
+    ("websocket", "websocket\r\nupgrade: h2c"),
+    ("tcp/2", "websocket"),
+    ("tcp/2, tcp/3", "tcp/2, tcp/3"),
+    ("websocket", ""),
+];
+
+/// Whoever asked for one protocol may not be handed another: it could carry anything.
+#[tokio::test]
+async fn an_agreement_to_another_protocol_is_refused() {
+    let app = Application::start(|mut caller, seen| async move {
+        let request = caller.request().await.unwrap().unwrap();
+        seen.note(&request);
+        let (_, named) = OTHER_NAMES[request.target()[1..].parse::<usize>().unwrap()];
+        // All but the name is right.
+        let key = request.field("sec-websocket-key").unwrap_or(KEY);
+        let agreed = agreement(key).replace("upgrade: websocket", &format!("upgrade: {named}"));
+        caller.send(agreed + "EVIL").await.unwrap();
+        seen.note(&Message { body: caller.rest().await, ..request });
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    let seen = rig.app.seen.clone();
+    let nothing_was_carried = async |case: &str| {
+        until(&format!("{case}: the application's connection is closed"), SOON, || seen.open() == 0).await;
+        assert!(seen.requests().iter().all(|noted| noted.body.is_empty()), "{case}: {:#?}", seen.requests());
+    };
+    for (at, (asked, named)) in OTHER_NAMES.into_iter().enumerate() {
+        let case = format!("{asked} answered with {named:?}");
+        let mut client = rig.http1().await;
+        let fields = opening("").replace("upgrade: websocket", &format!("upgrade: {asked}"));
+        client.send(rig.head("GET", &format!("/{at}"), &fields) + "FOR THE TUNNEL").await.unwrap();
+        let answer = soon("the answer", client.answer()).await.unwrap();
+        assert_eq!((answer.status(), answer.error()), (502, Some("no-websocket")), "{case}: {answer:?}");
+        assert_eq!(answer.field("upgrade"), None, "{case}: {answer:?}");
+        assert!(!String::from_utf8_lossy(&soon("the end", client.rest()).await).contains("EVIL"), "{case}");
+        nothing_was_carried(&case).await;
+        if asked != "websocket" {
+            continue;
+        }
+        let mut http2 = settled(&rig).await;
+        let (answer, mut sending) = http2.stream(extended(&rig, &format!("/{at}"), "websocket"), false).await;
+        let _ = sending.send_data(Bytes::from_static(b"FOR THE TUNNEL"), false);
+        let answer = whole(answer).await.unwrap();
+        let refused = (answer.status(), answer.field("x-portreeve-error"));
+        assert_eq!(refused, (502, Some("no-websocket")), "{case}: {answer:?}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("EVIL"), "{case}");
+        nothing_was_carried(&case).await;
+    }
+}
+
 #[tokio::test]
 async fn half_close_goes_both_ways_over_http1() {
     // The browser closes first.
@@ -236,6 +292,76 @@ async fn half_close_goes_both_ways_over_http1() {
     client.finish().await.unwrap();
     until("the application hears the rest", SOON, || *heard.lock().unwrap() == b"still here").await;
 }
+
+/// One side says that it has said all; the other hears that at once, and can go on.
+#[tokio::test]
+async fn half_close_goes_both_ways_over_http2() {
+    // The browser closes first.
+    let app = Application::start(|mut caller, seen| async move {
+        let request = caller.request().await.unwrap().unwrap();
+        caller.send(agreement(request.field("sec-websocket-key").unwrap())).await.unwrap();
+        // Until the browser has said all, there is no word from here.
+        let heard = caller.rest().await;
+        seen.note(&Message { body: heard, ..request });
+        for word in ["still ", "here"] {
+            caller.send(word).await.unwrap();
+            soon("the browser takes it", TAKEN.notified()).await;
+        }
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    let mut http2 = settled(&rig).await;
+    let (answer, mut sending) = http2.stream(extended(&rig, "/", "websocket"), false).await;
+    let mut incoming = soon("the answer", answer).await.unwrap().into_body();
+    sending.send_data(Bytes::from_static(b"ping"), true).unwrap();
+    for word in ["still ", "here"] {
+        assert_eq!(soon("a word", incoming.data()).await.unwrap().unwrap(), word);
+        TAKEN.notify_one();
+    }
+    says_no_more(&mut incoming).await;
+    assert_eq!(rig.app.seen.request().body, b"ping");
+    let seen = rig.app.seen.clone();
+    until("the tunnel ends", SOON, move || seen.open() == 0).await;
+
+    // The application closes first, and still hears.
+    let app = Application::start(|mut caller, seen| async move {
+        let request = caller.request().await.unwrap().unwrap();
+        caller.send(agreement(request.field("sec-websocket-key").unwrap()) + "bye").await.unwrap();
+        caller.finish().await.unwrap();
+        for word in ["still ", "here"] {
+            let heard = caller.exactly(word.len()).await.unwrap();
+            seen.note(&Message { body: heard, ..request.clone() });
+        }
+        seen.note(&Message { body: caller.rest().await, ..request });
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    let mut http2 = settled(&rig).await;
+    let (answer, mut sending) = http2.stream(extended(&rig, "/", "websocket"), false).await;
+    let mut incoming = soon("the answer", answer).await.unwrap().into_body();
+    assert_eq!(soon("bye", incoming.data()).await.unwrap().unwrap(), "bye");
+    says_no_more(&mut incoming).await;
+    for (heard, word) in ["still ", "here"].into_iter().enumerate() {
+        sending.send_data(Bytes::from_static(word.as_bytes()), false).unwrap();
+        until("the application hears a word", SOON, || rig.app.seen.requests().len() > heard).await;
+        assert_eq!(rig.app.seen.requests()[heard].text(), word);
+    }
+    assert_eq!(rig.app.seen.open(), 1, "half of it is open");
+    sending.send_data(Bytes::new(), true).unwrap();
+    until("the application hears the end", SOON, || rig.app.seen.requests().len() == 3).await;
+    assert_eq!(rig.app.seen.requests()[2].body, b"");
+    let seen = rig.app.seen.clone();
+    until("the tunnel ends", SOON, move || seen.open() == 0).await;
+}
+
+/// END_STREAM, and nothing before it.
+async fn says_no_more(incoming: &mut h2::RecvStream) {
+    while let Some(data) = soon("END_STREAM", incoming.data()).await {
+        assert_eq!(data.unwrap(), "");
+    }
+}
+
+static TAKEN: tokio::sync::Notify = tokio::sync::Notify::const_new();
 
 #[tokio::test]
 async fn any_other_protocol_is_carried_too() {

@@ -54,7 +54,7 @@ pub struct Broker {
     key: TicketKey,
     forwards: Forwards,
     codes: Mutex<Codes>,
-    revocations: Mutex<Revocations>,
+    revocations: Revocations,
     lifetimes: Mutex<Lifetimes>,
 }
 
@@ -86,7 +86,7 @@ impl Broker {
             key: TicketKey::load_or_make(&state.join("ticket-key.der"))?,
             forwards,
             codes: Mutex::default(),
-            revocations: Mutex::new(Revocations::load(state.join("ended-sessions.json"), now)?),
+            revocations: Revocations::load(state.join("ended-sessions.json"), now)?,
             lifetimes: Mutex::new(lifetimes),
         })
     }
@@ -178,20 +178,25 @@ impl Broker {
 
     /// Whether a session was ended before its ticket does.
     pub fn is_over(&self, session: &SessionId) -> bool {
-        lock(&self.revocations).contains(session)
+        self.revocations.contains(session)
     }
 
-    /// Ends a session for good.
+    /// Ends a session. In force at once; [`Self::keep_ended_sessions`] makes it last.
+    pub fn end_session(&self, session: &SessionId, ticket_ends: i64, now: i64) {
+        self.revocations.add(session, ticket_ends, now);
+    }
+
+    /// Writes the ended sessions down, so that they stay ended over a restart. Blocks on the file system.
     ///
     /// # Errors
-    /// When that can't be kept over a restart; it is in force all the same.
-    pub fn end_session(
-        &self,
-        session: &SessionId,
-        ticket_ends: i64,
-        now: i64,
-    ) -> Result<(), RevocationError> {
-        lock(&self.revocations).add(session, ticket_ends, now)
+    /// When that can't be done now: to be tried again.
+    pub fn keep_ended_sessions(&self) -> Result<(), RevocationError> {
+        self.revocations.keep()
+    }
+
+    /// Whether all that ended is written down.
+    pub fn ended_sessions_are_kept(&self) -> bool {
+        self.revocations.are_kept()
     }
 
     /// Reads a forward file as the account. Blocks on the file system.

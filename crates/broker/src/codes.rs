@@ -12,6 +12,9 @@ use portreeve_model::SessionId;
 /// Codes kept at most, used ones included. Past that the one that ends first makes room.
 pub const MAX_CODES: usize = 1024;
 
+/// How long a code is remembered after its end, in seconds, so that its page can say that it was used or is too old.
+const REMEMBERED: i64 = 3600;
+
 /// What redeeming a code gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
@@ -63,8 +66,7 @@ fn hash(code: &str) -> [u8; 32] {
 impl Codes {
     /// Hands out a code made from `random` that can be redeemed until `ends` (seconds since 1970).
     pub fn issue(&mut self, random: [u8; 16], purpose: Purpose, now: i64, ends: i64) -> String {
-        // A used or expired code is remembered for a while, so that its page can say which of the two it is.
-        self.by_hash.retain(|_, entry| entry.ends + 3600 > now);
+        self.by_hash.retain(|_, entry| entry.ends + REMEMBERED > now);
         while self.by_hash.len() >= MAX_CODES {
             let Some(first) = self.by_hash.iter().min_by_key(|(_, e)| (!e.used, e.ends)).map(|(k, _)| *k)
             else {

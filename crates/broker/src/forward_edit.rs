@@ -149,6 +149,8 @@ impl Forwards {
                 file.write_all(content)?;
                 // The umask took bits away; the owner must be able to execute, or the forward would not work.
                 file.set_permissions(Permissions::from_mode(0o700))?;
+                // A network file system may say only now that the disk is full.
+                file.sync_all()?;
                 Ok(file)
             });
         if written.is_err() {

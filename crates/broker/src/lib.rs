@@ -28,5 +28,5 @@ pub use account::Account;
 pub use authority::{Broker, BrokerError, Lifetimes};
 pub use codes::{CodeError, Codes, Purpose};
 pub use forwards::{ForwardRead, Forwards, ReadError};
-pub use revocations::Revocations;
+pub use revocations::{RevocationError, Revocations};
 pub use tickets::TicketKey;

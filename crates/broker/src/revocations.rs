@@ -1,7 +1,10 @@
 //! Sessions that ended before their tickets did: signed out, or revoked. Small, and it survives a restart.
+//!
+//! Invariant: to end a session, or to ask about one, never waits for the file system. Writing is a step of its own.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use portreeve_model::SessionId;
 
@@ -9,20 +12,35 @@ use crate::private_file::{self, FileError};
 
 /// The list, kept in one file.
 pub struct Revocations {
-    path: PathBuf,
-    /// Session id as text, and when its ticket ends by itself (seconds since 1970).
-    ends: BTreeMap<String, i64>,
+    list: Mutex<List>,
+    /// Locked while it is written.
+    file: Mutex<PathBuf>,
 }
 
-/// Why the list could not be read.
+struct List {
+    /// Session id as text, and when its ticket ends by itself (seconds since 1970).
+    ends: BTreeMap<String, i64>,
+    /// Sessions that were added, and how many of these additions the file has.
+    added: u64,
+    kept: u64,
+}
+
+/// Why the list could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RevocationError {
     /// Reading or writing failed.
     #[error("the list of ended sessions can't be kept")]
     File(#[from] FileError),
+    /// Nothing was heard of the file system.
+    #[error("the file system that holds the list of ended sessions does not answer")]
+    Hanging,
     /// The file is damaged. It is not ignored: a session that was ended would come back.
     #[error("{0} is damaged; remove it together with the ticket key beside it (everybody signs in again)")]
     Damaged(PathBuf),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Revocations {
@@ -38,24 +56,46 @@ impl Revocations {
             }
         };
         ends.retain(|_, end| *end > now);
-        Ok(Self { path, ends })
+        Ok(Self { list: Mutex::new(List { ends, added: 0, kept: 0 }), file: Mutex::new(path) })
     }
 
     /// Whether this session was ended.
     #[must_use]
     pub fn contains(&self, session: &SessionId) -> bool {
-        self.ends.contains_key(session.as_str())
+        lock(&self.list).ends.contains_key(session.as_str())
     }
 
-    /// Ends a session whose ticket would last until `ticket_ends`. In force at once, also when writing fails.
+    /// Ends a session whose ticket would last until `ticket_ends`.
+    pub fn add(&self, session: &SessionId, ticket_ends: i64, now: i64) {
+        let mut list = lock(&self.list);
+        list.ends.retain(|_, end| *end > now);
+        list.ends.insert(session.as_str().to_owned(), ticket_ends);
+        list.added += 1;
+    }
+
+    /// Writes what was added since the last time, if anything was. Blocks on the file system.
     ///
     /// # Errors
-    /// When the list could not be written: the session is over, but would come back after a restart.
-    pub fn add(&mut self, session: &SessionId, ticket_ends: i64, now: i64) -> Result<(), RevocationError> {
-        self.ends.retain(|_, end| *end > now);
-        self.ends.insert(session.as_str().to_owned(), ticket_ends);
-        let text = serde_json::to_vec(&self.ends).unwrap_or_default();
-        Ok(private_file::write(&self.path, &text)?)
+    /// When the list could not be written: the sessions are over, but would come back after a restart.
+    pub fn keep(&self) -> Result<(), RevocationError> {
+        let path = lock(&self.file);
+        let (added, text) = {
+            let list = lock(&self.list);
+            if list.kept == list.added {
+                return Ok(());
+            }
+            (list.added, serde_json::to_vec(&list.ends).unwrap_or_default())
+        };
+        private_file::write(&path, &text)?;
+        lock(&self.list).kept = added;
+        Ok(())
+    }
+
+    /// Whether the file has everything that was added.
+    #[must_use]
+    pub fn are_kept(&self) -> bool {
+        let list = lock(&self.list);
+        list.kept == list.added
     }
 }
 
@@ -68,11 +108,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("revoked.json");
         let session = SessionId::from_bytes([1; 16]);
-        let mut list = Revocations::load(path.clone(), 0).unwrap();
-        list.add(&session, 100, 0).unwrap();
-        assert!(list.contains(&session));
+        let list = Revocations::load(path.clone(), 0).unwrap();
+        list.add(&session, 100, 0);
+        assert!(list.contains(&session) && !list.are_kept());
+        list.keep().unwrap();
+        assert!(list.are_kept());
         assert!(Revocations::load(path.clone(), 99).unwrap().contains(&session));
         assert!(!Revocations::load(path, 100).unwrap().contains(&session));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_in_force_and_written_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let path = state.join("revoked.json");
+        let list = Revocations::load(path.clone(), 0).unwrap();
+        let [first, second] = [1, 2].map(|n| SessionId::from_bytes([n; 16]));
+        for session in [&first, &second] {
+            list.add(session, 100, 0);
+            assert!(list.keep().is_err() && !list.are_kept() && list.contains(session));
+        }
+        std::fs::create_dir(&state).unwrap();
+        list.keep().unwrap();
+        assert!(list.are_kept());
+        let again = Revocations::load(path, 0).unwrap();
+        assert!(again.contains(&first) && again.contains(&second));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use tokio::net::UnixListener;
 const SOCKET: &str = "control.sock";
 /// For a question and its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After a failed accept (no descriptor is free), until it is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A path for the socket however long the directory's own is: socket addresses hold 107 bytes.
 fn short_path(dir: &File) -> PathBuf {
@@ -41,9 +43,11 @@ pub(crate) fn listen(state: &Path) -> anyhow::Result<UnixListener> {
 
 /// Answers questions for as long as the portal runs.
 pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                failing = false;
                 let portal = Arc::clone(&portal);
                 tokio::spawn(async move {
                     if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answer(stream, &portal)).await {
@@ -52,8 +56,10 @@ pub(crate) async fn serve(listener: UnixListener, portal: Arc<Portal>) {
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "the control socket failed to accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the control socket failed to accept; it is tried again");
+                }
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

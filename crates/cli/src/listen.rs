@@ -34,7 +34,7 @@ pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<Bound> {
         ip if is_localhost(ip) => "localhost".to_owned(),
         ip if ip.is_unspecified() => {
             let all = portreeve_sys::local_addresses().unwrap_or_default();
-            names.extend(all.into_iter().map(in_address));
+            names.extend(all.into_iter().filter(portreeve_sys::leads_somewhere).map(in_address));
             machine.clone()
         }
         ip => in_address(ip),

@@ -23,7 +23,9 @@ impl StateDir {
             (Some(state), _) => Ok(state.join("portreeve")),
             (None, Some(home)) => Ok(home.join(".local/state/portreeve")),
             (None, None) => {
-                bail!("neither XDG_STATE_HOME nor HOME is set: name a directory with --state DIR")
+                bail!(
+                    "neither XDG_STATE_HOME nor HOME is an absolute path: name a directory with --state DIR"
+                )
             }
         }
     }
@@ -31,11 +33,9 @@ impl StateDir {
 
 /// Makes the directory, or checks that nobody else can change what is in it.
 pub(crate) fn prepare(dir: &Path) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("the state directory {} can't be made", dir.display()))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| {
+        format!("the state directory {} can't be made: name another with --state DIR", dir.display())
+    })?;
     let meta = std::fs::metadata(dir).with_context(|| format!("{} can't be looked at", dir.display()))?;
     if meta.uid() != Uid::effective().as_raw() {
         bail!(

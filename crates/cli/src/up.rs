@@ -21,10 +21,11 @@ const APPS_DOMAIN: &str = "localhost";
 pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     start_log();
     let account = Account::of_this_process()?;
+    // Before anything is made.
+    let mut checked = config::read(up.config.as_deref())?;
     let state_dir = up.state.path()?;
     state::prepare(&state_dir)?;
     let mut lock = state::lock(&state_dir)?;
-    let mut checked = config::read(up.config.as_deref())?;
     fit_connections(&mut checked)?;
     let forwards_dir = config::forwards_dir(up.forwards.as_deref(), &state_dir)?;
     state::prepare_forwards(&forwards_dir)?;
@@ -49,8 +50,10 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
             .context("the kernel can't be asked who owns a socket (NETLINK_SOCK_DIAG)")?,
     );
 
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
     runtime.block_on(async {
         let listening = Listening::new(bound.sockets)?;
         tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&portal)));
@@ -64,14 +67,24 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An answer may need a second descriptor, towards the application, and some are our own: no more connections are
-/// taken than can be served.
+/// Descriptors that the process needs for itself: sockets to listen on and to ask the kernel with, files of the moment.
+const OUR_OWN: u64 = 64;
+/// The same for each serving thread and those beside it that do what may block.
+const FOR_A_THREAD: u64 = 16;
+/// So many connections are taken in any case.
+const FEWEST: usize = 16;
+/// Threads for what may block, beside those that serve.
+const BLOCKING_THREADS: usize = 4;
+
+/// No more connections are taken than half of the descriptors; the other half is for applications. One HTTP/2
+/// connection can have many requests going, each on a connection of its own to an application, so that half may be used
+/// up all the same. Then those requests are refused, and new browsers wait: nobody who is connected loses anything.
 fn fit_connections(config: &mut Config) -> anyhow::Result<()> {
-    const OUR_OWN: u64 = 128;
-    const FEWEST: usize = 16;
     let descriptors =
         portreeve_sys::raise_descriptor_limit().context("the limit of open files can't be read")?;
-    let most = usize::try_from(descriptors.saturating_sub(OUR_OWN) / 2).unwrap_or(usize::MAX).max(FEWEST);
+    let threads = config.worker_threads(std::thread::available_parallelism().map_or(1, usize::from));
+    let our_own = OUR_OWN + FOR_A_THREAD * threads as u64;
+    let most = usize::try_from(descriptors.saturating_sub(our_own) / 2).unwrap_or(usize::MAX).max(FEWEST);
     if config.limits.connections > most {
         tracing::info!(most, descriptors, "connections are limited by the number of open files (ulimit -Hn)");
         config.limits.connections = most;
@@ -85,6 +98,8 @@ fn start_log() {
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        // Said where nothing can be written, that would be a panic for every record: the disk that holds the log is full.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -81,7 +81,7 @@ impl ForwardsConfig {
 }
 
 /// Bounds on what a client or an application may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
     /// Client connections at once.
     pub connections: usize,
@@ -89,8 +89,18 @@ pub struct LimitsConfig {
     pub requests_per_session: usize,
     /// How long an application may take to its response's head.
     pub response_head: Duration,
-    /// How long a body may stand still in either direction.
+    /// How long the body of a request may stand still.
     pub body_stall: Duration,
+    /// How long a browser may take nothing of an answer that is ready for it.
+    pub write_stall: Duration,
+    /// How long an HTTP/2 connection may be without a request.
+    pub idle_connection: Duration,
+    /// How often an HTTP/2 peer is asked whether it is still there.
+    pub http2_ping: Duration,
+    /// How long a connection to an application is kept for the next request.
+    pub pool_idle: Duration,
+    /// From the signal to stop until what still runs is cut off.
+    pub drain: Duration,
 }
 
 const MINUTE: u64 = 60;
@@ -119,6 +129,11 @@ impl Default for LimitsConfig {
             requests_per_session: 512,
             response_head: Duration::from_secs(5 * MINUTE),
             body_stall: Duration::from_secs(MINUTE),
+            write_stall: Duration::from_secs(2 * MINUTE),
+            idle_connection: Duration::from_secs(5 * MINUTE),
+            http2_ping: Duration::from_secs(30),
+            pool_idle: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
         }
     }
 }

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::LocalSet;
 
+use crate::chain::chain;
 use crate::flows;
 use crate::front;
 use crate::limits;
@@ -62,19 +62,19 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
     }
     let queues: Vec<_> = threads.iter().map(|t| (t.queue.clone(), Arc::clone(&t.connections))).collect();
     let mut acceptors = tokio::task::JoinSet::new();
+    acceptors.spawn(keep_ended_sessions(Arc::clone(&portal)));
     for listener in listening.0 {
         acceptors.spawn(accept(Arc::clone(&portal), listener, queues.clone(), Arc::clone(&places)));
     }
     drop(queues);
     portal.draining.cancelled().await;
     acceptors.shutdown().await;
-    let cut_off = {
-        let stopping = portal.stopping.clone();
-        async move {
-            tokio::time::sleep(limits::DRAIN).await;
-            stopping.cancel();
-        }
+    let cut_off = async {
+        tokio::time::sleep(portal.settings.load().config.limits.drain).await;
+        portal.stopping.cancel();
+        tokio::time::sleep(limits::CUT_OFF).await;
     };
+    let broker = Arc::clone(&portal.broker);
     let ended = tokio::task::spawn_blocking(move || {
         let (queues, handles): (Vec<_>, Vec<_>) = threads.into_iter().map(|t| (t.queue, t.handle)).unzip();
         drop(queues);
@@ -82,12 +82,31 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
             // A thread that panicked has said so; the others still end in order.
             let _ = handle.join();
         }
+        if let Err(error) = broker.keep_ended_sessions() {
+            tracing::error!(error = %chain(&error), "after a restart, sessions that were signed out are valid again");
+        }
     });
     tokio::select! {
         _ = ended => {}
-        () = async { cut_off.await; tokio::time::sleep(Duration::from_secs(5)).await } => {}
+        () = cut_off => {}
     }
     Ok(())
+}
+
+/// Writes down what a sign-out could not: the disk was full, or did not answer.
+async fn keep_ended_sessions(portal: Arc<Portal>) {
+    loop {
+        tokio::time::sleep(limits::STATE_RETRY).await;
+        if portal.broker.ended_sessions_are_kept() {
+            continue;
+        }
+        let broker = Arc::clone(&portal.broker);
+        match tokio::task::spawn_blocking(move || broker.keep_ended_sessions()).await {
+            Ok(Ok(())) => tracing::info!("the sessions that were signed out are written down now"),
+            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "still not written down"),
+            Err(_) => {}
+        }
+    }
 }
 
 async fn accept(
@@ -100,6 +119,7 @@ async fn accept(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listening socket can't be used"),
     };
+    let mut failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -108,6 +128,7 @@ async fn accept(
         // Off this thread's reactor: it will be on that of the thread that serves it.
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
+                failing = false;
                 // With every place taken, this one waits in hand, and later ones in the kernel's queue.
                 let place = tokio::select! {
                     place = Arc::clone(&places).acquire_owned() => place,
@@ -116,14 +137,17 @@ async fn accept(
                 let Ok(place) = place else { return };
                 let least = threads.iter().min_by_key(|(_, count)| count.load(Relaxed));
                 if let Some((queue, count)) = least {
+                    // The queue has no bound of its own; it holds no more than there are places.
                     count.fetch_add(1, Relaxed);
                     let _ = queue.send(Accepted { stream, peer, place });
                 }
             }
             Err(error) => {
-                // Out of descriptors, or the peer was gone already: neither may end the listener.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                // Out of descriptors, or the peer was gone already: neither may end the listener, nor fill the log.
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "a connection could not be accepted; it is tried again");
+                }
+                tokio::time::sleep(limits::ACCEPT_PAUSE).await;
             }
         }
     }
@@ -136,8 +160,8 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(8)
-        .thread_keep_alive(Duration::from_secs(5))
+        .max_blocking_threads(limits::BLOCKING_THREADS)
+        .thread_keep_alive(limits::BLOCKING_IDLE)
         .build()?;
     let (started, has_started) = std::sync::mpsc::sync_channel(1);
     let handle = std::thread::Builder::new().name(format!("portal-{number}")).spawn(move || {
@@ -169,7 +193,7 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
             judge.abort();
         };
         runtime.block_on(local.run_until(work));
-        runtime.shutdown_timeout(Duration::from_millis(100));
+        runtime.shutdown_timeout(limits::BLOCKING_END);
     })?;
     // A thread that can't ask the kernel who owns a socket could serve nobody.
     has_started.recv().unwrap_or_else(|_| Err(io::Error::other("a thread did not start")))?;

@@ -101,7 +101,7 @@ impl Body for Answer {
             Self::Carried(carried) => carried,
         };
         if let Some(flow) = &carried.flow
-            && flow.poll_ended(cx).is_ready()
+            && flow.poll_over(cx).is_ready()
         {
             carried.link = None;
             return Poll::Ready(Some(Err(AnswerError::Ended.into())));
@@ -125,7 +125,7 @@ impl Body for Answer {
                 if carried.flow.is_none() {
                     let flow = Flow::enter(&carried.room, carried.basis.clone());
                     // Registers the waker, so that the end of the session is noticed while waiting.
-                    if flow.poll_ended(cx).is_ready() {
+                    if flow.poll_over(cx).is_ready() {
                         return Poll::Ready(Some(Err(AnswerError::Ended.into())));
                     }
                     carried.flow = Some(flow);

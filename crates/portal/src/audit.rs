@@ -36,7 +36,7 @@ pub(crate) fn decided(
 /// A place that leads nowhere for this person.
 pub(crate) fn unresolved(session: &Session, what: &What, why: &ResolveError) {
     tracing::warn!(
-        target: "audit", user = %session.user, session = session.id.as_str(), what = what.path(), verdict = "deny",
+        target: "audit", user = %session.user, session = session.id.as_str(), what = %what.path(), verdict = "deny",
         reason = why.code(), "{why}"
     );
 }
@@ -44,14 +44,16 @@ pub(crate) fn unresolved(session: &Session, what: &What, why: &ResolveError) {
 /// An application that its visitor may use, but that is not shown to them here and now.
 pub(crate) fn not_here(session: &Session, grant: &Grant, why: &Reject) {
     tracing::warn!(
-        target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "deny", "{why}"
+        target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "deny",
+        reason = why.text().code, "{why}"
     );
 }
 
-/// A tunnel or a long answer was ended because its right does not hold any more.
+/// A tunnel, a long answer or a request that waited for one was ended because its right does not hold any more.
 pub(crate) fn ended(session: &Session, grant: &Grant, why: &Withdrawn) {
     tracing::warn!(
-        target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "end", "{why}"
+        target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "end",
+        reason = why.code(), "{why}"
     );
 }
 

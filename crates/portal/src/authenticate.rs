@@ -133,7 +133,45 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+    use std::rc::Rc;
+
+    use portreeve_model::SignIn;
+
     use super::*;
+
+    /// With room for one ticket only, two people take turns.
+    #[test]
+    fn a_ticket_that_was_forgotten_is_verified_again() {
+        let (_state, room) = crate::room::tests::room();
+        room.tickets.borrow_mut().resize(NonZeroUsize::MIN);
+        let room = Rc::new(room);
+        let settings = room.portal.settings.load_full();
+        let site = Site {
+            authority: "localhost".into(),
+            authority_header: http::HeaderValue::from_static("localhost"),
+            host: "localhost".into(),
+            port: None,
+            application: None,
+        };
+        let connection = Connection::new(Rc::clone(&room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let people = [1, 2].map(|_| {
+            let (claims, ticket) = room.portal.broker.start_session(SignIn::Code, now()).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, format!("{COOKIE_NAME}={ticket}").parse().unwrap());
+            (claims.sid, headers)
+        });
+        for (sid, headers) in people.iter().cycle().take(6) {
+            let who = authenticate(&connection, &settings, &site, headers).unwrap();
+            assert_eq!(who.session().id, *sid);
+            assert_eq!(room.tickets.borrow().len(), 1);
+        }
+        // One that ended stays ended, remembered or not.
+        room.portal.sessions.find(&people[0].0).unwrap().end();
+        for (headers, live) in [(&people[0].1, false), (&people[1].1, true), (&people[0].1, false)] {
+            assert_eq!(authenticate(&connection, &settings, &site, headers).is_ok(), live);
+        }
+    }
 
     #[test]
     fn the_cookie_is_found_wherever_it_stands_and_only_by_its_whole_name() {

@@ -110,9 +110,9 @@ pub(crate) async fn authorize(
 /// The group of the processes that hold the socket. Milliseconds, so not on a thread that serves others.
 async fn with_group(room: &Room, tuple: Tuple, owner: Owner) -> Owner {
     let portal = Arc::clone(&room.portal);
-    let looked = tokio::task::spawn_blocking(move || portal.group_lookup.with_group(&tuple, owner));
+    let looked = room.group_looks.run(move || portal.group_lookup.with_group(&tuple, owner));
     // Without an answer the group stays "not looked", which grants nothing.
-    tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).unwrap_or(owner)
+    looked.await.unwrap_or(owner)
 }
 
 /// Finds out the login group of an application's owner, which the judgement needs for other users' applications. The
@@ -123,8 +123,7 @@ pub(crate) async fn learn_login(room: &Room, session: &Session, uid: u32) {
     if uid == session.uid || is_known() {
         return;
     }
-    let looked = tokio::task::spawn_blocking(move || login_group(uid));
-    let login = tokio::time::timeout(limits::GROUP_LOOK, looked).await.ok().and_then(Result::ok).flatten();
+    let login = room.group_looks.run(move || login_group(uid)).await.flatten();
     room.logins.borrow_mut().put(uid, (Instant::now(), login));
 }
 
@@ -140,11 +139,9 @@ pub(crate) async fn judge_confirmed(
         room.lookup.confirm(tuple, before)
     } else {
         let (portal, tuple, before) = (Arc::clone(&room.portal), *tuple, *before);
-        let asked = tokio::task::spawn_blocking(move || portal.group_lookup.confirm(&tuple, &before));
-        match tokio::time::timeout(limits::GROUP_LOOK, asked).await {
-            Ok(Ok(asked)) => asked,
-            _ => Err(Unowned::Lookup("the look at the processes took too long".to_owned())),
-        }
+        let asked = room.group_looks.run(move || portal.group_lookup.confirm(&tuple, &before));
+        let too_long = || Err(Unowned::Lookup("the look at the processes took too long".to_owned()));
+        asked.await.unwrap_or_else(too_long)
     };
     let judged = match asked {
         Ok(confirmed) => judge(room, session, grant, &confirmed).map(|_| confirmed),
@@ -220,5 +217,34 @@ fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> 
         Grant::Forward { name, stat, .. } => {
             forward_needs_group(visitor, stat, owner, &settings.groups, settings.is_admin_forward(name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::{LoginGroup, SignIn};
+
+    use super::*;
+    use crate::portal::now;
+
+    #[tokio::test]
+    async fn a_login_group_is_believed_for_a_while() {
+        let (_state, room) = crate::room::tests::room();
+        let (claims, _) = room.portal.broker.start_session(SignIn::Code, now()).unwrap();
+        let session = room.portal.sessions.admit(&claims, &(Arc::new([]) as Arc<[u32]>), now()).unwrap();
+        // Somebody else, whoever runs the tests, whom every user database has.
+        let other = if session.uid == 0 { 65_534 } else { 0 };
+        let told = Some(LoginGroup { gid: 4_000_000_000, private: true });
+        for (age, believed) in
+            [(limits::LOGIN_FRESH - std::time::Duration::from_secs(5), true), (limits::LOGIN_FRESH, false)]
+        {
+            let since = Instant::now().checked_sub(age).unwrap();
+            room.logins.borrow_mut().put(other, (since, told));
+            learn_login(&room, &session, other).await;
+            let (_, login) = *room.logins.borrow_mut().get(&other).unwrap();
+            assert_eq!(login == told, believed, "{age:?}: {login:?}");
+        }
+        learn_login(&room, &session, session.uid).await;
+        assert!(room.logins.borrow_mut().get(&session.uid).is_none(), "nobody asks about the visitor");
     }
 }

@@ -7,6 +7,8 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::tls::server_config;
+
 /// A certificate chain and its key.
 pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -59,6 +61,8 @@ pub fn self_signed(state: &Path, names: &[String], now: i64) -> Result<Identity,
     if let (Some(certificate), Some(key)) = kept
         && let Ok(identity) = parse(&certificate, &key, &certificate_path, &key_path)
         && identity.0.first().is_some_and(|first| still_good(first, names, now))
+        // The disk may have been full after the first of them was written.
+        && server_config(identity.0.clone(), identity.1.clone_key()).is_ok()
     {
         return Ok(identity);
     }
@@ -158,7 +162,12 @@ mod tests {
         self_signed(state.path(), &names, 1_800_000_000).unwrap();
         private_file::write(&state.path().join("certificate.pem"), b"nonsense").unwrap();
         self_signed(state.path(), &names, 1_800_000_000).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        self_signed(other.path(), &names, 1_800_000_000).unwrap();
         let key = state.path().join("certificate-key.pem");
+        std::fs::rename(other.path().join("certificate-key.pem"), &key).unwrap();
+        let (chain, matching) = self_signed(state.path(), &names, 1_800_000_000).unwrap();
+        assert!(server_config(chain, matching).is_ok(), "a key without its certificate is replaced");
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(self_signed(state.path(), &names, 1_800_000_000), Err(CertificateError::File(_))));
     }

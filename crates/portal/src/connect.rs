@@ -34,6 +34,9 @@ pub(crate) enum ConnectError {
     /// The node has none now.
     #[error("no address of this node is known")]
     NoAddress,
+    /// This process may open nothing more.
+    #[error("no descriptor is free")]
+    NoDescriptor(#[source] io::Error),
     /// Anything else.
     #[error("{address} can't be reached")]
     Failed { address: SocketAddr, source: io::Error },
@@ -79,9 +82,20 @@ async fn dial(room: &Room, address: SocketAddr) -> Result<(TcpStream, Tuple), Co
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::NotListening(address),
         io::ErrorKind::TimedOut => ConnectError::TimedOut(address),
+        _ if portreeve_sys::is_out_of_descriptors(&error) => ConnectError::NoDescriptor(error),
         _ => ConnectError::Failed { address, source: error },
     };
-    let stream = room.portal.broker.dial(address, limits::CONNECT).await.map_err(failed)?;
+    let dial = || room.portal.broker.dial(address, limits::CONNECT);
+    let stream = match dial().await {
+        Err(error) if portreeve_sys::is_out_of_descriptors(&error) => {
+            // Idle connections save time; now they are in the way. Their tasks close them.
+            room.pool.clear();
+            tokio::task::yield_now().await;
+            dial().await
+        }
+        dialled => dialled,
+    };
+    let stream = stream.map_err(failed)?;
     let client = stream.local_addr().map_err(failed)?;
     let server = stream.peer_addr().map_err(failed)?;
     // Connecting to an ephemeral port on the loopback can meet itself (simultaneous open): nobody listens there.

@@ -1,9 +1,9 @@
-//! What lives long: tunnels, and answers that take their time. Each is ended when its session ends, and judged again
-//! every few seconds, so that what was allowed an hour ago is not allowed still.
+//! What lives long: requests that wait for their answer, answers that take their time, and tunnels. Each is ended when
+//! its session ends, and judged again every few seconds, so that what was allowed an hour ago is not allowed still.
 //!
 //! Invariant: a flow is here from when it first has to wait until it is dropped.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,11 +11,12 @@ use std::task::{Context, Poll, Waker};
 use portreeve_model::Owner;
 use slab::Slab;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::authorize;
 use crate::limits;
 use crate::portal::now;
-use crate::resolve::Grant;
+use crate::resolve::{Grant, Withdrawn};
 use crate::room::Room;
 use crate::sessions::Session;
 
@@ -27,8 +28,17 @@ pub(crate) struct Basis {
     pub(crate) owner: Owner,
 }
 
+/// Why a flow must end.
+#[derive(Debug, Clone)]
+pub(crate) enum Over {
+    /// The person signed out, or the session's time is over.
+    Session,
+    /// The right was taken back.
+    Right(Withdrawn),
+}
+
 struct State {
-    ended: Cell<bool>,
+    over: OnceCell<Over>,
     waker: RefCell<Option<Waker>>,
     basis: Basis,
 }
@@ -48,7 +58,7 @@ pub(crate) struct Flow {
 
 impl Flow {
     pub(crate) fn enter(room: &Rc<Room>, basis: Basis) -> Self {
-        let state = Rc::new(State { ended: Cell::new(false), waker: RefCell::default(), basis });
+        let state = Rc::new(State { over: OnceCell::new(), waker: RefCell::default(), basis });
         let mut all = room.flows.all.borrow_mut();
         let key = all.insert(Rc::clone(&state));
         if all.len() == 1 {
@@ -58,10 +68,10 @@ impl Flow {
         Self { room: Rc::clone(room), key, state }
     }
 
-    /// Ready when the flow must end.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.state.ended.get() {
-            return Poll::Ready(());
+    /// Ready when the flow must end, with the reason.
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<&Over> {
+        if let Some(over) = self.state.over.get() {
+            return Poll::Ready(over);
         }
         let mut waker = self.state.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
@@ -91,7 +101,7 @@ pub(crate) async fn sweep(room: Rc<Room>) {
         }
         tokio::time::sleep(limits::SESSION_SWEEP).await;
         end_with_their_sessions(&room);
-        room.pool.drop_idle();
+        room.pool.drop_idle(room.portal.settings.load().config.limits.pool_idle, Instant::now());
     }
 }
 
@@ -108,28 +118,31 @@ fn end_with_their_sessions(room: &Room) {
     let now = now();
     for (_, flow) in room.flows.all.borrow().iter() {
         if !flow.basis.session.is_live(now, idle) {
-            end(flow);
+            end(flow, Over::Session);
         }
     }
 }
 
-fn end(flow: &State) {
-    flow.ended.set(true);
+fn end(flow: &State, over: Over) {
+    // The first reason counts.
+    let _ = flow.over.set(over);
     if let Some(waker) = flow.waker.borrow_mut().take() {
         waker.wake();
     }
 }
 
 async fn judge_again(room: &Rc<Room>) {
-    let flows: Vec<Rc<State>> = room.flows.all.borrow().iter().map(|(_, flow)| Rc::clone(flow)).collect();
+    // One that must end, and whose browser is slow to take the end of it, is not judged once more.
+    let going_on = |(_, flow): (usize, &Rc<State>)| flow.over.get().is_none().then(|| Rc::clone(flow));
+    let flows: Vec<Rc<State>> = room.flows.all.borrow().iter().filter_map(going_on).collect();
     // Side by side: a forward's file system that hangs delays no other flow.
     let mut judging = JoinSet::new();
     for flow in flows {
         let room = Rc::clone(room);
         judging.spawn_local(async move {
             let Basis { session, grant, owner } = &flow.basis;
-            if authorize::judge_again(&room, session, grant, owner).await.is_err() {
-                end(&flow);
+            if let Err(withdrawn) = authorize::judge_again(&room, session, grant, owner).await {
+                end(&flow, Over::Right(withdrawn));
             }
         });
     }

@@ -4,6 +4,8 @@
 //! connection; one that was sent may not.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::authorize::{self, Owned};
 use crate::connect::Reached;
-use crate::flows::Basis;
+use crate::flows::{Basis, Flow, Over};
+use crate::headers::expects_continue;
 use crate::interim::InterimSink;
 use crate::limits;
 use crate::pool::{Key, Link};
@@ -60,7 +63,7 @@ pub(crate) enum ForwardError {
     /// No answer in time.
     #[error("the application did not answer within {0:?}")]
     TimedOut(Duration),
-    /// The person signed out, or the session's time was over, before the answer came.
+    /// The person signed out, or the session's time was over, before the answer came or the body was sent.
     #[error("the session ended")]
     SessionOver,
     /// The right was taken back before the answer came.
@@ -97,19 +100,18 @@ pub(crate) async fn forward(
     link.audited.set(audited);
     attach_interim(sending, &mut request);
     let asked = Instant::now();
-    let sent = link.sender.try_send_request(request);
-    let response = match tokio::time::timeout(sending.patience, sent).await {
-        Err(_) => return Err(ForwardError::TimedOut(sending.patience)),
-        Ok(Ok(response)) => response,
-        Ok(Err(mut failed)) => {
+    let mut basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
+    let response = match in_time(sending, &basis, link.sender.try_send_request(request)).await? {
+        Ok(response) => response,
+        Err(mut failed) => {
             return Err(match failed.take_message() {
                 Some(request) => ForwardError::NotSent(Box::new(request)),
                 None => failure(failed.into_error()),
             });
         }
     };
-    confirm(sending, &grant, &link, asked).await?;
-    let basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
+    confirm(sending, &basis.grant, &link, asked).await?;
+    basis.owner = link.owner.get();
     Ok(Answered { response, link, basis })
 }
 
@@ -148,6 +150,7 @@ where
 {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(limits::HEAD_BYTES)
+        .max_header_size(limits::HEAD_BYTES)
         .max_headers(limits::HEAD_FIELDS)
         .handshake(TokioIo::new(stream))
         .await
@@ -161,15 +164,11 @@ where
 
 /// Passes 1xx answers on, and lets the body go when the application asks for it.
 fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
-    let expects = request
-        .headers()
-        .get(header::EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let gate =
-        (expects && !request.body().is_none()).then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
+    let waits = expects_continue(request.headers()) && !request.body().is_none();
+    let gate = waits.then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
     let interim = sending.interim.clone();
     hyper::ext::on_informational(request, move |informational| match informational.status() {
-        // Towards the browser, the HTTP library says "100" by itself as soon as the body is asked for.
+        // The browser hears "100" as soon as the body is asked for.
         StatusCode::CONTINUE => {
             if let Some(gate) = &gate {
                 gate.notify_one();
@@ -178,6 +177,32 @@ fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
         StatusCode::SWITCHING_PROTOCOLS => {}
         status => interim.send(status, informational.headers()),
     });
+}
+
+/// What becomes of the request, unless it takes too long, or what allowed it ends before: then it is broken off, and
+/// with it a body that is still on its way.
+async fn in_time<T>(
+    sending: &Sending<'_>,
+    basis: &Basis,
+    sent: impl Future<Output = T>,
+) -> Result<T, ForwardError> {
+    let mut sent = pin!(sent);
+    // Most answers come at once. One that does not is a flow.
+    let at_once = limits::SESSION_SWEEP.min(sending.patience);
+    if let Ok(outcome) = tokio::time::timeout(at_once, sent.as_mut()).await {
+        return Ok(outcome);
+    }
+    let flow = Flow::enter(sending.room, basis.clone());
+    tokio::select! {
+        biased;
+        outcome = tokio::time::timeout(sending.patience - at_once, sent) => {
+            outcome.map_err(|_| ForwardError::TimedOut(sending.patience))
+        }
+        over = poll_fn(|cx| flow.poll_over(cx).map(Over::clone)) => Err(match over {
+            Over::Session => ForwardError::SessionOver,
+            Over::Right(withdrawn) => ForwardError::Withdrawn(withdrawn),
+        }),
+    }
 }
 
 /// What was allowed when the request went out must be allowed still when the answer comes.
@@ -209,6 +234,7 @@ fn failure(error: hyper::Error) -> ForwardError {
     while let Some(one) = cause {
         match one.downcast_ref::<RequestBodyError>() {
             Some(RequestBodyError::Stalled(_)) => return ForwardError::BodyStalled,
+            Some(RequestBodyError::SessionOver) => return ForwardError::SessionOver,
             Some(_) => return ForwardError::Body(error),
             None => cause = one.source(),
         }

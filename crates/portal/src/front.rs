@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,14 +19,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use portreeve_model::Tuple;
+use portreeve_model::{LimitsConfig, Tuple};
 
 use crate::answer::Answer;
 use crate::audit;
 use crate::authenticate::Memo;
 use crate::chain::chain;
 use crate::front_body::FrontBody;
-use crate::front_io::{FrontIo, Interim};
+use crate::front_io::{FrontIo, Interim, Stall};
 use crate::http2::serve_http2;
 use crate::interim::InterimSink;
 use crate::limits;
@@ -38,6 +38,8 @@ use crate::upgrade::{self, Pending};
 /// What lasts as long as one browser connection does.
 pub(crate) struct Connection {
     pub(crate) room: Rc<Room>,
+    /// As they were when it began.
+    pub(crate) limits: LimitsConfig,
     /// The browser's address.
     pub(crate) peer: SocketAddr,
     /// The browser's address as the header for applications says it.
@@ -61,6 +63,20 @@ impl Drop for Active {
 }
 
 impl Connection {
+    pub(crate) fn new(room: Rc<Room>, peer: SocketAddr) -> Option<Self> {
+        Some(Self {
+            id: room.next_connection(),
+            limits: room.portal.settings.load().config.limits,
+            peer,
+            peer_header: http::HeaderValue::try_from(peer.ip().to_canonical().to_string()).ok()?,
+            memo: RefCell::default(),
+            site: RefCell::default(),
+            requests: Cell::new(0),
+            active: Cell::new(0),
+            room,
+        })
+    }
+
     /// Notes that a request is being answered.
     pub(crate) fn begin(self: &Rc<Self>) -> Active {
         self.active.set(self.active.get() + 1);
@@ -126,22 +142,13 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     };
     let Some(tls) = tls else { return };
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let Ok(peer_header) = http::HeaderValue::try_from(peer.ip().to_canonical().to_string()) else { return };
-    let connection = Rc::new(Connection {
-        id: room.next_connection(),
-        room,
-        peer,
-        peer_header,
-        memo: RefCell::default(),
-        site: RefCell::default(),
-        requests: Cell::new(0),
-        active: Cell::new(0),
-    });
+    let Some(connection) = Connection::new(room, peer).map(Rc::new) else { return };
+    let stall = Stall::after(connection.limits.write_stall);
     if http2 {
-        serve_http2(connection, FrontIo::new(tls, None)).await;
+        serve_http2(connection, FrontIo::new(tls, None, stall)).await;
     } else {
         let interim = Interim::default();
-        let io = TokioIo::new(FrontIo::new(tls, Some(interim.clone())));
+        let io = TokioIo::new(FrontIo::new(tls, Some(interim.clone()), stall));
         serve_http1(connection, io, interim).await;
     }
 }
@@ -156,8 +163,7 @@ async fn handshake(room: &Rc<Room>, stream: TcpStream) -> Option<TlsStream<tokio
         if stream.peek(&mut first).await.ok()? == 1 && first[0] != 22 {
             let _ = stream.write_all(PLAIN_HTTP).await;
             let _ = stream.shutdown().await;
-            // Closed with something unread, the connection would be reset, and the answer lost with it.
-            let mut unread = [0; 1024];
+            let mut unread = [0; limits::LINGER_CHUNK];
             let rest = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
             let _ = tokio::time::timeout(limits::LINGER, rest).await;
             return None;
@@ -180,9 +186,13 @@ async fn answer(
 ) -> Result<Response<Answer>, Infallible> {
     let upgrade = upgrade::is_wanted(&request).then(|| Pending::Http1(hyper::upgrade::on(&mut request)));
     // An HTTP/1.0 client would take an interim answer for the answer.
-    let interim = (request.version() == http::Version::HTTP_11).then_some(interim);
+    let sink = InterimSink::Http1((request.version() == http::Version::HTTP_11).then(|| interim.clone()));
     let request = request.map(FrontBody::Http1);
-    Ok(serve(&connection, request, upgrade, InterimSink::Http1(interim)).await)
+    let response = serve(&connection, request, upgrade, sink).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        interim.end_with_upgrade();
+    }
+    Ok(response)
 }
 
 type Io = TokioIo<FrontIo<TlsStream<tokio::net::TcpStream>>>;
@@ -195,6 +205,7 @@ async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
             .timer(TokioTimer::new())
             .header_read_timeout(limits::REQUEST_HEAD)
             .max_buf_size(limits::HEAD_BYTES)
+            .max_header_size(limits::HEAD_BYTES)
             .max_headers(limits::HEAD_FIELDS)
             .serve_connection(io, service)
             .with_upgrades()
@@ -216,10 +227,11 @@ async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
 
 /// Returns when nothing has been asked or answered on the connection for as long as its age allows.
 pub(crate) async fn idle(connection: &Connection) {
-    tokio::time::sleep(limits::FIRST_REQUEST).await;
+    let most = connection.limits.idle_connection;
+    tokio::time::sleep(limits::FIRST_REQUEST.min(most)).await;
     let mut seen = 0;
     while connection.requests.get() > seen || connection.active.get() > 0 {
         seen = connection.requests.get();
-        tokio::time::sleep(limits::IDLE_CONNECTION).await;
+        tokio::time::sleep(most).await;
     }
 }

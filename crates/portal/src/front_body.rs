@@ -6,20 +6,30 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::front::Active;
+use crate::front_io::Stall;
+use crate::headers::expects_continue;
 use crate::http2::poll_capacity;
+use crate::interim::InterimSink;
 
 /// A request's body.
 pub(crate) enum FrontBody {
     None,
     Http1(Incoming),
-    Http2 { stream: RecvStream, length: Option<u64>, data_done: bool },
+    /// `expecting`: whom to tell, once the body is asked for, that it may come (`Expect: 100-continue`). Over HTTP/1.1
+    /// the library does that.
+    Http2 {
+        stream: RecvStream,
+        length: Option<u64>,
+        data_done: bool,
+        expecting: Option<InterimSink>,
+    },
 }
 
 /// Why it was cut off.
@@ -32,13 +42,14 @@ pub(crate) enum FrontBodyError {
 }
 
 impl FrontBody {
-    pub(crate) fn http2(stream: RecvStream, headers: &HeaderMap) -> Self {
+    pub(crate) fn http2(stream: RecvStream, headers: &HeaderMap, interim: &InterimSink) -> Self {
         if stream.is_end_stream() {
             return Self::None;
         }
         // The library refuses a body that is not as long as announced.
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        Self::Http2 { stream, length, data_done: false }
+        let expecting = expects_continue(headers).then(|| interim.clone());
+        Self::Http2 { stream, length, data_done: false, expecting }
     }
 }
 
@@ -55,7 +66,10 @@ impl Body for FrontBody {
             Self::Http1(incoming) => Pin::new(incoming)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(FrontBodyError::Http1))),
-            Self::Http2 { stream, length, data_done } => {
+            Self::Http2 { stream, length, data_done, expecting } => {
+                if let Some(interim) = expecting.take() {
+                    interim.send(StatusCode::CONTINUE, &HeaderMap::new());
+                }
                 if !*data_done {
                     match ready!(stream.poll_data(cx)) {
                         Some(Ok(data)) => {
@@ -102,13 +116,14 @@ pub(crate) struct StreamIo {
     receive: RecvStream,
     /// Read from the stream, not yet taken by the reader.
     rest: Bytes,
+    stall: Stall,
     /// The connection is in use for as long as the tunnel.
     _active: Active,
 }
 
 impl StreamIo {
-    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, active: Active) -> Self {
-        Self { send, receive, rest: Bytes::new(), _active: active }
+    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, stall: Stall, active: Active) -> Self {
+        Self { send, receive, rest: Bytes::new(), stall, _active: active }
     }
 }
 
@@ -146,10 +161,11 @@ impl AsyncWrite for StreamIo {
         }
         self.send.reserve_capacity(buf.len());
         let granted = match self.send.capacity() {
-            0 => match ready!(poll_capacity(&mut self.send, cx)) {
-                Some(granted) => granted,
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            },
+            0 => {
+                let granted = poll_capacity(&mut self.send, cx)
+                    .map(|granted| granted.ok_or_else(|| io::ErrorKind::BrokenPipe.into()));
+                ready!(self.stall.watch(cx, granted))?
+            }
             granted => granted,
         };
         let n = granted.min(buf.len());

@@ -1,13 +1,15 @@
-//! The browser's connection under the HTTP library. It adds two things that the library lacks: a limit on how long
-//! a peer may refuse to take what is ready for it, and interim (1xx) answers over HTTP/1.1.
+//! The browser's connection under the HTTP library. It adds three things that the library lacks: a limit on how long
+//! a peer may refuse to take what is ready for it; interim (1xx) answers over HTTP/1.1, and an end of the connection
+//! there that does not take the last answer back.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::limits;
 
@@ -23,12 +25,19 @@ pub(crate) struct Interim(Arc<Mutex<InterimState>>);
 struct InterimState {
     pending: Vec<u8>,
     flushed: bool,
+    /// The connection carries another protocol now, which may close one direction alone.
+    upgraded: bool,
     waker: Option<Waker>,
 }
 
 impl Interim {
     fn state(&self) -> std::sync::MutexGuard<'_, InterimState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that what follows is another protocol.
+    pub(crate) fn end_with_upgrade(&self) {
+        self.state().upgraded = true;
     }
 
     /// Queues a 1xx head, in wire form.
@@ -43,18 +52,51 @@ impl Interim {
     }
 }
 
+/// A limit on how long a peer may take nothing of what is ready for it.
+pub(crate) struct Stall {
+    after: Duration,
+    standing_still: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    pub(crate) fn after(after: Duration) -> Self {
+        Self { after, standing_still: None }
+    }
+
+    /// Passes a write's outcome on, or fails when it has been pending for too long.
+    pub(crate) fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.standing_still = None;
+            return outcome;
+        }
+        let after = self.after;
+        let stall = self.standing_still.get_or_insert_with(|| Box::pin(tokio::time::sleep(after)));
+        match stall.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
 /// A stream towards a browser.
 pub(crate) struct FrontIo<S> {
     inner: S,
     interim: Option<Interim>,
     /// What of the interim answers is being written.
     writing: Vec<u8>,
-    stall: Option<Pin<Box<Sleep>>>,
+    stall: Stall,
+    /// Since when our side is closed.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S: AsyncWrite + Unpin> FrontIo<S> {
-    pub(crate) fn new(inner: S, interim: Option<Interim>) -> Self {
-        Self { inner, interim, writing: Vec::new(), stall: None }
+impl<S: AsyncRead + AsyncWrite + Unpin> FrontIo<S> {
+    /// `interim` goes with HTTP/1.1.
+    pub(crate) fn new(inner: S, interim: Option<Interim>, stall: Stall) -> Self {
+        Self { inner, interim, writing: Vec::new(), stall, lingering: None }
     }
 
     /// Writes queued interim answers; called whenever the library polls, which reading wakes it for.
@@ -86,21 +128,6 @@ impl<S: AsyncWrite + Unpin> FrontIo<S> {
         }
     }
 
-    /// Passes a write's outcome on, and ends the connection when it has been pending for too long.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stall = None;
-            return outcome;
-        }
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limits::WRITE_STALL)));
-        match stall.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
     /// An interim answer that was begun must be complete before anything else is written.
     fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.writing.is_empty() {
@@ -111,6 +138,22 @@ impl<S: AsyncWrite + Unpin> FrontIo<S> {
             self.writing.drain(..n);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes in what the browser still sends, until it closes too. Refused at its head, a request may be under way for
+    /// a while; closed with something unread, the connection would be reset, and the refusal lost with it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut unread = [0; limits::LINGER_CHUNK];
+        loop {
+            if self.lingering.as_mut().is_none_or(|lingering| lingering.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
+            }
+            let mut unread = ReadBuf::new(&mut unread);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut unread)) {
+                Ok(()) if !unread.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
     }
 
     fn note_flushed(&self, flushed: bool) {
@@ -143,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FrontIo<S> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
-        self.watch(cx, outcome)
+        self.stall.watch(cx, outcome)
     }
 
     fn poll_write_vectored(
@@ -157,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FrontIo<S> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         };
-        self.watch(cx, outcome)
+        self.stall.watch(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -169,11 +212,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FrontIo<S> {
         if outcome.is_ready() {
             self.note_flushed(true);
         }
-        self.watch(cx, outcome)
+        self.stall.watch(cx, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.watch(cx, outcome)
+        if self.lingering.is_none() {
+            let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
+            ready!(self.stall.watch(cx, outcome))?;
+            if self.interim.as_ref().is_none_or(|interim| interim.state().upgraded) {
+                return Poll::Ready(Ok(()));
+            }
+            self.lingering = Some(Box::pin(tokio::time::sleep(limits::LINGER)));
+        }
+        self.poll_linger(cx)
     }
 }

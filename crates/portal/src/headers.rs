@@ -70,6 +70,11 @@ pub(crate) fn contains_token(value: &HeaderValue, token: &str) -> bool {
     })
 }
 
+/// Whether a request's body waits to be asked for (RFC 9110 section 10.1.1).
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Whether applications, or the libraries that they are built with, may take this field for something that a proxy
 /// says: then only ours may reach them. Many read `_` as `-`.
 fn is_for_proxies_to_say(name: &str) -> bool {

@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -21,6 +21,7 @@ use crate::answer::Answer;
 use crate::chain::chain;
 use crate::front::{Connection, idle};
 use crate::front_body::{FrontBody, StreamIo};
+use crate::front_io::Stall;
 use crate::interim::InterimSink;
 use crate::limits;
 use crate::serve::serve;
@@ -42,7 +43,7 @@ where
         .max_pending_accept_reset_streams(limits::HTTP2_PENDING_RESETS)
         .handshake::<_, Bytes>(io);
     let Ok(Ok(mut http2)) = tokio::time::timeout(limits::FIRST_REQUEST, handshake).await else { return };
-    let mut alive = pin!(keep_alive(http2.ping_pong()));
+    let mut alive = pin!(keep_alive(http2.ping_pong(), connection.limits.http2_ping));
     let mut idling = pin!(idle(&connection));
     let mut draining = false;
     loop {
@@ -83,12 +84,13 @@ where
     }
 }
 
-/// Asks the browser now and then whether it is still there; returns when it is not.
-async fn keep_alive(ping_pong: Option<PingPong>) {
+/// Asks the browser so often whether it is still there; returns when it is not.
+async fn keep_alive(ping_pong: Option<PingPong>, every: Duration) {
     let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(limits::HTTP2_PING).await;
-        match tokio::time::timeout(limits::HTTP2_PING_ANSWER, ping_pong.ping(Ping::opaque())).await {
+        tokio::time::sleep(every).await;
+        match tokio::time::timeout(limits::HTTP2_PING_ANSWER.min(every), ping_pong.ping(Ping::opaque())).await
+        {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return,
         }
@@ -103,16 +105,17 @@ async fn serve_stream(
     let (parts, incoming) = request.into_parts();
     let is_connect = parts.method == Method::CONNECT;
     let (hand_over, pending) = oneshot::channel();
+    // Interim answers are few and small; one too many is dropped.
+    let (interim, mut interims) = mpsc::channel(limits::HTTP2_INTERIMS);
+    let interim = InterimSink::Http2(interim);
     let (upgrade, body, incoming) = if is_connect {
         (Some(Pending::Http2(pending)), FrontBody::None, Some(incoming))
     } else {
-        (None, FrontBody::http2(incoming, &parts.headers), None)
+        (None, FrontBody::http2(incoming, &parts.headers, &interim), None)
     };
-    // Interim answers are few and small; one too many is dropped.
-    let (interim, mut interims) = mpsc::channel(4);
     let request = Request::from_parts(parts, body);
     let response = {
-        let mut answering = pin!(serve(connection, request, upgrade, InterimSink::Http2(interim)));
+        let mut answering = pin!(serve(connection, request, upgrade, interim));
         loop {
             tokio::select! {
                 biased;
@@ -146,9 +149,10 @@ async fn serve_stream(
     };
     match incoming {
         Some(incoming) if is_tunnel => {
-            drop(hand_over.send(StreamIo::new(stream, incoming, connection.begin())))
+            let stalled = Stall::after(connection.limits.write_stall);
+            drop(hand_over.send(StreamIo::new(stream, incoming, stalled, connection.begin())))
         }
-        _ if !ends => send_body(answer, stream).await,
+        _ if !ends => send_body(answer, stream, connection.limits.write_stall).await,
         _ => {}
     }
 }
@@ -159,8 +163,8 @@ enum Step {
     Reset,
 }
 
-/// Sends a body no faster than the browser takes it.
-async fn send_body(answer: Answer, mut stream: SendStream<Bytes>) {
+/// Sends a body no faster than the browser takes it, who may take nothing of it for so long.
+async fn send_body(answer: Answer, mut stream: SendStream<Bytes>, stall: Duration) {
     let mut answer = pin!(answer);
     loop {
         let step = poll_fn(|cx| {
@@ -179,7 +183,7 @@ async fn send_body(answer: Answer, mut stream: SendStream<Bytes>) {
             Step::Frame(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => {
                     let ends = answer.is_end_stream();
-                    if !send_data(&mut stream, data, ends).await || ends {
+                    if !send_data(&mut stream, data, ends, stall).await || ends {
                         return;
                     }
                 }
@@ -194,13 +198,11 @@ async fn send_body(answer: Answer, mut stream: SendStream<Bytes>) {
 }
 
 /// Sends one piece; false when the browser reset the stream or takes nothing for too long.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, ends: bool) -> bool {
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, ends: bool, stall: Duration) -> bool {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let granted = match stream.capacity() {
-            0 => match tokio::time::timeout(limits::WRITE_STALL, poll_fn(|cx| poll_capacity(stream, cx)))
-                .await
-            {
+            0 => match tokio::time::timeout(stall, poll_fn(|cx| poll_capacity(stream, cx))).await {
                 Ok(Some(granted)) => granted,
                 Ok(None) => return false,
                 Err(_) => {

@@ -7,7 +7,7 @@
 //! | tls | `tls.rs`, `front.rs`, `http2.rs` | HTTP/1.1 or HTTP/2 requests |
 //! | authenticate | `authenticate.rs` | a `Principal` |
 //! | route | `site.rs`, `route.rs` | which origin, and the `Place` that was asked for |
-//! | resolve | `resolve.rs` | a `Target`: literal addresses |
+//! | resolve | `resolve.rs`, `nodes.rs` | a `Target`: literal addresses |
 //! | connect | `connect.rs`, `pool.rs` | a connection, not yet trusted |
 //! | authorize | `authorize.rs` | `Owned`: the only thing that `forward` takes |
 //! | forward | `forward.rs`, `tunnel.rs` | the application's answer, or a tunnel |
@@ -15,11 +15,12 @@
 //! | respond | `reject.rs`, `respond.rs` | the one place where an error becomes a status and a page |
 //!
 //! Beside them: `own/` answers `/-/...`, `flows.rs` ends what lives long when its session does, `room.rs` holds what
-//! one thread keeps for itself, `limits.rs` every limit.
+//! one thread keeps for itself, `aside.rs` does what may block, `limits.rs` has every limit.
 
 mod accept;
 pub mod agents;
 mod answer;
+mod aside;
 mod audit;
 mod authenticate;
 mod authorize;
@@ -38,6 +39,7 @@ mod http2;
 mod interim;
 pub mod limits;
 mod mode;
+mod nodes;
 mod own;
 mod pool;
 mod portal;

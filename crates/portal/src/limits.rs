@@ -1,39 +1,56 @@
-//! Every wait, buffer and queue of the portal has its limit here, by name. A few can be set in `portreeve.toml`; those
-//! are in `portreeve_model::config::LimitsConfig` and have their defaults there.
+//! Every wait, buffer and queue of the portal has its limit here, by name. Those that can be set in `portreeve.toml`
+//! are in `portreeve_model::config::LimitsConfig`, and have their defaults there.
 
 use std::time::Duration;
 
 /// From the TCP connection to the end of the TLS handshake.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
-/// For taking in what somebody still sends who spoke plain HTTP and was told so.
+/// For taking in what somebody still sends whose connection ends, over plain HTTP or HTTP/1.1: closed with something
+/// unread, a connection is reset, and the answer may be lost with it.
 pub const LINGER: Duration = Duration::from_secs(1);
+/// How much of that is taken at once, in bytes.
+pub const LINGER_CHUNK: usize = 4 * 1024;
+/// After a connection could not be accepted (most likely no descriptor is free), until it is tried again.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// From a connection's first byte, or the end of the last answer, to the end of the next request's head (HTTP/1.1).
 /// Answers slow headers, and ends idle connections.
 pub const REQUEST_HEAD: Duration = Duration::from_secs(20);
-/// An HTTP/2 connection without any request, from the handshake on.
+/// An HTTP/2 connection without any request, from the handshake on; `limits.idle_connection`, if that is shorter.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(20);
-/// An HTTP/2 connection on which nothing is going on.
-pub const IDLE_CONNECTION: Duration = Duration::from_secs(300);
 /// An HTTP/2 connection that was told to end, and on which nothing is going on.
 pub const GOODBYE: Duration = Duration::from_secs(5);
-/// How often an HTTP/2 peer is asked whether it is still there, and how long it may take.
-pub const HTTP2_PING: Duration = Duration::from_secs(30);
-/// See [`HTTP2_PING`].
+/// How long an HTTP/2 peer may take to say that it is still there; `limits.http2_ping`, if that is shorter.
 pub const HTTP2_PING_ANSWER: Duration = Duration::from_secs(20);
-/// The browser takes nothing of an answer that is ready for it: a slow or stuck reader.
-pub const WRITE_STALL: Duration = Duration::from_secs(120);
 /// Connecting to an application.
 pub const CONNECT: Duration = Duration::from_secs(5);
 /// TLS handshake with an `https://` application.
 pub const UPSTREAM_TLS: Duration = Duration::from_secs(10);
 /// Waiting for an application to say `100 Continue` before the body is sent all the same (RFC 9110 section 10.1.1).
 pub const EXPECT_CONTINUE: Duration = Duration::from_secs(1);
-/// Reading a forward file: a hanging network file system.
+/// Reading a forward file, or the directory of forwards: a hanging network file system.
 pub const FORWARD_READ: Duration = Duration::from_secs(5);
-/// Forward files that one thread reads at once.
+/// Forward files that one thread reads at once. No file is read twice at once, so it takes as many that hang.
 pub const FORWARD_READS: usize = 2;
+/// Workspace pages, which look through the directory of forwards, that one thread makes at once.
+pub const WORKSPACE_READS: usize = 2;
 /// How long a look into the user database or at processes may take; without an answer no group grants anything.
 pub const GROUP_LOOK: Duration = Duration::from_secs(5);
+/// Such looks that one thread has going at once.
+pub const GROUP_LOOKS: usize = 3;
+/// How long writing down that a session has ended may hold its person up.
+pub const STATE_WRITE: Duration = Duration::from_secs(5);
+/// How many of them one thread has waiting for the file system.
+pub const STATE_WRITES: usize = 1;
+/// How often it is tried again to write down what could not be written: the disk was full.
+pub const STATE_RETRY: Duration = Duration::from_secs(5);
+/// Threads, for each one that serves, that do what may block (`aside.rs`).
+pub const BLOCKING_THREADS: usize = 8;
+const _: () = assert!(FORWARD_READS + WORKSPACE_READS + GROUP_LOOKS + STATE_WRITES <= BLOCKING_THREADS);
+/// After so long without work such a thread ends. Costs nothing but the next one's start, so nothing tests it.
+pub const BLOCKING_IDLE: Duration = Duration::from_secs(5);
+/// When a serving thread ends, how long it waits for those. What hangs in a file system ends with the process; a test
+/// would see no difference.
+pub const BLOCKING_END: Duration = Duration::from_millis(100);
 /// How long another user's login group is believed, and of how many users.
 pub const LOGIN_FRESH: Duration = Duration::from_secs(60);
 /// See [`LOGIN_FRESH`].
@@ -42,18 +59,18 @@ pub const LOGINS: usize = 1024;
 pub const FORWARD_FRESH: Duration = Duration::from_millis(900);
 /// How long this machine's list of addresses is believed.
 pub const ADDRESSES_FRESH: Duration = Duration::from_secs(5);
-/// An upgrade that both sides agreed to, until both connections are handed over.
+/// An upgrade that both sides agreed to, until both connections are handed over. Nobody outside can make that wait: it
+/// is the libraries' own work once the answer is written, which `limits.write_stall` bounds. So nothing tests it.
 pub const UPGRADE: Duration = Duration::from_secs(10);
-/// How often tunnels and long answers are looked at: has their session ended?
+/// How often tunnels, long answers and requests that wait for one are looked at: has their session ended?
 pub const SESSION_SWEEP: Duration = Duration::from_millis(250);
 /// How often they are judged again in full.
 pub const JUDGE_AGAIN: Duration = Duration::from_secs(4);
 /// A pooled connection that is just being finished by its last request.
 pub const POOL_READY: Duration = Duration::from_millis(5);
-/// An idle pooled connection to an application.
-pub const POOL_IDLE: Duration = Duration::from_secs(30);
-/// From the signal to stop until what still runs is cut off.
-pub const DRAIN: Duration = Duration::from_secs(10);
+/// From when what still runs is cut off, after `limits.drain`, until the process ends in any case. A thread that does
+/// not end then is caught in a fault of ours, so nothing can test it.
+pub const CUT_OFF: Duration = Duration::from_secs(5);
 
 /// The head of a request or answer over HTTP/1.1, in bytes; more is refused with 431 (browser) or 502 (application).
 pub const HEAD_BYTES: usize = 64 * 1024;
@@ -71,6 +88,8 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub const HTTP2_SEND_BUFFER: usize = 256 * 1024;
 /// Streams that a peer opened and reset before they were looked at ("rapid reset", CVE-2023-44487).
 pub const HTTP2_PENDING_RESETS: usize = 20;
+/// Interim (1xx) answers that wait to be sent on one HTTP/2 stream; one too many is dropped.
+pub const HTTP2_INTERIMS: usize = 4;
 /// The body of a form of our own, in bytes.
 pub const FORM_BYTES: usize = 4 * 1024;
 /// The chunk in which a tunnel copies, in bytes. One buffer a thread, not one a tunnel.
@@ -79,10 +98,23 @@ pub const TUNNEL_CHUNK: usize = 64 * 1024;
 pub const POOL_PER_TARGET: usize = 64;
 /// Idle pooled connections of one thread.
 pub const POOL_TOTAL: usize = 1024;
-/// Places (`localhost:8888`, `alice-tb`) that one thread remembers as parsed.
+/// Places (`localhost:8888`, `alice-tb`) that one thread remembers as parsed, and forward files as read.
 pub const PLACES: usize = 1024;
+/// The name of a place, in bytes: a full host name and a port.
+pub const PLACE_BYTES: usize = 270;
+/// What is repeated of the name of a host that is not ours, on pages and in the log, in characters.
+pub const HOST_SHOWN: usize = 253;
+/// Applications of which is remembered how they want their paths.
+pub const MODES: usize = 4096;
+/// Where a browser wanted to go before it was sent to sign in, in bytes.
+pub const NEXT_BYTES: usize = 4 * 1024;
+/// How long a browser remembers that, and its way into an application's origin: the age of two cookies. It is the
+/// browser that keeps to it.
+pub const WAY_BACK: Duration = Duration::from_secs(600);
 /// Tickets that one thread remembers as verified.
 pub const TICKETS: usize = 4096;
+/// How far in the future a ticket may have been signed: clocks are set back.
+pub const CLOCK_AHEAD: Duration = Duration::from_secs(60);
 /// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
 /// Between two records of other users of this machine who connect to the portal, for each thread.

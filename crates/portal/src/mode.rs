@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use lru::LruCache;
 use portreeve_model::ListenerId;
 
+use crate::limits;
+
 /// How an application wants its paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -25,13 +27,18 @@ pub(crate) struct Modes(Mutex<LruCache<(ListenerId, Box<str>), Mode>>);
 
 impl Default for Modes {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(4095))))
+        Self(Mutex::new(LruCache::new(NonZeroUsize::new(limits::MODES).unwrap_or(NonZeroUsize::MIN))))
     }
 }
 
 impl Modes {
     pub(crate) fn get(&self, listener: ListenerId, prefix: &str) -> Option<Mode> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(listener, prefix.into())).copied()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn most(&self) -> NonZeroUsize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).cap()
     }
 
     pub(crate) fn learn(&self, listener: ListenerId, prefix: &str, mode: Mode) {

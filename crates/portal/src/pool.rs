@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
 use portreeve_model::{ListenerId, Owner, Tuple};
@@ -74,9 +75,9 @@ impl Pool {
         let links = idle.get_mut(key)?;
         let mut found = None;
         while found.is_none() {
-            let Some(Idle { link, since }) = links.pop() else { break };
+            let Some(Idle { link, .. }) = links.pop() else { break };
             self.count.set(self.count.get() - 1);
-            if !link.sender.is_closed() && since.elapsed() < limits::POOL_IDLE {
+            if !link.sender.is_closed() {
                 found = Some(link);
             }
         }
@@ -86,8 +87,8 @@ impl Pool {
         found
     }
 
-    /// Keeps a connection for later, unless there are enough.
-    pub(crate) fn put(&self, link: Link) {
+    /// Keeps a connection for later, unless there are enough. `now` is when it became idle.
+    pub(crate) fn put(&self, link: Link, now: Instant) {
         if link.sender.is_closed() || self.count.get() >= limits::POOL_TOTAL {
             return;
         }
@@ -98,16 +99,16 @@ impl Pool {
             None => idle.entry(link.key.clone()).or_default(),
         };
         if links.len() < limits::POOL_PER_TARGET {
-            links.push(Idle { link, since: Instant::now() });
+            links.push(Idle { link, since: now });
             self.count.set(self.count.get() + 1);
         }
     }
 
-    /// Closes what has been idle for too long.
-    pub(crate) fn drop_idle(&self) {
+    /// Closes what has been idle for so long.
+    pub(crate) fn drop_idle(&self, most: Duration, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|_, links| {
-            links.retain(|idle| !idle.link.sender.is_closed() && idle.since.elapsed() < limits::POOL_IDLE);
+            links.retain(|idle| !idle.link.sender.is_closed() && now.duration_since(idle.since) < most);
             !links.is_empty()
         });
         self.count.set(idle.values().map(Vec::len).sum());
@@ -121,5 +122,73 @@ impl Pool {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.count.get() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use hyper_util::rt::TokioIo;
+    use portreeve_model::OwnerGroups;
+
+    use super::*;
+
+    /// Connections that stay open for as long as the other half is held.
+    async fn links(port: u16, count: usize) -> (Vec<Link>, Vec<impl Sized>) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (mut links, mut held) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let (ours, theirs) = tokio::io::duplex(1);
+            let (sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+            held.push((connection, theirs));
+            links.push(Link {
+                key: Key { uid: 1, address, tls: None },
+                tuple: Tuple { client: address, server: address },
+                owner: Cell::new(Owner {
+                    uid: 1,
+                    groups: OwnerGroups::NotLooked,
+                    listener: ListenerId(1),
+                    accepted: true,
+                }),
+                sender,
+                audited: Cell::new(0),
+                mode: RefCell::default(),
+            });
+        }
+        (links, held)
+    }
+
+    #[tokio::test]
+    async fn it_keeps_so_many_for_one_application_and_so_many_in_all() {
+        let (pool, now) = (Pool::default(), Instant::now());
+        let mut all_held = Vec::new();
+        for port in 1..=32 {
+            let (links, held) = links(port, limits::POOL_PER_TARGET + 3).await;
+            all_held.push(held);
+            links.into_iter().for_each(|link| pool.put(link, now));
+            let expected = (usize::from(port) * limits::POOL_PER_TARGET).min(limits::POOL_TOTAL);
+            assert_eq!(pool.count.get(), expected, "after {port} applications");
+        }
+        pool.clear();
+        assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_idle_for_too_long_is_closed_and_what_closed_is_not_given_out() {
+        let (pool, start, most) = (Pool::default(), Instant::now(), Duration::from_secs(30));
+        let (links, mut held) = links(1, 3).await;
+        let key = links[0].key.clone();
+        for (age, link) in links.into_iter().enumerate() {
+            pool.put(link, start + Duration::from_secs(age as u64));
+        }
+        pool.drop_idle(most, start + most - Duration::from_millis(1));
+        assert_eq!(pool.count.get(), 3);
+        pool.drop_idle(most, start + most);
+        assert_eq!(pool.count.get(), 2, "the first one's time is over");
+        drop(held.pop());
+        assert!(pool.take(&key).is_some(), "the last one has closed; this is the one before");
+        assert!(pool.take(&key).is_none() && pool.is_empty());
     }
 }

@@ -12,9 +12,10 @@ use portreeve_worker::Worker;
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use crate::limits;
 use crate::mode::Modes;
+use crate::nodes::Nodes;
 use crate::own::Attempts;
-use crate::resolve::Nodes;
 use crate::sessions::Sessions;
 use crate::ticket::Verifier;
 
@@ -71,7 +72,8 @@ impl Portal {
     /// A portal for the account that `broker` stands for.
     ///
     /// # Errors
-    /// When the kernel can't be asked who owns a socket: then nothing could be allowed.
+    /// When the kernel can't be asked who owns a socket, or for this machine's addresses: then nobody could be told
+    /// from anybody.
     pub fn new(
         settings: Settings,
         broker: Arc<Broker>,
@@ -87,8 +89,8 @@ impl Portal {
             settings: ArcSwap::from_pointee(settings),
             broker,
             worker: Arc::new(worker),
-            sessions: Sessions::default(),
-            nodes: Nodes::of_this_machine(),
+            sessions: Sessions::new(limits::SESSIONS),
+            nodes: Nodes::of_this_machine()?,
             modes: Modes::default(),
             attempts: Attempts::default(),
             hosts,
@@ -105,7 +107,7 @@ impl Portal {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Takes no new connections, lets requests end, and cuts off what still runs after `limits::DRAIN`.
+    /// Takes no new connections, lets requests end, and cuts off what still runs after `limits.drain`.
     pub fn drain(&self) {
         self.draining.cancel();
     }

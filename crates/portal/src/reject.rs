@@ -2,7 +2,7 @@
 //! to do. One table, so that the pages speak with one voice. `respond` makes pages of it.
 
 use http::StatusCode;
-use portreeve_broker::{CodeError, ReadError};
+use portreeve_broker::{CodeError, ReadError, RevocationError};
 use portreeve_model::Refusal;
 
 use crate::authenticate::Unauthenticated;
@@ -52,6 +52,8 @@ pub(crate) enum Reject {
     UnknownProtocol,
     #[error("this method is not for this address")]
     Method,
+    #[error("a sign-out is in force, but a restart would undo it")]
+    SignOutNotKept(#[source] RevocationError),
     #[error("the portal failed")]
     Internal(#[source] Box<dyn std::error::Error>),
 }
@@ -79,6 +81,17 @@ const ASK_FOR_AN_ADDRESS: &str =
     "Run `portreeve login` on the machine where the portal runs, and open the address that it prints.";
 
 impl Reject {
+    /// Whether the visitor may not have the answer, rather than that there is none.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Forward(error) => matches!(
+                error,
+                ForwardError::SessionOver | ForwardError::Withdrawn(_) | ForwardError::Refused(_)
+            ),
+            other => matches!(other, Self::Refused(_)),
+        }
+    }
+
     /// What is said about it.
     pub(crate) fn text(&self) -> Text {
         use StatusCode as S;
@@ -202,6 +215,13 @@ impl Reject {
             Self::UnknownProtocol => {
                 text(S::NOT_IMPLEMENTED, "protocol", "This protocol is not carried", sentence(self), "")
             }
+            Self::SignOutNotKept(_) => text(
+                S::INTERNAL_SERVER_ERROR,
+                "sign-out-not-kept",
+                "You are signed out, for now",
+                "The portal could not write down that your session has ended. It goes on trying. Should it be restarted before it can, whoever has a copy of your cookie could use it again; this browser's was removed.",
+                "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written.",
+            ),
             Self::Internal(_) => text(
                 S::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -312,6 +332,13 @@ fn connect_text(error: &ConnectError) -> Text {
             "The application does not answer",
             format!("{address} did not take a connection in time."),
             "It may be overloaded. Try again in a moment.",
+        ),
+        ConnectError::NoDescriptor(_) => text(
+            S::SERVICE_UNAVAILABLE,
+            "no-descriptor",
+            "The portal has too much open",
+            "It may open no more connections now.",
+            "Try again in a moment. Whoever runs the portal can let it open more files (ulimit -Hn).",
         ),
         ConnectError::Failed { address, .. } => text(
             S::BAD_GATEWAY,

@@ -1,13 +1,13 @@
 //! Where a place is. Before: `route`. After: `connect`. A [`Target`] has literal addresses; from here on no name is
 //! looked up any more.
 //!
-//! Invariant: names of nodes become addresses through this machine's own interfaces, never through a resolver; no
-//! traffic to the target happens here. Forward files are read at most once a second a name.
+//! Invariant: names of nodes become addresses through this machine's own interfaces (`nodes.rs`), never through a
+//! resolver; no traffic to the target happens here. Forward files are read at most once a second a name.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
@@ -16,6 +16,7 @@ use portreeve_model::{
     CertificatePin, ForwardFile, ForwardName, ForwardStat, ForwardTarget, NodeName, NodePort, Port, Refusal,
     Scheme,
 };
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::limits;
@@ -97,7 +98,7 @@ impl ResolveError {
 }
 
 /// Why a right that was given does not hold any more.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Withdrawn {
     /// The judgement changed.
     #[error(transparent)]
@@ -110,10 +111,37 @@ pub(crate) enum Withdrawn {
     Moved,
 }
 
-/// What a forward file said, and when.
+impl Withdrawn {
+    /// A short name for logs.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            Self::Resolve(error) => error.code(),
+            Self::Moved => "moved",
+        }
+    }
+}
+
+/// What a forward file says.
+type Said = Result<Rc<Target>, ResolveError>;
+
+/// What a forward file said, and when it was asked.
 pub(crate) struct ForwardEntry {
-    read: Instant,
-    result: Result<Rc<Target>, ResolveError>,
+    said: Option<(Instant, Said)>,
+    /// The visitors of a file that hangs have one read going, not one each.
+    turn: Arc<Semaphore>,
+}
+
+impl ForwardEntry {
+    fn new() -> Self {
+        Self { said: None, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// What it said, if that is believed still.
+    fn fresh(&self) -> Option<&Said> {
+        let (asked, said) = self.said.as_ref()?;
+        (asked.elapsed() < limits::FORWARD_FRESH).then_some(said)
+    }
 }
 
 /// Where a direct address leads, and when that was found out.
@@ -152,35 +180,40 @@ fn resolve_direct(
     Ok(target)
 }
 
-async fn resolve_forward(room: &Room, name: &ForwardName) -> Result<Rc<Target>, ResolveError> {
-    if let Some(entry) = room.forwards.borrow_mut().get(name)
-        && entry.read.elapsed() < limits::FORWARD_FRESH
-    {
-        return entry.result.clone();
+async fn resolve_forward(room: &Room, name: &ForwardName) -> Said {
+    let turn = {
+        let mut forwards = room.forwards.borrow_mut();
+        let entry = forwards.get_or_insert_mut_ref(name, ForwardEntry::new);
+        if let Some(said) = entry.fresh() {
+            return said.clone();
+        }
+        Arc::clone(&entry.turn)
+    };
+    // The file may be on a network file system that hangs.
+    let read = tokio::time::timeout(limits::FORWARD_READ, read_forward(room, name, turn)).await;
+    read.ok().flatten().unwrap_or(Err(ResolveError::Hanging))
+}
+
+/// Reads the file, unless somebody else just did. `None` when it does not answer.
+async fn read_forward(room: &Room, name: &ForwardName, turn: Arc<Semaphore>) -> Option<Said> {
+    let turn = turn.acquire_owned().await.ok()?;
+    if let Some(said) = room.forwards.borrow().peek(name).and_then(ForwardEntry::fresh) {
+        return Some(said.clone());
     }
     let asked = Instant::now();
-    let broker = Arc::clone(&room.portal.broker);
-    let asked_name = name.clone();
-    // The file may be on a network file system that hangs: never on this thread, not for ever, and not on so many
-    // threads that nothing else gets one.
-    let place = Arc::clone(&room.forward_reads).acquire_owned();
-    let Ok(Ok(place)) = tokio::time::timeout(limits::FORWARD_READ, place).await else {
-        return Err(ResolveError::Hanging);
-    };
-    let reading = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        broker.read_forward(&asked_name)
+    let (broker, asked_name) = (Arc::clone(&room.portal.broker), name.clone());
+    let read = room.forward_reads.run(move || {
+        let read = broker.read_forward(&asked_name);
+        (read, turn)
     });
-    let read = match tokio::time::timeout(limits::FORWARD_READ, reading).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) | Err(_) => return Err(ResolveError::Hanging),
-    };
-    let result = match read {
+    let (read, _turn) = read.await?;
+    let said = match read {
         Ok(read) => target_of(room, name, read).map(Rc::new),
         Err(error) => Err(ResolveError::Forward(Arc::new(error))),
     };
-    room.forwards.borrow_mut().put(name.clone(), ForwardEntry { read: asked, result: result.clone() });
-    result
+    let mut forwards = room.forwards.borrow_mut();
+    forwards.get_or_insert_mut_ref(name, ForwardEntry::new).said = Some((asked, said.clone()));
+    Some(said)
 }
 
 fn target_of(room: &Room, name: &ForwardName, read: ForwardRead) -> Result<Target, ResolveError> {
@@ -252,59 +285,5 @@ impl std::fmt::Display for Grant {
             Self::Direct(direct) => write!(f, "/fw2/{direct}"),
             Self::Forward { name, .. } => write!(f, "/fw/{name}"),
         }
-    }
-}
-
-/// The names and addresses of this machine.
-pub(crate) struct Nodes {
-    /// Full and short host name, in lower case.
-    names: Vec<String>,
-    interfaces: Mutex<Option<(std::time::Instant, Arc<[IpAddr]>)>>,
-}
-
-impl Nodes {
-    pub(crate) fn of_this_machine() -> Self {
-        let full = portreeve_sys::host_name().unwrap_or_default().to_ascii_lowercase();
-        let short = full.split('.').next().unwrap_or_default().to_owned();
-        let names =
-            [full, short].into_iter().filter(|name| !name.is_empty() && name != "localhost").collect();
-        Self { names, interfaces: Mutex::default() }
-    }
-
-    /// The addresses of a node, in the order to try; `None` if it is not this machine.
-    fn addresses(&self, node: &NodeName) -> Option<Vec<IpAddr>> {
-        const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        if let Some(ip) = node.as_ip() {
-            return self.is_this_machine(ip).then(|| vec![ip]);
-        }
-        if node.as_str() == "localhost" {
-            return Some(LOOPBACK.to_vec());
-        }
-        if !self.names.iter().any(|name| name == node.as_str()) {
-            return None;
-        }
-        // A program told to listen on the host's name listens on one of these; Debian gives that name 127.0.1.1.
-        let mut all: Vec<IpAddr> = self.interfaces().iter().copied().filter(|ip| !ip.is_loopback()).collect();
-        all.sort_by_key(IpAddr::is_ipv6);
-        all.push(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1)));
-        all.extend(LOOPBACK);
-        Some(all)
-    }
-
-    /// Whether something that connects from this address is on this machine.
-    pub(crate) fn is_this_machine(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || self.interfaces().contains(&ip)
-    }
-
-    fn interfaces(&self) -> Arc<[IpAddr]> {
-        let mut cached = self.interfaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((read, addresses)) = &*cached
-            && read.elapsed() < limits::ADDRESSES_FRESH
-        {
-            return Arc::clone(addresses);
-        }
-        let addresses: Arc<[IpAddr]> = portreeve_sys::local_addresses().unwrap_or_default().into();
-        *cached = Some((std::time::Instant::now(), Arc::clone(&addresses)));
-        addresses
     }
 }

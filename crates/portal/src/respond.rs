@@ -7,8 +7,10 @@ use http::{Method, Response, StatusCode};
 use portreeve_pages::{CONTENT_SECURITY_POLICY, Frame};
 
 use crate::answer::Answer;
+use crate::authenticate::COOKIE_NAME;
 use crate::chain::chain;
 use crate::front::RequestId;
+use crate::own::gone;
 use crate::reject::{Reject, Text};
 
 /// Who asked, as far as the form of the answer depends on it.
@@ -79,6 +81,9 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     headers.insert(ERROR, HeaderValue::from_static(said.code));
     if let Ok(id) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, id);
+    }
+    if matches!(reject, Reject::SignOutNotKept(_)) {
+        headers.append(header::SET_COOKIE, gone(COOKIE_NAME));
     }
     match status {
         StatusCode::UNAUTHORIZED => {

@@ -5,14 +5,16 @@ use std::cell::{Cell, RefCell};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lru::LruCache;
 use portreeve_agent::Lookup;
 use portreeve_model::{ForwardName, LoginGroup};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::aside::Aside;
 use crate::authenticate::Known;
 use crate::flows::Flows;
 use crate::limits;
@@ -31,14 +33,16 @@ pub(crate) struct Room {
     pub(crate) places: RefCell<LruCache<Box<str>, Rc<Place>>>,
     pub(crate) forwards: RefCell<LruCache<ForwardName, ForwardEntry>>,
     pub(crate) tasks: TaskTracker,
-    /// Places for reading forward files.
-    pub(crate) forward_reads: Arc<Semaphore>,
+    pub(crate) forward_reads: Aside,
+    pub(crate) workspace_reads: Aside,
+    pub(crate) group_looks: Aside,
+    pub(crate) state_writes: Aside,
     /// Login groups of other users, for a while.
     pub(crate) logins: RefCell<LruCache<u32, (Instant, Option<LoginGroup>)>>,
     /// The first flow or idle connection is there: `flows::sweep` has work.
     pub(crate) to_look_after: Notify,
     connections: Cell<u64>,
-    last_stranger: Cell<Option<Instant>>,
+    strangers: Rarely,
     number: u64,
 }
 
@@ -57,11 +61,14 @@ impl Room {
             places: sized(limits::PLACES),
             forwards: sized(limits::PLACES),
             tasks: TaskTracker::new(),
-            forward_reads: Arc::new(Semaphore::new(limits::FORWARD_READS)),
+            forward_reads: Aside::new(limits::FORWARD_READS, limits::FORWARD_READ),
+            workspace_reads: Aside::new(limits::WORKSPACE_READS, limits::FORWARD_READ),
+            group_looks: Aside::new(limits::GROUP_LOOKS, limits::GROUP_LOOK),
+            state_writes: Aside::new(limits::STATE_WRITES, limits::STATE_WRITE),
             logins: sized(limits::LOGINS),
             to_look_after: Notify::new(),
             connections: Cell::new(0),
-            last_stranger: Cell::new(None),
+            strangers: Rarely::new(limits::STRANGER_RECORDS),
             number,
         })
     }
@@ -75,7 +82,7 @@ impl Room {
         if self.pool.is_empty() {
             self.to_look_after.notify_one();
         }
-        self.pool.put(link);
+        self.pool.put(link, Instant::now());
     }
 
     /// Closes the connections that are kept, because nothing will ask for them any more.
@@ -85,8 +92,7 @@ impl Room {
 
     /// Lets a stranger be written down, at most once in a while: nobody may fill the log from outside.
     pub(crate) fn note_stranger(&self, write: impl FnOnce()) {
-        if self.last_stranger.get().is_none_or(|last| last.elapsed() >= limits::STRANGER_RECORDS) {
-            self.last_stranger.set(Some(Instant::now()));
+        if self.strangers.is_due(Instant::now()) {
             write();
         }
     }
@@ -96,5 +102,79 @@ impl Room {
         let count = self.connections.get() + 1;
         self.connections.set(count);
         count << 8 | self.number
+    }
+}
+
+/// Something that is done at most once in a while, however often there is cause.
+struct Rarely {
+    every: Duration,
+    last: Cell<Option<Instant>>,
+}
+
+impl Rarely {
+    fn new(every: Duration) -> Self {
+        Self { every, last: Cell::new(None) }
+    }
+
+    /// Whether it is time; then it counts as done.
+    fn is_due(&self, now: Instant) -> bool {
+        let is_due = self.last.get().is_none_or(|last| now.duration_since(last) >= self.every);
+        if is_due {
+            self.last.set(Some(now));
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use portreeve_broker::{Account, Broker, Forwards, Lifetimes};
+    use portreeve_model::{Config, GroupRules, HostRules};
+    use portreeve_worker::Worker;
+
+    use super::*;
+    use crate::portal::Settings;
+    use crate::{certificate, server_config};
+
+    /// A room of a portal with the defaults, whose state is in the directory for as long as that is held.
+    pub(crate) fn room() -> (tempfile::TempDir, Room) {
+        let state = tempfile::tempdir().unwrap();
+        let (chain, key) = certificate::self_signed(state.path(), &["localhost".to_owned()], 0).unwrap();
+        let config = Config::default();
+        let tls = Arc::new(server_config(chain, key).unwrap());
+        let settings = Settings { config, tls, groups: GroupRules { never: vec![] } };
+        let forwards = Forwards::in_dir(state.path().to_owned());
+        let lifetimes = Lifetimes { code: 60, session: 3600 };
+        let account = Account::of_this_process().unwrap();
+        let broker = Broker::open(account, state.path(), forwards, lifetimes, 0).unwrap();
+        let worker = Worker::new(&broker, "here".to_owned());
+        let hosts = HostRules { portal_names: vec!["localhost".to_owned()], apps_domain: String::new() };
+        let portal = Portal::new(settings, Arc::new(broker), worker, hosts, vec![], String::new()).unwrap();
+        (state, Room::open(Arc::new(portal), 0).unwrap())
+    }
+
+    #[test]
+    fn what_is_remembered_has_its_bound() {
+        let (_state, room) = room();
+        for (name, bound, limit) in [
+            ("tickets", room.tickets.borrow().cap(), limits::TICKETS),
+            ("places", room.places.borrow().cap(), limits::PLACES),
+            ("forwards", room.forwards.borrow().cap(), limits::PLACES),
+            ("logins", room.logins.borrow().cap(), limits::LOGINS),
+            ("modes", room.portal.modes.most(), limits::MODES),
+            ("attempts", room.portal.attempts.most(), limits::CODE_FAILURE_ADDRESSES),
+        ] {
+            assert_eq!(bound.get(), limit, "{name}");
+        }
+    }
+
+    #[test]
+    fn however_many_strangers_come_few_are_written_down() {
+        let rarely = Rarely::new(limits::STRANGER_RECORDS);
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let due: Vec<bool> =
+            [0, 1, 999, 1000, 1001, 1999, 2000, 9000].into_iter().map(|ms| rarely.is_due(at(ms))).collect();
+        assert_eq!(due, [true, false, false, true, false, false, true, true]);
     }
 }

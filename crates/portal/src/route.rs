@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use portreeve_model::{AppHost, ForwardName, NameError, NodePort};
 
+use crate::limits;
 use crate::resolve::Nearby;
 use crate::room::Room;
 use crate::site::Site;
@@ -53,9 +54,6 @@ pub(crate) enum RouteError {
     BadName(#[from] NameError),
 }
 
-/// Longest name of a place, in bytes: a full host name and a port.
-const LONGEST_NAME: usize = 270;
-
 /// The route that the request's path and origin name.
 pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, RouteError> {
     if let Some(application) = &site.application {
@@ -86,7 +84,7 @@ pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, Route
 }
 
 fn parse(kind: &str, name: &str) -> Result<What, RouteError> {
-    if name.is_empty() || name.len() > LONGEST_NAME {
+    if name.is_empty() || name.len() > limits::PLACE_BYTES {
         return Err(RouteError::NotFound);
     }
     Ok(if kind == "/fw2/" {
@@ -120,5 +118,37 @@ impl What {
             Self::Direct(direct) => format!("/fw2/{direct}"),
             Self::Forward(name) => format!("/fw/{name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    /// With room for one place only.
+    #[test]
+    fn a_place_that_was_forgotten_is_parsed_again_and_long_names_are_none() {
+        let (_state, room) = crate::room::tests::room();
+        room.places.borrow_mut().resize(NonZeroUsize::MIN);
+        let site = Site {
+            authority: "localhost".into(),
+            authority_header: http::HeaderValue::from_static("localhost"),
+            host: "localhost".into(),
+            port: None,
+            application: None,
+        };
+        for name in ["one", "two", "one"] {
+            let path = format!("/fw/{name}/x");
+            let Ok(Route::Application { place, prefix_length }) = route(&room, &site, &path) else {
+                panic!("{path} is no application")
+            };
+            assert_eq!(place.what, What::Forward(ForwardName::parse(name).unwrap()));
+            assert_eq!((prefix_length, room.places.borrow().len()), ("/fw/".len() + name.len(), 1));
+        }
+        let named = |length: usize| route(&room, &site, &format!("/fw2/{}/", "n".repeat(length)));
+        assert!(matches!(named(limits::PLACE_BYTES), Err(RouteError::BadName(_))), "looked at");
+        assert!(matches!(named(limits::PLACE_BYTES + 1), Err(RouteError::NotFound)), "not even looked at");
     }
 }

@@ -213,12 +213,14 @@ impl Journey<'_> {
                 && let Some(parts) = again
             {
                 let request = Request::from_parts(parts, RequestBody::none());
-                let kept = self.send(request, asked, reader, in_flight, Some(Mode::Keep)).await;
-                if let Ok((kept, _)) = kept
-                    && kept.response.status() != StatusCode::NOT_FOUND
-                {
-                    self.remember(&kept, Mode::Keep);
-                    return Ok((kept, Mode::Keep));
+                match self.send(request, asked, reader, in_flight, Some(Mode::Keep)).await {
+                    Ok((kept, _)) if kept.response.status() != StatusCode::NOT_FOUND => {
+                        self.remember(&kept, Mode::Keep);
+                        return Ok((kept, Mode::Keep));
+                    }
+                    // Nor is the first answer for somebody who may not have one any more.
+                    Err(why) if why.is_denial() => return Err(why),
+                    Ok(_) | Err(_) => {}
                 }
             }
             return Ok((answered, learned));

@@ -11,8 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::HeaderValue;
 use portreeve_model::{Claims, SessionId, UserName};
 
-use crate::limits;
-
 /// One sign-in.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -90,13 +88,17 @@ impl Drop for InFlight {
     }
 }
 
-/// All of them.
-#[derive(Default)]
+/// All of them, but not more than so many.
 pub(crate) struct Sessions {
+    most: usize,
     by_id: Mutex<HashMap<SessionId, Arc<Session>>>,
 }
 
 impl Sessions {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, by_id: Mutex::default() }
+    }
+
     /// A session that was seen before.
     pub(crate) fn find(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
@@ -109,9 +111,9 @@ impl Sessions {
             known.touch(claims.iat);
             return Some(Arc::clone(known));
         }
-        if by_id.len() >= limits::SESSIONS {
+        if by_id.len() >= self.most {
             by_id.retain(|_, session| now < session.claims.exp);
-            if by_id.len() >= limits::SESSIONS {
+            if by_id.len() >= self.most {
                 return None;
             }
         }
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn idle_absolute_and_early_end() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(9);
         let groups: Arc<[u32]> = Arc::new([1000]);
         let session = sessions.admit(&claims(100, 1000), &groups, 100).unwrap();
         assert!(session.is_live(149, 50));
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_old_ticket_does_not_wake_an_ended_session() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(9);
         let groups: Arc<[u32]> = Arc::new([]);
         sessions.admit(&claims(0, 1000), &groups, 0).unwrap().end();
         let again = sessions.admit(&claims(0, 1000), &groups, 1).unwrap();
@@ -176,8 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn a_full_table_takes_nobody_until_a_ticket_has_ended() {
+        let sessions = Sessions::new(2);
+        let groups: Arc<[u32]> = Arc::new([]);
+        let of = |n: u8, exp| Claims { sid: SessionId::from_bytes([n; 16]), ..claims(0, exp) };
+        let admit = |n, exp, now| sessions.admit(&of(n, exp), &groups, now);
+        assert!(admit(1, 100, 0).is_some() && admit(2, 200, 0).is_some());
+        assert!(admit(3, 300, 99).is_none(), "nobody who is signed in is dropped for somebody new");
+        assert!(admit(1, 100, 99).is_some(), "who is in stays in");
+        assert!(admit(3, 300, 100).is_some(), "the first one's ticket has ended");
+        assert!(sessions.find(&of(1, 100).sid).is_none());
+        assert!(sessions.find(&of(2, 200).sid).is_some());
+    }
+
+    #[test]
     fn places_are_counted_and_given_back() {
-        let sessions = Sessions::default();
+        let sessions = Sessions::new(9);
         let session = sessions.admit(&claims(0, 10), &(Arc::new([]) as Arc<[u32]>), 0).unwrap();
         let first = session.begin(1);
         assert!(first.is_some() && session.begin(1).is_none());

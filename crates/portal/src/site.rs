@@ -9,6 +9,8 @@ use http::header::HOST;
 use http::request::Parts;
 use portreeve_model::{AppHost, HostForm, HostRules, Port, split_host_port};
 
+use crate::limits;
+
 /// The origin a request is for.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -71,7 +73,7 @@ pub(crate) fn site(
     {
         return Ok(Rc::clone(known));
     }
-    let misdirected = || SiteError::Misdirected(authority.chars().take(253).collect());
+    let misdirected = || SiteError::Misdirected(authority.chars().take(limits::HOST_SHOWN).collect());
     let (host, port) = split_host_port(authority).ok_or_else(misdirected)?;
     let application = match rules.classify(host) {
         HostForm::Portal => None,
@@ -134,5 +136,7 @@ mod tests {
         ] {
             assert!(of(uri, hosts).is_err(), "{uri} {hosts:?}");
         }
+        let shown = of("/", &[&"x".repeat(limits::HOST_SHOWN + 1)]).unwrap_err();
+        assert!(matches!(shown, SiteError::Misdirected(name) if name.len() == limits::HOST_SHOWN));
     }
 }

@@ -7,6 +7,8 @@ use std::collections::HashSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use portreeve_model::{Claims, TICKET_TYP};
 
+use crate::limits;
+
 /// Knows the public key.
 pub(crate) struct Verifier {
     key: DecodingKey,
@@ -35,8 +37,32 @@ impl Verifier {
             // Extensions that must be understood are not (RFC 7515 section 4.1.11).
             && header.crit.is_none()
             && claims.aud.as_str() == audience
-            && claims.iat <= now + 60
+            && claims.iat <= now + limits::CLOCK_AHEAD.as_secs().cast_signed()
             && now < claims.exp;
         genuine.then_some(claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::SignIn;
+
+    use super::*;
+
+    #[test]
+    fn a_ticket_from_the_future_is_none() {
+        let (_state, room) = crate::room::tests::room();
+        let (claims, ticket) = room.portal.broker.start_session(SignIn::Code, 1000).unwrap();
+        let ahead = limits::CLOCK_AHEAD.as_secs().cast_signed();
+        for (now, genuine) in [
+            (1000, true),
+            (1000 - ahead, true),
+            (1000 - ahead - 1, false),
+            (claims.exp - 1, true),
+            (claims.exp, false),
+        ] {
+            let verified = room.portal.verifier.verify(&ticket, claims.aud.as_str(), now);
+            assert_eq!(verified.is_some(), genuine, "{now}");
+        }
     }
 }

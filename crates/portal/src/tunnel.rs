@@ -49,7 +49,7 @@ where
 {
     let (mut up, mut down) = (Direction::default(), Direction::default());
     poll_fn(|cx| {
-        if flow.poll_ended(cx).is_ready() {
+        if flow.poll_over(cx).is_ready() {
             return Poll::Ready(Ended::Withdrawn);
         }
         let upward = up.poll(cx, &mut browser, &mut application);

@@ -126,6 +126,16 @@ impl Upgrade {
         }
     }
 
+    /// The protocol that the application names: one of those that were asked for, and no other beside it, which could
+    /// carry anything.
+    fn agreed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let mut named = headers.get_all(header::UPGRADE).iter();
+        let (Some(agreed), None) = (named.next(), named.next()) else { return None };
+        let name = agreed.to_str().ok()?.trim();
+        let mut asked = self.protocol.to_str().ok()?.split(',');
+        asked.any(|asked| name.eq_ignore_ascii_case(asked.trim())).then(|| agreed.clone())
+    }
+
     /// The answer that agrees, and the tunnel that follows it.
     pub(crate) fn begin(
         self,
@@ -137,15 +147,7 @@ impl Upgrade {
         let Answered { mut response, link, basis } = answered;
         let application = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
-        // Another protocol than the one that was asked for could carry anything.
-        let agreed = parts.headers.get(header::UPGRADE).cloned().unwrap_or_else(|| self.protocol.clone());
-        let asked = self.protocol.to_str().unwrap_or_default().split(',');
-        if !asked
-            .map(str::trim)
-            .any(|asked| agreed.to_str().is_ok_and(|agreed| agreed.trim().eq_ignore_ascii_case(asked)))
-        {
-            return Err(Reject::NoWebSocket);
-        }
+        let agreed = self.agreed(&parts.headers).ok_or(Reject::NoWebSocket)?;
         towards_browser(&mut parts.headers, view);
         let mut reply = Response::new(Answer::empty());
         if let Some(handshake) = &self.http2 {

@@ -14,9 +14,9 @@ pub mod sock_diag;
 pub mod socket_record;
 
 pub use cgroup::ControlGroups;
-pub use descriptors::raise_descriptor_limit;
+pub use descriptors::{is_out_of_descriptors, raise_descriptor_limit};
 pub use host_name::host_name;
-pub use interfaces::local_addresses;
+pub use interfaces::{leads_somewhere, local_addresses};
 pub use peer::peer_uid;
 pub use sock_diag::SockDiag;
 pub use socket_record::{Family, SocketRecord, TcpState, canonical};

@@ -83,16 +83,6 @@ impl Http2 {
         whole(answer).await
     }
 
-    /// Asks with a body.
-    ///
-    /// # Errors
-    /// As [`Self::ask`].
-    pub async fn ask_with(&mut self, request: Request<()>, body: &[u8]) -> Result<Whole, h2::Error> {
-        let (answer, mut sending) = self.stream(request, false).await;
-        sending.send_data(Bytes::copy_from_slice(body), true)?;
-        whole(answer).await
-    }
-
     /// Waits for the end of the connection: what the other side had against it.
     ///
     /// # Errors

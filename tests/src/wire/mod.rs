@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `rig.rs` | a portal, a signed-in visitor, and the application between which everything happens |
 //! | `application.rs` | the application |
+//! | `visitor.rs` | a visitor of either version, for what holds for both |
 //! | `stream.rs` | HTTP/1.1 messages over any stream, on either end |
 //! | `http2.rs` | an HTTP/2 client by the library |
 //! | `frames.rs` | an HTTP/2 client by hand |
@@ -17,6 +18,7 @@ pub mod frames;
 pub mod http2;
 pub mod rig;
 pub mod stream;
+pub mod visitor;
 pub mod websocket;
 
 use std::time::Duration;

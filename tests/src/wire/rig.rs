@@ -7,7 +7,8 @@ use super::frames::Frames;
 use super::http2::Http2;
 use super::soon;
 use super::stream::{Message, Wire};
-use crate::world::{Portal, PortalOptions, Secure};
+use super::visitor::{Version, Visitor};
+use crate::world::{Portal, PortalOptions, SESSION_COOKIE, Secure};
 
 /// All three. Should a test fail, it shows the end of the portal's log.
 #[derive(Debug)]
@@ -32,13 +33,21 @@ impl Rig {
     /// When nobody can sign in.
     pub async fn with(app: Application, config: &str) -> Self {
         let config = (!config.is_empty()).then(|| config.to_owned());
-        let portal = Portal::start(PortalOptions { config, ..PortalOptions::default() });
+        Self::start(app, PortalOptions { config, ..PortalOptions::default() }).await
+    }
+
+    /// With a portal that is started like this.
+    ///
+    /// # Panics
+    /// When nobody can sign in.
+    pub async fn start(app: Application, options: PortalOptions) -> Self {
+        let portal = Portal::start(options);
         let path =
             portal.sign_in_address().strip_prefix(portal.url()).expect("a sign-in address is the portal's");
         let mut client = portal.stranger();
         let answer = client.get(&format!("/{path}")).await;
         client.take_cookies(&answer);
-        let cookie = format!("__Host-portreeve={}", client.ticket());
+        let cookie = format!("{SESSION_COOKIE}={}", client.ticket());
         let user =
             nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().expect("we have a name").name;
         Self { portal, app, cookie, user }
@@ -79,6 +88,16 @@ impl Rig {
     pub fn head(&self, method: &str, path: &str, fields: &str) -> String {
         let (path, host, cookie) = (self.path(path), self.host(), &self.cookie);
         format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\n{fields}\r\n")
+    }
+
+    /// Somebody with the session's cookie, on a connection of their own.
+    pub async fn visitor(&self, version: Version) -> Visitor<'_> {
+        Visitor::begin(self, version, format!("cookie: {}\r\n", self.cookie)).await
+    }
+
+    /// Somebody without it.
+    pub async fn stranger(&self, version: Version) -> Visitor<'_> {
+        Visitor::begin(self, version, String::new()).await
     }
 
     /// A connection that speaks HTTP/1.1.

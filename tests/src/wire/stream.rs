@@ -76,9 +76,40 @@ impl Message {
         self.field("x-portreeve-error")
     }
 
+    /// How the end of the body is told.
+    ///
+    /// # Errors
+    /// When the length is no number.
+    pub fn framing(&self, is_answer: bool) -> io::Result<Framing> {
+        if self.says("transfer-encoding", "chunked") {
+            return Ok(Framing::Chunks { begun: false, left: 0 });
+        }
+        match self.all("content-length").first() {
+            Some(length) => Ok(Framing::Length(length.parse().map_err(|_| io::ErrorKind::InvalidData)?)),
+            None if is_answer => Ok(Framing::UntilTheEnd),
+            None => Ok(Framing::Length(0)),
+        }
+    }
+
     fn says(&self, name: &str, token: &str) -> bool {
         self.all(name).iter().any(|v| v.split(',').any(|one| one.trim().eq_ignore_ascii_case(token)))
     }
+}
+
+/// What is still to come of a body.
+#[derive(Debug, Clone, Copy)]
+pub enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunks {
+        /// There was one already, whose end of line is still to be read.
+        begun: bool,
+        /// Bytes that are missing from this one.
+        left: u64,
+    },
+    /// Whatever comes until the connection ends.
+    UntilTheEnd,
 }
 
 /// Every byte that came in, up to a limit.
@@ -241,24 +272,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// # Errors
     /// As [`Self::answer`].
     pub async fn answer_to(&mut self, method: &str) -> io::Result<Message> {
+        let mut message = self.answer_head().await?;
+        match message.status() {
+            101 => {}
+            204 | 304 => message.complete = true,
+            _ if method == "HEAD" => message.complete = true,
+            _ => message.complete = self.body(&mut message, true).await.is_ok(),
+        }
+        Ok(message)
+    }
+
+    /// An answer's head, with the interim answers before it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn answer_head(&mut self) -> io::Result<Message> {
         let mut interim = Vec::new();
         loop {
-            let mut message = self.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let message = self.head().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             match message.status() {
-                101 => return Ok(Message { interim, ..message }),
-                100..=199 => {
-                    interim.push(message);
-                    continue;
-                }
-                204 | 304 => message.complete = true,
-                _ if method == "HEAD" => message.complete = true,
-                _ => match self.body(&mut message, true).await {
-                    Ok(()) => message.complete = true,
-                    Err(_) => message.complete = false,
-                },
+                101 | 200.. => return Ok(Message { interim, ..message }),
+                _ => interim.push(message),
             }
-            message.interim = interim;
-            return Ok(message);
         }
     }
 
@@ -267,46 +302,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// # Errors
     /// When it is cut off.
     pub async fn body(&mut self, message: &mut Message, is_answer: bool) -> io::Result<()> {
-        if message.says("transfer-encoding", "chunked") {
-            loop {
-                let line = self.line().await?;
-                let size = line.split(';').next().unwrap_or_default().trim();
-                let size = usize::from_str_radix(size, 16).map_err(|_| io::ErrorKind::InvalidData)?;
-                if size == 0 {
-                    message.trailers = self.field_lines().await?;
-                    message.complete = true;
-                    return Ok(());
-                }
-                self.take(message, size).await?;
-                if self.exactly(2).await? != b"\r\n" {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-            }
-        }
-        if let Some(length) = message.all("content-length").first() {
-            let length = length.parse().map_err(|_| io::ErrorKind::InvalidData)?;
-            self.take(message, length).await?;
-        } else if is_answer {
-            loop {
-                message.body.append(&mut self.buffer);
-                if !self.fill().await? {
-                    break;
-                }
-            }
+        let mut rest = message.framing(is_answer)?;
+        while let Some(piece) = self.piece(&mut rest, &mut message.trailers).await? {
+            message.body.extend(piece);
         }
         message.complete = true;
         Ok(())
     }
 
-    async fn take(&mut self, message: &mut Message, mut count: usize) -> io::Result<()> {
-        while count > 0 {
-            if self.buffer.is_empty() && !self.fill().await? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+    /// The next bytes of a body, as many as are there; `None` once at its end, with the trailers that are.
+    ///
+    /// # Errors
+    /// When it is cut off.
+    pub async fn piece(
+        &mut self,
+        rest: &mut Framing,
+        trailers: &mut Vec<(String, String)>,
+    ) -> io::Result<Option<Vec<u8>>> {
+        if let Framing::Chunks { begun, left: 0 } = rest {
+            if *begun && self.exactly(2).await? != b"\r\n" {
+                return Err(io::ErrorKind::InvalidData.into());
             }
-            let now = count.min(self.buffer.len());
-            message.body.extend(self.buffer.drain(..now));
-            count -= now;
+            let line = self.line().await?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let left = u64::from_str_radix(size, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+            *rest = Framing::Chunks { begun: true, left };
+            if left == 0 {
+                *trailers = self.field_lines().await?;
+                return Ok(None);
+            }
         }
-        Ok(())
+        let (Framing::Length(left) | Framing::Chunks { left, .. }) = rest else {
+            return Ok(Some(self.some().await?).filter(|bytes| !bytes.is_empty()));
+        };
+        if *left == 0 {
+            return Ok(None);
+        }
+        if self.buffer.is_empty() && !self.fill().await? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let now = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+        *left -= now as u64;
+        let later = self.buffer.split_off(now);
+        Ok(Some(std::mem::replace(&mut self.buffer, later)))
     }
 }

@@ -187,6 +187,7 @@ impl App {
             let (sender, body) = streaming();
             tokio::spawn(async move {
                 while sender.send(Bytes::from_static(b"data: tick\n\n")).await.is_ok() {
+                    // A clock's pace, not a wait.
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
             });

@@ -5,6 +5,8 @@ use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValu
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::PATIENCE;
@@ -13,6 +15,18 @@ use super::tls::Secure;
 
 /// A WebSocket through the portal.
 pub type WebSocket = tokio_tungstenite::WebSocketStream<Secure>;
+
+/// A connection through the portal that speaks another protocol now.
+pub type Tunnel = TokioIo<Upgraded>;
+
+/// The name of the session's cookie.
+pub const SESSION_COOKIE: &str = "__Host-portreeve";
+
+/// Where a code is given in.
+#[must_use]
+pub fn enter(code: &str) -> String {
+    format!("/-/enter?code={code}")
+}
 
 /// A whole answer.
 #[derive(Debug, Clone)]
@@ -141,6 +155,15 @@ impl Client {
             .with("sec-fetch-site", "none")
     }
 
+    /// The same as something other than a browser's window.
+    #[must_use]
+    pub fn program(mut self) -> Self {
+        for name in ["accept", "sec-fetch-mode", "sec-fetch-dest", "sec-fetch-site"] {
+            self.headers.remove(name);
+        }
+        self
+    }
+
     /// `localhost:8443`: the host as a browser sends it.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
@@ -161,7 +184,17 @@ impl Client {
     /// # Panics
     /// When there is none.
     pub fn ticket(&self) -> &str {
-        self.cookie("__Host-portreeve").expect("signed in")
+        self.cookie(SESSION_COOKIE).expect("signed in")
+    }
+
+    /// Whether the portal takes it for somebody who has signed in.
+    ///
+    /// # Panics
+    /// When it answers neither as to such a one nor as to a stranger.
+    pub async fn is_signed_in(&self) -> bool {
+        let answer = self.get("/").await;
+        assert!(matches!(answer.status.as_u16(), 200 | 303 | 401), "{answer:?}");
+        answer.status == 200
     }
 
     /// Sets a cookie.
@@ -280,6 +313,41 @@ impl Client {
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(*response),
             Err(error) => panic!("WebSocket: {error:?}"),
         }
+    }
+
+    /// Asks for a change to this protocol: the tunnel, or the answer that has none.
+    ///
+    /// # Errors
+    /// The answer.
+    ///
+    /// # Panics
+    /// When there is neither.
+    pub async fn tunnel(&self, path: &str, protocol: &str) -> Result<Tunnel, Answer> {
+        let asks = self.clone().with("connection", "upgrade").with("upgrade", protocol);
+        let response = asks.stream(path).await;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(whole(response).await);
+        }
+        Ok(TokioIo::new(hyper::upgrade::on(response).await.expect("the connection changes hands")))
+    }
+
+    /// The browser of this person, who signed in at the portal, in an application's own origin: it asks there, is sent
+    /// to the portal, and comes back with a code.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub async fn enter(&self, host: &str) -> Self {
+        let home = self.clone().browser();
+        let mut there = Self::new(self.port).at(host).browser();
+        let sent = there.get("/").await;
+        there.take_cookies(&sent);
+        let to_portal = sent.location().strip_prefix(&home.origin());
+        let opened = home.get(to_portal.unwrap_or_else(|| panic!("not sent to the portal: {sent:?}"))).await;
+        let back = opened.location().strip_prefix(&there.origin());
+        let entered = there.get(back.unwrap_or_else(|| panic!("not sent back: {opened:?}"))).await;
+        entered.assert_status(303);
+        there.take_cookies(&entered);
+        there
     }
 }
 

@@ -11,18 +11,20 @@ mod link;
 mod people;
 mod portal;
 mod process;
+mod share;
 mod tls;
 
 use std::time::{Duration, Instant};
 
 pub use app::{App, Body, Counted, Counts, Reply, Seen, full, streaming, text};
-pub use client::{Answer, Client, WebSocket};
+pub use client::{Answer, Client, SESSION_COOKIE, Tunnel, WebSocket, enter};
 pub use cluster::{Agent, Lan, Node, NodeApp, Portal as AgentsEnd, Rights, at, connect, in_a_network};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
-pub use people::{Person, Skip, gid, skip};
+pub use people::{Person, Skip, gid, may_mount, people, skip};
 pub use portal::{Portal, PortalOptions};
-pub use process::{Finished, Running, portreeve, system};
+pub use process::{Finished, Running, portreeve, portreeve_at, system};
+pub use share::{SharedForwards, write_forward};
 pub use tls::{Secure, client_config, server_config};
 
 /// How long anything is waited for that should happen at once; generous, since a test machine may be busy.

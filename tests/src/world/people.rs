@@ -26,6 +26,22 @@ pub fn skip(test: &str, why: &str) {
     println!("SKIPPED: {test}: {why}");
 }
 
+/// Whether a program can be given file systems that nobody else sees.
+///
+/// # Errors
+/// Why not.
+pub fn may_mount() -> Result<(), Skip> {
+    if std::env::var_os("PORTREEVE_TESTS_FAST").is_some() {
+        return Err("left out by --fast".into());
+    }
+    Person::root()?;
+    let namespace = super::process::system("unshare", &["--mount", "--propagation", "private", "true"]);
+    match namespace {
+        Some(output) if output.status.success() => Ok(()),
+        _ => Err("no mount namespace can be had here".into()),
+    }
+}
+
 impl Person {
     /// The user of this name, to be played by root.
     ///
@@ -83,6 +99,21 @@ impl Person {
         std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
             .unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
     }
+}
+
+/// These people, or `None` after saying why the test does not run.
+pub fn people<const N: usize>(test: &str, names: [&str; N]) -> Option<[Person; N]> {
+    let mut found = Vec::new();
+    for name in names {
+        match Person::known(name) {
+            Ok(person) => found.push(person),
+            Err(why) => {
+                skip(test, &why);
+                return None;
+            }
+        }
+    }
+    found.try_into().ok()
 }
 
 /// The gid of a group.

@@ -2,12 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 
-use super::client::Client;
+use super::client::{Client, enter};
 use super::people::Person;
 use super::process::{Finished, Running, portreeve};
 use super::tls::{Secure, client_config};
@@ -26,6 +27,18 @@ pub struct PortalOptions {
     pub listen: Option<String>,
     /// Who runs it; by default whoever runs the tests.
     pub person: Option<Person>,
+    /// A command that executes the rest of its line, and puts the portal under constraints before (`prlimit`,
+    /// `unshare`).
+    pub under: Vec<String>,
+}
+
+impl PortalOptions {
+    /// With this configuration, started by way of this command, which executes the rest of its line.
+    #[must_use]
+    pub fn under(command: &[&str], config: &str) -> Self {
+        let under = command.iter().map(ToString::to_string).collect();
+        Self { config: Some(config.to_owned()), under, ..Self::default() }
+    }
 }
 
 /// A portal that runs. Killed when dropped.
@@ -87,7 +100,7 @@ impl Portal {
         if let Some(person) = &options.person {
             person.own(home.path());
         }
-        let mut running = Running::program("portreeve", &arguments, options.person.as_ref());
+        let mut running = Running::under(&options.under, "portreeve", &arguments, options.person.as_ref());
         let lines = [running.line(PATIENCE), running.line(PATIENCE)];
         let [Some(first), Some(second)] = lines else {
             let status = running.wait(Duration::from_secs(1));
@@ -204,6 +217,13 @@ impl Portal {
         portreeve(&all, self.options.person.as_ref())
     }
 
+    /// Runs one of the system's programs as this portal sees the file systems; `None` when it can't be.
+    pub fn beside(&self, arguments: &[&str], stdin: Stdio) -> Option<Output> {
+        let pid = self.pid().to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &pid, "--"]).args(arguments).stdin(stdin).output().ok()
+    }
+
     /// A fresh sign-in address from `portreeve login`.
     ///
     /// # Panics
@@ -230,8 +250,7 @@ impl Portal {
     /// When that is refused.
     pub async fn sign_in(&self) -> Client {
         let mut client = self.stranger();
-        let path = format!("/-/enter?code={}", self.code());
-        let answer = client.get(&path).await;
+        let answer = client.get(&enter(&self.code())).await;
         assert_eq!(answer.status, 303, "sign-in: {answer:?}\n{}", self.stderr());
         client.take_cookies(&answer);
         client

@@ -94,9 +94,25 @@ pub struct Finished {
 pub fn portreeve(arguments: &[&str], person: Option<&Person>) -> Finished {
     let mut command = as_person(&built("portreeve"), person);
     command.args(arguments).env_remove("XDG_STATE_HOME");
+    to_its_end(command)
+}
+
+/// The same as whoever runs the tests, with these as the only directories that the environment names.
+///
+/// # Panics
+/// When it does not end within ten seconds.
+pub fn portreeve_at(directories: &[(&str, &str)], arguments: &[&str]) -> Finished {
+    let mut command = as_person(&built("portreeve"), None);
+    command.args(arguments).env_remove("HOME").env_remove("XDG_STATE_HOME");
+    command.envs(directories.iter().copied());
+    to_its_end(command)
+}
+
+fn to_its_end(command: Command) -> Finished {
+    let shown = format!("{command:?}");
     let mut running = Running::start(command);
     let status = running.wait(Duration::from_secs(10));
-    let Some(status) = status else { panic!("portreeve {arguments:?} does not end:\n{}", running.stderr()) };
+    let Some(status) = status else { panic!("{shown} does not end:\n{}", running.stderr()) };
     Finished { status, out: running.rest_of_stdout(), err: running.stderr() }
 }
 
@@ -117,7 +133,25 @@ pub struct Running {
 impl Running {
     /// Starts a built program as `person`.
     pub(super) fn program(name: &str, arguments: &[String], person: Option<&Person>) -> Self {
-        let mut command = as_person(&built(name), person);
+        Self::under(&[], name, arguments, person)
+    }
+
+    /// The same by way of a command that executes the rest of its line.
+    pub(super) fn under(
+        constraints: &[String],
+        name: &str,
+        arguments: &[String],
+        person: Option<&Person>,
+    ) -> Self {
+        let program = built(name);
+        let mut command = match constraints {
+            [] => as_person(&program, person),
+            [first, rest @ ..] => {
+                let mut command = as_person(Path::new(first), person);
+                command.args(rest).arg(program);
+                command
+            }
+        };
         command.args(arguments);
         Self::start(command)
     }

@@ -1,7 +1,7 @@
 //! Judges what was written: ranges, and keys that must fit each other. Before: `written`. After: the `Config`.
 //! Invariant: a value that is refused is noted, and its default stands in, so that checking goes on to the next.
 
-use super::written::{Notes, Written, WrittenGroup, WrittenSession, WrittenTls};
+use super::written::{Notes, Written, WrittenGroup, WrittenLimits, WrittenSession, WrittenTls};
 use super::{Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, SessionConfig, TlsConfig};
 use crate::names::ForwardName;
 use jiff::SignedDuration;
@@ -18,7 +18,6 @@ const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
     let Written { threads, session, tls, groups_never, forwards_admin, limits } = written;
     let default = Config::default();
-    let LimitsConfig { connections, requests_per_session, response_head, body_stall } = default.limits;
     Config {
         threads: number(threads, "threads", 0..=64, notes).unwrap_or(default.threads),
         session: check_session(session, notes),
@@ -29,21 +28,32 @@ pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
         forwards: forwards_admin.map_or(default.forwards, |written| ForwardsConfig {
             admin: written.into_iter().filter_map(|name| check_forward(&name, notes)).collect(),
         }),
-        limits: LimitsConfig {
-            connections: number(limits.connections, "limits.connections", 1..=1_000_000, notes)
-                .unwrap_or(connections),
-            requests_per_session: number(
-                limits.requests_per_session,
-                "limits.requests_per_session",
-                1..=100_000,
-                notes,
-            )
-            .unwrap_or(requests_per_session),
-            response_head: duration(&limits.response_head, "limits.response_head", SECOND..=DAY, notes)
-                .unwrap_or(response_head),
-            body_stall: duration(&limits.body_stall, "limits.body_stall", SECOND..=DAY, notes)
-                .unwrap_or(body_stall),
-        },
+        limits: check_limits(limits, notes),
+    }
+}
+
+fn check_limits(written: WrittenLimits, notes: &mut Notes) -> LimitsConfig {
+    let default = LimitsConfig::default();
+    let mut wait = |written: &Option<Spanned<String>>, key: &str, most: Duration, default: Duration| {
+        duration(written, &format!("limits.{key}"), SECOND..=most, notes).unwrap_or(default)
+    };
+    LimitsConfig {
+        response_head: wait(&written.response_head, "response_head", DAY, default.response_head),
+        body_stall: wait(&written.body_stall, "body_stall", DAY, default.body_stall),
+        write_stall: wait(&written.write_stall, "write_stall", DAY, default.write_stall),
+        idle_connection: wait(&written.idle_connection, "idle_connection", DAY, default.idle_connection),
+        http2_ping: wait(&written.http2_ping, "http2_ping", HOUR, default.http2_ping),
+        pool_idle: wait(&written.pool_idle, "pool_idle", HOUR, default.pool_idle),
+        drain: wait(&written.drain, "drain", HOUR, default.drain),
+        connections: number(written.connections, "limits.connections", 1..=1_000_000, notes)
+            .unwrap_or(default.connections),
+        requests_per_session: number(
+            written.requests_per_session,
+            "limits.requests_per_session",
+            1..=100_000,
+            notes,
+        )
+        .unwrap_or(default.requests_per_session),
     }
 }
 

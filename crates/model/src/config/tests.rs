@@ -55,6 +55,11 @@ fn every_key_is_read() {
         requests_per_session = 100_000
         response_head = "1 second"
         body_stall = "24h"
+        write_stall = "2s"
+        idle_connection = "3s"
+        http2_ping = "1h"
+        pool_idle = "5s"
+        drain = "6s"
     "#;
     let expected = Config {
         threads: 4,
@@ -75,6 +80,11 @@ fn every_key_is_read() {
             requests_per_session: 100_000,
             response_head: Duration::from_secs(1),
             body_stall: Duration::from_secs(24 * 3600),
+            write_stall: Duration::from_secs(2),
+            idle_connection: Duration::from_secs(3),
+            http2_ping: Duration::from_secs(3600),
+            pool_idle: Duration::from_secs(5),
+            drain: Duration::from_secs(6),
         },
     };
     assert_eq!(parse(text, "-"), Ok(expected.clone()));
@@ -195,6 +205,30 @@ fn one_problem_each() {
         (
             "[limits]\nresponse_head = '0s'",
             "p.toml:2: limits.response_head: \"0s\" is out of range; write a duration from 1s to 24h",
+        ),
+        (
+            "[limits]\nwrite_stall = '0s'",
+            "p.toml:2: limits.write_stall: \"0s\" is out of range; write a duration from 1s to 24h",
+        ),
+        (
+            "[limits]\nidle_connection = '25h'",
+            "p.toml:2: limits.idle_connection: \"25h\" is out of range; write a duration from 1s to 24h",
+        ),
+        (
+            "[limits]\nhttp2_ping = '61m'",
+            "p.toml:2: limits.http2_ping: \"61m\" is out of range; write a duration from 1s to 1h",
+        ),
+        (
+            "[limits]\npool_idle = '61m'",
+            "p.toml:2: limits.pool_idle: \"61m\" is out of range; write a duration from 1s to 1h",
+        ),
+        (
+            "[limits]\ndrain = 10",
+            "p.toml:2: limits.drain: an integer where a string belongs; write it in quotes",
+        ),
+        (
+            "[limits]\ndrain = '2h'",
+            "p.toml:2: limits.drain: \"2h\" is out of range; write a duration from 1s to 1h",
         ),
     ] {
         assert_eq!(problems(text), [expected], "{text}");

@@ -39,6 +39,11 @@ pub(super) struct WrittenLimits {
     pub(super) requests_per_session: Option<Spanned<i64>>,
     pub(super) response_head: Option<Spanned<String>>,
     pub(super) body_stall: Option<Spanned<String>>,
+    pub(super) write_stall: Option<Spanned<String>>,
+    pub(super) idle_connection: Option<Spanned<String>>,
+    pub(super) http2_ping: Option<Spanned<String>>,
+    pub(super) pool_idle: Option<Spanned<String>>,
+    pub(super) drain: Option<Spanned<String>>,
 }
 
 /// A group: a name, or a gid without quotes.
@@ -76,6 +81,11 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             requests_per_session: limits.integer("requests_per_session", &mut notes),
             response_head: limits.string("response_head", &mut notes),
             body_stall: limits.string("body_stall", &mut notes),
+            write_stall: limits.string("write_stall", &mut notes),
+            idle_connection: limits.string("idle_connection", &mut notes),
+            http2_ping: limits.string("http2_ping", &mut notes),
+            pool_idle: limits.string("pool_idle", &mut notes),
+            drain: limits.string("drain", &mut notes),
         },
     };
     for section in [top, session, tls, groups, forwards, limits] {

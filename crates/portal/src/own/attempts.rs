@@ -32,6 +32,11 @@ impl Attempts {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn most(&self) -> NonZeroUsize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).cap()
+    }
+
     /// Notes a refused code.
     pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! Takes codes, hands out session cookies, and ends sessions.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http::request::Parts;
 use http::{Method, Response};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
-use portreeve_broker::{CodeError, Purpose};
+use portreeve_broker::{CodeError, Purpose, RevocationError};
 use portreeve_model::{Audience, SignIn};
 
 use super::origins::{STATE_COOKIE, state_of};
@@ -128,8 +129,9 @@ fn redeem(connection: &Connection, code: &str, fits: impl Fn(&Purpose) -> bool) 
     Err(error.into())
 }
 
-/// Ends the session: its cookies, its tunnels, everywhere.
-pub(super) fn sign_out(
+/// Ends the session: its cookies, its tunnels, everywhere. In force at once, also when it can't be written down; then
+/// its person is told.
+pub(super) async fn sign_out(
     connection: &Connection,
     settings: &Settings,
     site: &Site,
@@ -142,11 +144,11 @@ pub(super) fn sign_out(
     if let Ok(who) = authenticate(connection, settings, site, &parts.headers) {
         let session = who.session();
         session.end();
-        let ended = connection.room.portal.broker.end_session(&session.id, session.claims.exp, now());
-        if let Err(error) = ended {
-            tracing::error!(error = %crate::chain::chain(&error), "a sign-out is in force, but would not survive a restart");
-        }
+        let broker = Arc::clone(&connection.room.portal.broker);
+        broker.end_session(&session.id, session.claims.exp, now());
         audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
+        let kept = connection.room.state_writes.run(move || broker.keep_ended_sessions());
+        kept.await.unwrap_or(Err(RevocationError::Hanging)).map_err(Reject::SignOutNotKept)?;
     }
     let mut response = respond::see_other("/-/sign-in");
     response.headers_mut().append(header::SET_COOKIE, gone(COOKIE_NAME));
@@ -168,7 +170,7 @@ fn session_cookie(ticket: &str, seconds: i64) -> Result<HeaderValue, Reject> {
     Ok(value)
 }
 
-fn gone(name: &'static str) -> HeaderValue {
+pub(crate) fn gone(name: &'static str) -> HeaderValue {
     HeaderValue::try_from(format!("{name}=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax"))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub(crate) use attempts::Attempts;
-pub(crate) use enter::renewed_cookie;
+pub(crate) use enter::{gone, renewed_cookie};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
@@ -55,7 +55,7 @@ pub(crate) async fn answer(
         "/-/enter" if site.application.is_some() => enter::enter_application(connection, site, parts),
         "/-/enter" => enter::enter(connection, site, parts, body).await,
         "/-/sign-in" if reads => sign_in::page(parts),
-        "/-/sign-out" => enter::sign_out(connection, settings, site, parts),
+        "/-/sign-out" => enter::sign_out(connection, settings, site, parts).await,
         "/-/open" if reads => origins::open(connection, settings, site, parts),
         "/-/go" if reads => Ok(go(parts, &format!("https://{}", site.authority))),
         "/-/health" if reads => {
@@ -87,11 +87,8 @@ pub(crate) async fn workspace(
         not_understood: query(parts, "unknown-address"),
     };
     // It reads the forwards' directory, which may be on a file system that hangs.
-    let made = tokio::task::spawn_blocking(move || worker.workspace(&view));
-    let made = tokio::time::timeout(crate::limits::FORWARD_READ, made)
-        .await
-        .map_err(|_| crate::resolve::ResolveError::Hanging)?
-        .map_err(|error| Reject::Internal(error.into()))?;
+    let made = connection.room.workspace_reads.run(move || worker.workspace(&view));
+    let made = made.await.ok_or(crate::resolve::ResolveError::Hanging)?;
     made.map(respond::page).map_err(|error| Reject::Internal(error.into()))
 }
 

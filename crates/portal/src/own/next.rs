@@ -3,11 +3,13 @@
 //! Invariant: a path on this portal, nothing else. No other host (open redirect), no scheme, and nothing of our own
 //! that does something, except handing out the entry to an application's origin.
 
+use crate::limits;
+
 /// The path, if it stays on the host that it is read on.
 pub(super) fn on_this_host(next: &str) -> Option<&str> {
     let inside = next.starts_with('/')
         && !next.starts_with("//")
-        && next.len() <= 4096
+        && next.len() <= limits::NEXT_BYTES
         // Browsers read a backslash as a slash, and drop tabs and newlines.
         && next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     inside.then_some(next)
@@ -27,7 +29,7 @@ pub(crate) fn checked(next: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::checked;
+    use super::*;
 
     #[test]
     fn only_paths_of_this_portal() {
@@ -49,6 +51,9 @@ mod tests {
             "/ä",
         ] {
             assert_eq!(checked(bad), None, "{bad:?}");
+        }
+        for (length, expected) in [(limits::NEXT_BYTES, true), (limits::NEXT_BYTES + 1, false)] {
+            assert_eq!(checked(&format!("{:x<length$}", "/")).is_some(), expected, "{length}");
         }
     }
 }

@@ -165,7 +165,7 @@ pub(super) fn send_to_portal(connection: &Connection, site: &Site, wanted: &str)
         state_of(&secret),
         encoded(wanted)
     ));
-    let cookie = format!("{STATE_COOKIE}={secret}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax");
+    let cookie = sign_in::way_back(STATE_COOKIE, &secret);
     response.headers_mut().append(header::SET_COOKIE, HeaderValue::try_from(cookie).ok()?);
     Some(response)
 }

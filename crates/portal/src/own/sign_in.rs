@@ -10,6 +10,7 @@ use portreeve_pages::Frame;
 use super::{next, origins, query};
 use crate::answer::Answer;
 use crate::front::Connection;
+use crate::limits;
 use crate::reject::Reject;
 use crate::respond::{self, wants_page};
 use crate::site::Site;
@@ -31,9 +32,7 @@ pub(super) fn page(parts: &Parts) -> Result<Response<Answer>, Reject> {
     let frame = Frame { title: "Sign in", ..Frame::default() };
     let html = frame.around(&body).map_err(|error| Reject::Internal(error.into()))?;
     let mut response = respond::page(html);
-    let cookie =
-        format!("{NEXT_COOKIE}={}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax", encoded(wanted));
-    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+    if let Ok(cookie) = HeaderValue::try_from(way_back(NEXT_COOKIE, &encoded(wanted))) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -55,6 +54,12 @@ pub(crate) fn ask_to_sign_in(
     }
     let wanted = next::checked(wanted).unwrap_or("/");
     Some(respond::see_other(&format!("/-/sign-in?next={}", encoded(wanted))))
+}
+
+/// A cookie for while a browser is on its way.
+pub(super) fn way_back(name: &str, value: &str) -> String {
+    let seconds = limits::WAY_BACK.as_secs();
+    format!("{name}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Lax")
 }
 
 pub(super) fn encoded(text: &str) -> String {
