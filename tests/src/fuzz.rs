@@ -4,6 +4,8 @@
 //!
 //! This file and its folder are compiled twice, here and in the fuzz crate: no `crate::` paths to elsewhere.
 
+#[path = "fuzz/agents.rs"]
+mod agents;
 #[path = "fuzz/config.rs"]
 mod config;
 #[path = "fuzz/forward_file.rs"]
@@ -21,6 +23,7 @@ mod paths;
 #[path = "fuzz/referee.rs"]
 mod referee;
 
+pub use agents::{agent_frame, node_map};
 pub use config::config;
 pub use forward_file::forward_file;
 pub use headers::{request_headers, response_headers};
@@ -34,6 +37,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder below `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("agent_frame", agent_frame),
     ("claims", claims),
     ("config", config),
     ("control_frame", control_frame),
@@ -41,6 +45,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("host", host),
     ("names", names),
     ("next", next),
+    ("node_map", node_map),
     ("proc_status", proc_status),
     ("request_headers", request_headers),
     ("request_site", request_site),

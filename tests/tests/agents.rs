@@ -20,28 +20,13 @@ use portreeve_model::wire::{self, ControlReply, ControlRequest, MAX_FRAME};
 use portreeve_model::{NodeName, OwnerGroups, Secret, Tuple, UnknownGroup, Unowned};
 use portreeve_portal::agents::{AgentError, Connection, NoOwner};
 use portreeve_tests::world::{
-    AgentsEnd, Lan, Node, Person, Rights, at, connect, gid, in_a_network, skip, until,
+    AgentsEnd, Lan, Node, Rights, at, connect, gid, in_a_network, people, skip, until,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// These people, or `None` after saying why the test does not run.
-fn people<const N: usize>(test: &str, names: [&str; N]) -> Option<[Person; N]> {
-    let mut found = Vec::new();
-    for name in names {
-        match Person::known(name) {
-            Ok(person) => found.push(person),
-            Err(why) => {
-                skip(test, &why);
-                return None;
-            }
-        }
-    }
-    found.try_into().ok()
-}
 
 fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
@@ -400,6 +385,60 @@ fn signals_and_the_check() {
         for part in ["3 problem(s)", ":1: kee: ", ":2: portals: ", ":3: plain: "] {
             assert!(told.contains(part), "{told}");
         }
+    });
+}
+
+/// A control group as Slurm's, removed when dropped.
+struct SlurmJob(std::path::PathBuf);
+
+impl SlurmJob {
+    fn new(job: u32) -> std::io::Result<Self> {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let line =
+            mounts.lines().find(|line| line.contains(" - cgroup2 ")).ok_or(std::io::ErrorKind::NotFound)?;
+        let mount = Path::new(line.split(' ').nth(4).unwrap());
+        let scope = mount.join(format!("portreeve-test-{}-slurmstepd.scope", std::process::id()));
+        std::fs::create_dir(&scope)?;
+        let job = Self(scope.join(format!("job_{job}")));
+        std::fs::create_dir(&job.0)?;
+        Ok(job)
+    }
+}
+
+impl Drop for SlurmJob {
+    fn drop(&mut self) {
+        for dir in [self.0.as_path(), self.0.parent().unwrap()] {
+            // It is busy until its last process is gone.
+            let start = Instant::now();
+            while std::fs::remove_dir(dir).is_err() && start.elapsed() < PATIENCE {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_slurm_job_is_named() {
+    let test = "the_slurm_job_is_named";
+    let Some([alice]) = people(test, ["alice"]) else { return };
+    in_a_network(test, async move |lan| {
+        let job = match SlurmJob::new(4711) {
+            Ok(job) => job,
+            Err(error) => return skip(test, &format!("no control group (v2) can be made: {error}")),
+        };
+        let (node, portal) = (c1(&lan).await, AgentsEnd::new(PORTAL).await);
+        let _agent = node.agent(&portal.add("c1", &C1, &[]), Rights::Least);
+        portal.connected("c1").await;
+        let app = node.app_in(&job.0, &alice, "10.77.1.2:9001");
+        let outside = node.app(&alice, "10.77.1.2:9002", &[]);
+        for (port, named) in [(app.port(), Some(4711)), (outside.port(), None)] {
+            let heard = portal.owner(at("10.77.1.2", port), false).await.unwrap();
+            assert_eq!((heard.said.owner.uid, heard.said.job), (alice.uid, named));
+        }
+        let (rows, _) = portal.agents.listening(&name("c1"), alice.uid).await.unwrap();
+        let jobs: Vec<_> = rows.iter().map(|row| (row.port, row.job)).collect();
+        assert_eq!(jobs, [(9001, Some(4711)), (9002, None)]);
+        drop(app);
     });
 }
 

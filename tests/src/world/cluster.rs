@@ -159,15 +159,38 @@ impl Node {
     /// # Panics
     /// When it can't listen there.
     pub fn app(&self, person: &Person, address: &str, more: &[&str]) -> NodeApp {
+        let program = built("portreeve-test-app").display().to_string();
+        let words = [&[program.as_str(), "--listen", address], more].concat();
+        self.listening(self.start_as(person, &words))
+    }
+
+    /// The same, in this control group.
+    ///
+    /// # Panics
+    /// When it can't listen there.
+    pub fn app_in(&self, group: &Path, person: &Person, address: &str) -> NodeApp {
+        // Only root may move a process there, and it must be there before it makes its socket.
+        let script = "echo $$ > \"$1/cgroup.procs\" && shift && exec setpriv --pdeathsig KILL --reuid $1 --regid $2 \
+                      --clear-groups -- $3 --listen $4";
+        let (uid, gid) = (person.uid.to_string(), person.gid.to_string());
+        let (group, program) =
+            (group.display().to_string(), built("portreeve-test-app").display().to_string());
+        let words = ["-c", script, "sh", &group, &uid, &gid, &program, address].map(str::to_owned);
+        self.listening(self.start(Path::new("/bin/sh"), &[], &words))
+    }
+
+    fn start_as(&self, person: &Person, words: &[&str]) -> Running {
         let groups: Vec<String> = person.groups.iter().map(ToString::to_string).collect();
         let (uid, gid) = (person.uid.to_string(), person.gid.to_string());
         let options = ["--reuid", &uid, "--regid", &gid, "--groups", &groups.join(",")].map(str::to_owned);
-        let arguments: Vec<String> =
-            ["--listen", address].iter().chain(more).map(ToString::to_string).collect();
-        let running = self.start(&built("portreeve-test-app"), &options, &arguments);
+        let arguments: Vec<String> = words[1..].iter().map(ToString::to_string).collect();
+        self.start(Path::new(words[0]), &options, &arguments)
+    }
+
+    fn listening(&self, running: Running) -> NodeApp {
         let line = running.line(PATIENCE).unwrap_or_default();
         let port = line.strip_prefix("listening on ").and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("{address}: {line} {}", running.stderr()));
+        let port = port.unwrap_or_else(|| panic!("{}: {line} {}", self.name, running.stderr()));
         NodeApp { _running: running, port }
     }
 

@@ -17,6 +17,7 @@ pub(super) struct Written {
     pub(super) tls: WrittenTls,
     pub(super) groups_never: Option<Vec<Spanned<WrittenGroup>>>,
     pub(super) forwards_admin: Option<Vec<Spanned<String>>>,
+    pub(super) agents_plain_networks: Option<Vec<Spanned<String>>>,
     pub(super) limits: WrittenLimits,
 }
 
@@ -62,6 +63,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
     let mut tls = top.section("tls", &mut notes);
     let mut groups = top.section("groups", &mut notes);
     let mut forwards = top.section("forwards", &mut notes);
+    let mut agents = top.section("agents", &mut notes);
     let mut limits = top.section("limits", &mut notes);
     let written = Written {
         threads: top.integer("threads", &mut notes),
@@ -76,6 +78,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
         },
         groups_never: groups.array("never", "a group's name or gid", &mut notes),
         forwards_admin: forwards.array("admin", "a string", &mut notes),
+        agents_plain_networks: agents.array("plain_networks", "a string", &mut notes),
         limits: WrittenLimits {
             connections: limits.integer("connections", &mut notes),
             requests_per_session: limits.integer("requests_per_session", &mut notes),
@@ -88,7 +91,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             drain: limits.string("drain", &mut notes),
         },
     };
-    for section in [top, session, tls, groups, forwards, limits] {
+    for section in [top, session, tls, groups, forwards, agents, limits] {
         section.refuse_rest(&mut notes);
     }
     (written, notes)
