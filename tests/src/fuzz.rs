@@ -4,6 +4,8 @@
 //!
 //! This file and its folder are compiled twice, here and in the fuzz crate: no `crate::` paths to elsewhere.
 
+#[path = "fuzz/agents.rs"]
+mod agents;
 #[path = "fuzz/channels.rs"]
 mod channels;
 #[path = "fuzz/config.rs"]
@@ -23,6 +25,7 @@ mod paths;
 #[path = "fuzz/referee.rs"]
 mod referee;
 
+pub use agents::{agent_frame, node_map};
 pub use channels::{agent_messages, broker_messages, dialer_messages, pam_messages, spawner_messages};
 pub use config::config;
 pub use forward_file::forward_file;
@@ -37,6 +40,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder below `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("agent_frame", agent_frame),
     ("agent_messages", agent_messages),
     ("broker_messages", broker_messages),
     ("claims", claims),
@@ -47,6 +51,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("host", host),
     ("names", names),
     ("next", next),
+    ("node_map", node_map),
     ("pam_messages", pam_messages),
     ("proc_status", proc_status),
     ("request_headers", request_headers),

@@ -6,6 +6,8 @@
 // In a test, a panic is the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod channel;
+pub mod daemon;
 mod holders;
 pub mod listening;
 pub mod lookup;

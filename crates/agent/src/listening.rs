@@ -96,6 +96,7 @@ mod tests {
             inode,
             cookie: 1,
             v6only,
+            cgroup: None,
         }
     }
 

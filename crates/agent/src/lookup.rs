@@ -25,6 +25,15 @@ pub struct Lookup {
     nobody: u32,
 }
 
+/// An owner, and what the kernel says beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose it is.
+    pub owner: Owner,
+    /// The control group in which the LISTEN socket was made. For show.
+    pub cgroup: Option<u64>,
+}
+
 /// How far the server has got with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -52,6 +61,11 @@ impl Lookup {
     /// Who owns the server's end of this connection. `accepted: false` holds for this moment only: ask `confirm`
     /// before the first byte of an answer is believed.
     pub fn owner(&self, tuple: &Tuple) -> Result<Owner, Unowned> {
+        self.see(tuple).map(|seen| seen.owner)
+    }
+
+    /// The same, with what can be shown of it.
+    pub fn see(&self, tuple: &Tuple) -> Result<Seen, Unowned> {
         let mut diag = self.diag();
         let (record, stage) = connection(&mut diag, tuple)?;
         let listener = diag.listener(tuple.server).map_err(failed)?.ok_or(Unowned::NoListener)?;
@@ -72,12 +86,13 @@ impl Lookup {
         if claimed != listener.uid && (accepted.is_some() || claimed != 0) {
             return Err(Unowned::OwnersDiffer { listener: listener.uid, accepted: claimed });
         }
-        Ok(Owner {
+        let owner = Owner {
             uid: self.somebody(listener.uid)?,
             groups: OwnerGroups::NotLooked,
             listener: ListenerId(listener.cookie),
             accepted: accepted.is_some(),
-        })
+        };
+        Ok(Seen { owner, cgroup: listener.cgroup })
     }
 
     /// Asks again about a connection whose owner was known before it was accepted, once somebody must have: it has to

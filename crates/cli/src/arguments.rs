@@ -25,6 +25,10 @@ pub(crate) enum Command {
     Forward(Forward),
     /// Check a configuration file and report every problem in it
     Check(Check),
+    /// On a cluster: make, show and revoke the keys of nodes' agents
+    Keys(crate::keys::Keys),
+    /// On a cluster: keep the map of nodes
+    Nodes(crate::nodes::Nodes),
 }
 
 /// `portreeve up`

@@ -5,8 +5,11 @@ mod check;
 mod config;
 mod control;
 mod forward;
+mod keys;
 mod listen;
 mod login;
+mod nodes;
+mod nodes_file;
 mod state;
 mod up;
 
@@ -22,6 +25,8 @@ fn main() -> ExitCode {
         Command::Login(login) => login::login(&login),
         Command::Forward(forward) => forward::forward(&forward),
         Command::Check(check) => check::check(&check),
+        Command::Keys(keys) => keys::keys(&keys),
+        Command::Nodes(nodes) => nodes::nodes(&nodes),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

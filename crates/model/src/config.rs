@@ -5,9 +5,10 @@
 //! `written` reads what stands in the file, `check` judges it.
 
 mod check;
-mod written;
+pub(crate) mod written;
 
 use crate::names::ForwardName;
+use crate::network::Network;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Config {
     pub groups: GroupsConfig,
     /// `[forwards]`
     pub forwards: ForwardsConfig,
+    /// `[agents]`
+    pub agents: AgentsConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
 }
@@ -70,6 +73,13 @@ pub enum GroupRef {
 pub struct ForwardsConfig {
     /// Names whose file, if root's and sticky, skips the owner check.
     pub admin: Vec<ForwardName>,
+}
+
+/// Which agents are believed without a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentsConfig {
+    /// Where they may connect from, by a privileged port: the weaker way. Empty: from nowhere.
+    pub plain_networks: Vec<Network>,
 }
 
 impl ForwardsConfig {

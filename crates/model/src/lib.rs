@@ -5,16 +5,22 @@
 // In a test, a panic is the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod agent_config;
+pub mod agent_key;
 pub mod claims;
 pub mod config;
 pub mod decision;
 pub mod forward_file;
 pub mod host;
 pub mod names;
+pub mod network;
+pub mod nodes;
 pub mod owner;
 pub mod secret;
 pub mod wire;
 
+pub use agent_config::AgentConfig;
+pub use agent_key::{AgentKey, KeyFile};
 pub use claims::{ApplicationHost, Audience, Claims, SignIn, TICKET_TYP};
 pub use config::{Config, GroupRef, LimitsConfig, Problem, SessionConfig};
 pub use decision::{
@@ -24,6 +30,8 @@ pub use decision::{
 pub use forward_file::{CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, Scheme};
 pub use host::{AppHost, HostForm, HostRules, split_host_port};
 pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, UserName};
+pub use network::Network;
+pub use nodes::{Node, NodeMap, Speaker};
 pub use owner::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
 pub use secret::Secret;
 pub use wire::{ControlReply, ControlRequest, WireError};

@@ -18,6 +18,7 @@
 //! one thread keeps for itself, `aside.rs` does what may block, `limits.rs` has every limit.
 
 mod accept;
+pub mod agents;
 mod answer;
 mod aside;
 mod audit;

@@ -124,3 +124,28 @@ pub const CODE_FAILURES: u32 = 10;
 pub const CODE_FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose refused codes are counted.
 pub const CODE_FAILURE_ADDRESSES: usize = 4096;
+/// From an agent's TCP connection to its greeting, TLS included.
+pub const AGENT_HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections of agents that have not greeted yet, and of one address. One more ends the oldest: a genuine agent needs
+/// milliseconds.
+pub const AGENT_HANDSHAKES: usize = 256;
+/// See [`AGENT_HANDSHAKES`].
+pub const AGENT_HANDSHAKES_OF_ONE: usize = 8;
+/// An agent's answer, from the question on. Later is no answer.
+pub const AGENT_ANSWER: Duration = Duration::from_secs(2);
+/// How often a quiet agent is asked whether it is still there.
+pub const AGENT_PING: Duration = Duration::from_secs(10);
+/// A question that an agent leaves unanswered for so long ends its connection.
+pub const AGENT_SILENT: Duration = Duration::from_secs(20);
+/// An agent's message, from its first byte to its last.
+pub const AGENT_FRAME: Duration = Duration::from_secs(5);
+/// An agent takes no question.
+pub const AGENT_STALL: Duration = Duration::from_secs(5);
+/// Questions that wait to be sent to one agent.
+pub const AGENT_QUEUE: usize = 1024;
+/// Sign-in addresses that one login node asks for at once.
+pub const AGENT_LOGINS: usize = 64;
+/// Between two records of connections to the agents' socket that were refused.
+pub const AGENT_RECORDS: Duration = Duration::from_secs(1);
+/// Former boots of a node that are remembered.
+pub const AGENT_BOOTS: usize = 8;

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod access;
+pub mod cgroup;
 pub mod descriptors;
 pub mod host_name;
 pub mod interfaces;
@@ -19,6 +20,7 @@ pub mod sock_diag;
 pub mod socket_record;
 
 pub use access::may_execute;
+pub use cgroup::ControlGroups;
 pub use descriptors::{inherited, is_out_of_descriptors, raise_descriptor_limit};
 pub use host_name::host_name;
 pub use interfaces::{leads_somewhere, local_addresses};

@@ -1,9 +1,13 @@
 //! One TCP socket as the kernel's socket diagnosis describes it (sock_diag(7)). Made by `sock_diag` only.
 //! Invariant: addresses are in canonical form, so that comparing two of them with `==` compares what they mean.
 
+use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::inet::{InetResponse, nlas::Nla};
 use netlink_packet_sock_diag::{AF_INET, AF_INET6};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+/// Of `linux/inet_diag.h`; the library does not know it.
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// The address family of a socket. A dual-stack IPv6 socket carries IPv4 connections too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +77,8 @@ pub struct SocketRecord {
     pub cookie: u64,
     /// `IPV6_V6ONLY`, which the kernel tells of IPv6 LISTEN sockets only.
     pub v6only: Option<bool>,
+    /// The control group (v2) in which the socket was made, by its id; from Linux 5.9 on. For show.
+    pub cgroup: Option<u64>,
 }
 
 impl SocketRecord {
@@ -105,8 +111,20 @@ impl SocketRecord {
                 Nla::SkV6Only(only) => Some(*only),
                 _ => None,
             }),
+            cgroup: response.nlas.iter().find_map(|attribute| match attribute {
+                Nla::Other(other) if other.kind() == INET_DIAG_CGROUP_ID => cgroup_id(other),
+                _ => None,
+            }),
         })
     }
+}
+
+fn cgroup_id(attribute: &DefaultNla) -> Option<u64> {
+    let mut id = [0; 8];
+    (attribute.value_len() == id.len()).then(|| {
+        attribute.emit_value(&mut id);
+        u64::from_ne_bytes(id)
+    })
 }
 
 /// The one form of an address: IPv4-mapped IPv6 becomes IPv4, the flow label is dropped, and a scope is kept only

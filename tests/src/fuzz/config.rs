@@ -64,20 +64,27 @@ fn to_toml(config: &Config) -> String {
         })
         .collect();
     let admin: Vec<String> = config.forwards.admin.iter().map(|name| quoted(name.as_str())).collect();
+    let plain: Vec<String> = config.agents.plain_networks.iter().map(|n| quoted(&n.to_string())).collect();
     let mut text = format!(
         "threads = {}\n[session]\nidle = {}\nlifetime = {}\ncode_lifetime = {}\n[groups]\nnever = [{}]\n\
-         [forwards]\nadmin = [{}]\n[limits]\nconnections = {}\nrequests_per_session = {}\nresponse_head = {}\n\
-         body_stall = {}\n",
+         [forwards]\nadmin = [{}]\n[agents]\nplain_networks = [{}]\n[limits]\nconnections = {}\nrequests_per_session = {}\nresponse_head = {}\n\
+         body_stall = {}\nwrite_stall = {}\nidle_connection = {}\nhttp2_ping = {}\npool_idle = {}\ndrain = {}\n",
         config.threads,
         time(session.idle),
         time(session.lifetime),
         time(session.code_lifetime),
         never.join(", "),
         admin.join(", "),
+        plain.join(", "),
         limits.connections,
         limits.requests_per_session,
         time(limits.response_head),
         time(limits.body_stall),
+        time(limits.write_stall),
+        time(limits.idle_connection),
+        time(limits.http2_ping),
+        time(limits.pool_idle),
+        time(limits.drain),
     );
     if let Some(tls) = &config.tls {
         let path = |path: &std::path::Path| quoted(path.to_str().expect("it came from text"));

@@ -5,6 +5,7 @@
 
 mod app;
 mod client;
+mod cluster;
 pub mod etc;
 mod foreign;
 mod link;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use app::{App, Body, Counted, Counts, Reply, Seen, full, streaming, text};
 pub use client::{Answer, Client, SESSION_COOKIE, Tunnel, WebSocket, enter};
+pub use cluster::{Agent, Lan, Node, NodeApp, Portal as AgentsEnd, Rights, at, connect, in_a_network};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
 pub use people::{Person, Skip, gid, may_mount, people, skip};

@@ -36,7 +36,7 @@ fn spawn(command: Command) -> std::io::Result<Child> {
 }
 
 /// The command line that runs `program` as `person`, to be killed with this process.
-fn as_person(program: &Path, person: Option<&Person>) -> Command {
+pub(super) fn as_person(program: &Path, person: Option<&Person>) -> Command {
     // util-linux. Elsewhere the child is killed on drop only.
     if !Path::new("/usr/bin/setpriv").exists() {
         assert!(person.is_none(), "setpriv is missing");
@@ -54,8 +54,8 @@ fn as_person(program: &Path, person: Option<&Person>) -> Command {
     command
 }
 
-/// A built program. For two of them the environment goes first (`PORTREEVE_BIN`, `PORTREEVE_TEST_APP_BIN`); else it stands
-/// two folders above this test.
+/// A built program. The environment goes first (`PORTREEVE_BIN` for `portreeve`, and so on); else it stands two folders
+/// above this test.
 ///
 /// # Panics
 /// When it was not built.
@@ -75,12 +75,8 @@ pub fn built_if_possible(name: &str) -> Result<PathBuf, Skip> {
 }
 
 fn place_of(name: &str) -> PathBuf {
-    let variable = match name {
-        "portreeve" => Some("PORTREEVE_BIN"),
-        "portreeve-test-app" => Some("PORTREEVE_TEST_APP_BIN"),
-        _ => None,
-    };
-    variable.and_then(std::env::var_os).map_or_else(
+    let variable = format!("{}_BIN", name.replace('-', "_").to_uppercase());
+    std::env::var_os(variable).map_or_else(
         || {
             let mut path = std::env::current_exe().expect("a process has a program");
             path.pop();
@@ -173,7 +169,8 @@ impl Running {
         Self::start(command)
     }
 
-    fn start(mut command: Command) -> Self {
+    /// Starts it.
+    pub(super) fn start(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let shown = format!("{command:?}");
         let mut child = spawn(command).unwrap_or_else(|error| panic!("{shown}: {error}"));

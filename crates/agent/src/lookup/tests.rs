@@ -189,6 +189,7 @@ fn the_stage_by_state_and_inode() {
         inode,
         cookie: 1,
         v6only: None,
+        cgroup: None,
     };
     for (state, without, with) in [
         (Established, Ok(Stage::Waiting), Ok(Stage::Accepted)),

@@ -2,8 +2,11 @@
 //! Invariant: a value that is refused is noted, and its default stands in, so that checking goes on to the next.
 
 use super::written::{Notes, Written, WrittenGroup, WrittenLimits, WrittenSession, WrittenTls};
-use super::{Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, SessionConfig, TlsConfig};
+use super::{
+    AgentsConfig, Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, SessionConfig, TlsConfig,
+};
 use crate::names::ForwardName;
+use crate::network::Network;
 use jiff::SignedDuration;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -16,7 +19,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
-    let Written { threads, session, tls, groups_never, forwards_admin, limits } = written;
+    let Written { threads, session, tls, groups_never, forwards_admin, agents_plain_networks, limits } =
+        written;
     let default = Config::default();
     Config {
         threads: number(threads, "threads", 0..=64, notes).unwrap_or(default.threads),
@@ -28,6 +32,13 @@ pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
         forwards: forwards_admin.map_or(default.forwards, |written| ForwardsConfig {
             admin: written.into_iter().filter_map(|name| check_forward(&name, notes)).collect(),
         }),
+        agents: AgentsConfig {
+            plain_networks: agents_plain_networks
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|network| check_network(network, notes))
+                .collect(),
+        },
         limits: check_limits(limits, notes),
     }
 }
@@ -146,6 +157,15 @@ fn check_forward(written: &Spanned<String>, notes: &mut Notes) -> Option<Forward
         .map_err(|error| {
             let remedy = "write the name of a forward, not a path";
             notes.note(written.span(), "forwards.admin", error.to_string(), remedy.to_owned());
+        })
+        .ok()
+}
+
+fn check_network(written: &Spanned<String>, notes: &mut Notes) -> Option<Network> {
+    Network::parse(written.get_ref())
+        .map_err(|error| {
+            let remedy = "write it as \"10.1.0.0/16\"";
+            notes.note(written.span(), "agents.plain_networks", error.to_string(), remedy.to_owned());
         })
         .ok()
 }

@@ -50,6 +50,8 @@ fn every_key_is_read() {
         never = ["domain users", 0, 4294967294]
         [forwards]
         admin = ["status", "Docs"]
+        [agents]
+        plain_networks = ["10.1.0.0/16", "fd00::7"]
         [limits]
         connections = 1
         requests_per_session = 100_000
@@ -74,6 +76,9 @@ fn every_key_is_read() {
         },
         forwards: ForwardsConfig {
             admin: vec![ForwardName::parse("status").unwrap(), ForwardName::parse("Docs").unwrap()],
+        },
+        agents: AgentsConfig {
+            plain_networks: ["10.1.0.0/16", "fd00::7/128"].map(|text| Network::parse(text).unwrap()).into(),
         },
         limits: LimitsConfig {
             connections: 1,
@@ -205,6 +210,11 @@ fn one_problem_each() {
         (
             "[limits]\nresponse_head = '0s'",
             "p.toml:2: limits.response_head: \"0s\" is out of range; write a duration from 1s to 24h",
+        ),
+        (
+            "[agents]\nplain_networks = ['10.1.0.1/16']",
+            "p.toml:2: agents.plain_networks: a network is written as ADDRESS/BITS, the bits past the prefix being 0; write \
+             it as \"10.1.0.0/16\"",
         ),
         (
             "[limits]\nwrite_stall = '0s'",

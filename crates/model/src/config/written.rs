@@ -17,6 +17,7 @@ pub(super) struct Written {
     pub(super) tls: WrittenTls,
     pub(super) groups_never: Option<Vec<Spanned<WrittenGroup>>>,
     pub(super) forwards_admin: Option<Vec<Spanned<String>>>,
+    pub(super) agents_plain_networks: Option<Vec<Spanned<String>>>,
     pub(super) limits: WrittenLimits,
 }
 
@@ -57,15 +58,12 @@ pub(super) enum WrittenGroup {
 /// Reads the text as far as it can be read.
 pub(super) fn read(text: &str) -> (Written, Notes) {
     let mut notes = Notes::default();
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        notes.syntax(error.span().unwrap_or(0..0), error.message());
-    }
-    let mut top = Section { name: "", table: table.into_inner() };
+    let mut top = Section::whole(text, &mut notes);
     let mut session = top.section("session", &mut notes);
     let mut tls = top.section("tls", &mut notes);
     let mut groups = top.section("groups", &mut notes);
     let mut forwards = top.section("forwards", &mut notes);
+    let mut agents = top.section("agents", &mut notes);
     let mut limits = top.section("limits", &mut notes);
     let written = Written {
         threads: top.integer("threads", &mut notes),
@@ -80,6 +78,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
         },
         groups_never: groups.array("never", "a group's name or gid", &mut notes),
         forwards_admin: forwards.array("admin", "a string", &mut notes),
+        agents_plain_networks: agents.array("plain_networks", "a string", &mut notes),
         limits: WrittenLimits {
             connections: limits.integer("connections", &mut notes),
             requests_per_session: limits.integer("requests_per_session", &mut notes),
@@ -92,25 +91,66 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             drain: limits.string("drain", &mut notes),
         },
     };
-    for section in [top, session, tls, groups, forwards, limits] {
+    for section in [top, session, tls, groups, forwards, agents, limits] {
         section.refuse_rest(&mut notes);
     }
     (written, notes)
 }
 
 /// One table of the file, from which known keys are taken out; what is left is unknown.
-struct Section<'t> {
+pub(crate) struct Section<'t> {
     name: &'static str,
     table: DeTable<'t>,
 }
 
 impl<'t> Section<'t> {
-    fn take(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<DeValue<'t>>> {
+    /// The whole text, as far as it is TOML.
+    pub(crate) fn whole(text: &'t str, notes: &mut Notes) -> Self {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            notes.syntax(error.span().unwrap_or(0..0), error.message());
+        }
+        Self { name: "", table: table.into_inner() }
+    }
+
+    /// Every `[[NAME]]`, with where it begins.
+    pub(crate) fn sections(
+        &mut self,
+        name: &'static str,
+        notes: &mut Notes,
+    ) -> Vec<(Range<usize>, Section<'t>)> {
+        let Some(found) = self.take(name, notes) else { return Vec::new() };
+        let (span, mut sections, mut all) = (found.span(), Vec::new(), true);
+        match found.into_inner() {
+            DeValue::Array(values) => {
+                for value in values {
+                    let span = value.span();
+                    match value.into_inner() {
+                        DeValue::Table(table) => sections.push((span, Section { name, table })),
+                        _ => all = false,
+                    }
+                }
+            }
+            _ => all = false,
+        }
+        if !all {
+            let remedy = format!("write [[{name}]] on a line of its own for each, and its keys below");
+            notes.note(span, name, "something else where sections belong".to_owned(), remedy);
+        }
+        sections
+    }
+
+    pub(crate) fn boolean(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<bool>> {
+        let value = self.take(key, notes)?;
+        typed(value, &dotted(self.name, key), "true or false", notes)
+    }
+
+    pub(crate) fn take(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<DeValue<'t>>> {
         notes.known.push(dotted(self.name, key));
         self.table.remove(key)
     }
 
-    fn section(&mut self, name: &'static str, notes: &mut Notes) -> Section<'t> {
+    pub(crate) fn section(&mut self, name: &'static str, notes: &mut Notes) -> Section<'t> {
         let table = self.take(name, notes).and_then(|found| {
             let span = found.span();
             match found.into_inner() {
@@ -130,17 +170,17 @@ impl<'t> Section<'t> {
         Section { name, table: table.unwrap_or_default() }
     }
 
-    fn integer(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<i64>> {
+    pub(crate) fn integer(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<i64>> {
         let value = self.take(key, notes)?;
         typed(value, &dotted(self.name, key), "a whole number", notes)
     }
 
-    fn string(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<String>> {
+    pub(crate) fn string(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<String>> {
         let value = self.take(key, notes)?;
         typed(value, &dotted(self.name, key), "a string", notes)
     }
 
-    fn array<T: DeserializeOwned>(
+    pub(crate) fn array<T: DeserializeOwned>(
         &mut self,
         key: &str,
         element: &str,
@@ -160,7 +200,7 @@ impl<'t> Section<'t> {
         }
     }
 
-    fn refuse_rest(self, notes: &mut Notes) {
+    pub(crate) fn refuse_rest(self, notes: &mut Notes) {
         for key in self.table.keys() {
             notes.unknown.push((key.span(), dotted(self.name, key.get_ref())));
         }
@@ -185,6 +225,7 @@ fn typed<T: DeserializeOwned>(
             let remedy = match expected {
                 "a string" => "write it in quotes",
                 "a whole number" => "write digits only, without quotes",
+                "true or false" => "write it without quotes",
                 _ => "write a name in quotes, or digits without quotes",
             };
             notes.note(span, key, what, remedy.to_owned());
@@ -204,11 +245,11 @@ fn dotted(section: &str, key: &str) -> String {
 
 /// What was noticed while reading and checking, by place in the text.
 #[derive(Default)]
-pub(super) struct Notes {
+pub(crate) struct Notes {
     notes: Vec<Note>,
     unknown: Vec<(Range<usize>, String)>,
     /// Every key that was asked for: all that there are.
-    pub(super) known: Vec<String>,
+    pub(crate) known: Vec<String>,
 }
 
 struct Note {
@@ -219,7 +260,7 @@ struct Note {
 }
 
 impl Notes {
-    pub(super) fn note(&mut self, span: Range<usize>, key: &str, what: String, remedy: String) {
+    pub(crate) fn note(&mut self, span: Range<usize>, key: &str, what: String, remedy: String) {
         self.notes.push(Note { at: span.start, key: key.to_owned(), what, remedy });
     }
 
@@ -227,11 +268,11 @@ impl Notes {
         self.note(span, "", message.to_owned(), "correct the line's TOML syntax".to_owned());
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.notes.is_empty() && self.unknown.is_empty()
     }
 
-    pub(super) fn into_problems(mut self, text: &str, file: &str) -> Vec<Problem> {
+    pub(crate) fn into_problems(mut self, text: &str, file: &str) -> Vec<Problem> {
         for (span, key) in std::mem::take(&mut self.unknown) {
             let remedy = self.remedy_for_unknown(&key);
             self.note(span, &key, "there is no such key".to_owned(), remedy);

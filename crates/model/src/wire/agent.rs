@@ -60,6 +60,11 @@ pub enum ToAgent {
         /// As on the control socket.
         reply: super::ControlReply,
     },
+    /// The portal ends the connection.
+    Goodbye {
+        /// A clause for the agent's log.
+        why: String,
+    },
 }
 
 /// A question to an agent.

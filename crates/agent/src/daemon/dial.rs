@@ -1,0 +1,200 @@
+//! One task for each portal: connect, converse, wait, again. Invariant: no wait is without a limit, and a portal that is
+//! not there is not asked for more often than `backoff` says.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portreeve_model::NodePort;
+use portreeve_model::wire::agent::{FromAgent, VERSION};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::answer::Answerer;
+use super::backoff::{Backoff, chance};
+use super::converse::{End, Shared, converse};
+use super::limits;
+use super::login::LoginDesk;
+use super::settings::{Settings, Way};
+
+/// Ports that only root may connect from (or CAP_NET_BIND_SERVICE), the highest first, as rresvport(3) picks them.
+const PRIVILEGED: std::ops::RangeInclusive<u16> = 600..=1023;
+
+/// The tasks, by portal.
+pub(super) struct Dialers {
+    shared: Arc<Shared>,
+    current: Option<Settings>,
+    tasks: HashMap<NodePort, AbortHandle>,
+}
+
+/// Why there is no connection, or none any more.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the portal's name can't be looked up")]
+    Name(#[source] io::Error),
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    #[error("the portal does not answer")]
+    Late,
+    #[error("no privileged port is free")]
+    Port(#[source] io::Error),
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
+    #[error(transparent)]
+    End(#[from] End),
+}
+
+impl Dialers {
+    pub(super) fn new(answerer: Arc<Answerer>, desk: Option<Arc<LoginDesk>>) -> Self {
+        Self { shared: Arc::new(Shared::new(answerer, desk)), current: None, tasks: HashMap::new() }
+    }
+
+    /// Takes new settings into use. A connection that they do not concern goes on.
+    pub(super) fn apply(&mut self, settings: Settings) {
+        let same = self.current.as_ref().is_some_and(|c| c.way == settings.way && c.node == settings.node);
+        self.tasks.retain(|portal, task| {
+            let stays = same && settings.portals.contains(portal);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        if settings.way == Way::Plain {
+            tracing::warn!(
+                "no key is used: the portal knows this node by its address and a privileged port alone, and whoever is at \
+                 the portal's address is answered. This is the weaker way"
+            );
+        }
+        let hello =
+            Arc::new(FromAgent::Hello { version: VERSION, node: settings.node.clone(), boot: boot_id() });
+        for portal in &settings.portals {
+            if !self.tasks.contains_key(portal) {
+                let (hello, shared) = (Arc::clone(&hello), Arc::clone(&self.shared));
+                let dialing = keep_dialing(portal.clone(), settings.way.clone(), hello, shared);
+                self.tasks.insert(portal.clone(), tokio::spawn(dialing).abort_handle());
+            }
+        }
+        self.current = Some(settings);
+    }
+}
+
+/// The kernel's name for the time since it started.
+fn boot_id() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    read.map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+async fn keep_dialing(portal: NodePort, way: Way, hello: Arc<FromAgent>, shared: Arc<Shared>) {
+    let (mut backoff, mut last_told) = (Backoff::default(), String::new());
+    loop {
+        let mut welcomed = None;
+        let failure = dial(&portal, &way, &hello, &shared, || {
+            tracing::info!(%portal, "connected");
+            welcomed = Some(Instant::now());
+        })
+        .await;
+        let lasted = welcomed.map_or(Duration::ZERO, |since: Instant| since.elapsed());
+        let wait = backoff.after(lasted, chance());
+        let told = chain(&failure);
+        // A portal that is away for hours is one line, not one for each try.
+        if welcomed.is_some() || told != last_told {
+            tracing::warn!(%portal, again_in = ?wait, "{told}");
+        } else {
+            tracing::debug!(%portal, again_in = ?wait, "{told}");
+        }
+        last_told = told;
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn chain(failure: &dyn std::error::Error) -> String {
+    let mut told = failure.to_string();
+    let mut source = failure.source();
+    while let Some(error) = source {
+        told = format!("{told}: {error}");
+        source = error.source();
+    }
+    told
+}
+
+async fn dial(
+    portal: &NodePort,
+    way: &Way,
+    hello: &FromAgent,
+    shared: &Shared,
+    welcome: impl FnOnce(),
+) -> Failure {
+    let connected = timeout(limits::CONNECT, connect(portal, way)).await.unwrap_or(Err(Failure::Late));
+    let stream = match connected {
+        Ok(stream) => stream,
+        Err(failure) => return failure,
+    };
+    match way {
+        Way::Plain => converse(stream, hello, shared, welcome).await.into(),
+        Way::Keys { tls, .. } => {
+            match timeout(limits::CONNECT, handshake(stream, tls)).await.unwrap_or(Err(Failure::Late)) {
+                Ok(stream) => converse(stream, hello, shared, welcome).await.into(),
+                Err(failure) => failure,
+            }
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: &Arc<ClientConfig>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+    // The name is not sent and not compared: the key is.
+    let name = ServerName::from(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST));
+    TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(Failure::Tls)
+}
+
+/// Tries each of the portal's addresses.
+async fn connect(portal: &NodePort, way: &Way) -> Result<TcpStream, Failure> {
+    let port = portal.port.get();
+    let addresses: Vec<SocketAddr> = match portal.node.as_ip() {
+        Some(ip) => vec![SocketAddr::new(ip, port)],
+        None => lookup_host((portal.node.as_str(), port)).await.map_err(Failure::Name)?.collect(),
+    };
+    let mut failure = Failure::Name(io::ErrorKind::NotFound.into());
+    for address in addresses {
+        let connected = match way {
+            Way::Keys { .. } => TcpStream::connect(address).await.map_err(Failure::Connect),
+            Way::Plain => connect_privileged(address).await,
+        };
+        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream).map_err(Failure::Connect))
+        {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// From a port that tells that we may take it.
+async fn connect_privileged(address: SocketAddr) -> Result<TcpStream, Failure> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in PRIVILEGED.rev() {
+        let (socket, from): (_, SocketAddr) = match address {
+            SocketAddr::V4(_) => (TcpSocket::new_v4(), (Ipv4Addr::UNSPECIFIED, port).into()),
+            SocketAddr::V6(_) => (TcpSocket::new_v6(), (Ipv6Addr::UNSPECIFIED, port).into()),
+        };
+        let socket = socket.map_err(Failure::Connect)?;
+        match socket.bind(from) {
+            Ok(()) => match socket.connect(address).await {
+                // The last connection from this port to there is not quite over (TIME_WAIT).
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => refused = error,
+                connected => return connected.map_err(Failure::Connect),
+            },
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => refused = error,
+            Err(error) => return Err(Failure::Port(error)),
+        }
+    }
+    Err(Failure::Port(refused))
+}

@@ -1,0 +1,46 @@
+//! Every wait, buffer and queue of the agent has its limit here, by name.
+
+use std::time::Duration;
+
+/// Connecting to a portal, name look-up included, and the same again for the TLS handshake.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// A portal asks at least for a sign of life every ten seconds (the portal's `limits::AGENT_PING`).
+pub(super) const SILENT: Duration = Duration::from_secs(40);
+/// From a message's first byte to its last.
+pub(super) const FRAME: Duration = Duration::from_secs(5);
+/// The portal takes no answer.
+pub(super) const STALL: Duration = Duration::from_secs(10);
+/// Answers of one connection that wait for the portal to take them.
+pub(super) const ANSWERS: usize = 1024;
+/// Threads for looks at processes, and the looks that may wait for one, over all portals.
+pub(super) const SLOW_THREADS: usize = 2;
+/// See [`SLOW_THREADS`].
+pub(super) const SLOW: usize = 64;
+/// Threads for names of portals, which a resolver may keep waiting.
+pub(super) const RESOLVER_THREADS: usize = 4;
+/// How long this node's list of addresses is believed, and how soon it is read again for one that is not in it.
+pub(super) const ADDRESSES_FRESH: Duration = Duration::from_secs(5);
+/// See [`ADDRESSES_FRESH`].
+pub(super) const ADDRESSES_AGAIN: Duration = Duration::from_millis(100);
+/// Control groups whose jobs are remembered.
+pub(super) const JOBS: usize = 1024;
+/// The first wait after a connection that failed; each is twice the one before, up to [`BACKOFF_MOST`].
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+/// See [`BACKOFF_FIRST`].
+pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(30);
+/// A connection that lasted so long was a good one: after it, waiting begins anew.
+pub(super) const BACKOFF_FORGET: Duration = Duration::from_secs(10);
+/// Each step of a question on the login socket: reading it, asking a portal, answering.
+pub(super) const LOGIN: Duration = Duration::from_secs(10);
+/// Such questions at once, and of one user.
+pub(super) const LOGINS: usize = 64;
+/// See [`LOGINS`].
+pub(super) const LOGINS_OF_ONE: usize = 2;
+/// A question on the login socket, in bytes.
+pub(super) const LOGIN_QUESTION: usize = 1024;
+/// Callers that wait to be accepted.
+pub(super) const LOGIN_QUEUE: i32 = 64;
+/// After a failure to accept, such as too many open files.
+pub(super) const LOGIN_PAUSE: Duration = Duration::from_millis(100);
+/// From a reply until the caller closes.
+pub(super) const LOGIN_LINGER: Duration = Duration::from_millis(200);

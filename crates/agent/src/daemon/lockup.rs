@@ -1,0 +1,215 @@
+//! Gives up what the agent does not need, before it hears anything from outside.
+//!
+//! What it needs:
+//! - nothing at all to say which uid owns a connection: socket diagnosis answers everybody;
+//! - `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for the group rule, which looks at other users' processes in /proc. The
+//!   second one also names jobs by their control group, and reads a key file that is root's;
+//! - `CAP_NET_BIND_SERVICE` for the weaker way without a key, to connect from a privileged port;
+//! - never `CAP_NET_ADMIN`, and no uid in particular: a system user with these capabilities is best.
+//!
+//! With those two capabilities one could do much more than look. So the process forbids itself what it never does:
+//! starting programs, tracing or writing to processes, opening files for writing, changing any file, mounts, modules,
+//! namespaces, keys, io_uring. A list of what is forbidden, not of what is allowed: name look-ups run code of the site's
+//! choice (nsswitch.conf(5)). The unit file's sandbox stands around it.
+//!
+//! Landlock is no help here: it would forbid the look at other processes' descriptors, whatever the capabilities.
+
+use std::collections::BTreeMap;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::libc;
+use nix::sys::prctl;
+use portreeve_model::AgentConfig;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// Locks up as far as this machine can. What fails is told, and is no reason to answer nobody.
+pub(super) fn lock_up(config: &AgentConfig) {
+    // Memory holds the key.
+    if let Err(error) = prctl::set_dumpable(false) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    let mut needed = CapsHashSet::from([Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]);
+    if config.plain {
+        needed.insert(Capability::CAP_NET_BIND_SERVICE);
+    }
+    match keep_only(&needed) {
+        Ok(kept)
+            if kept.contains(&Capability::CAP_SYS_PTRACE)
+                && kept.contains(&Capability::CAP_DAC_READ_SEARCH) => {}
+        Ok(_) => tracing::warn!(
+            "without CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH other users' processes can't be looked at: only who owns the \
+             process is let in, no group"
+        ),
+        Err(error) => tracing::warn!(%error, "capabilities could not be given up"),
+    }
+    if let Err(error) = prctl::set_no_new_privs() {
+        tracing::warn!(%error, "no_new_privs could not be set");
+    }
+    match filter() {
+        Ok(program) => {
+            if let Err(error) = seccompiler::apply_filter(&program) {
+                tracing::warn!(%error, "the system call filter could not be set");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "there is no system call filter for this machine"),
+    }
+}
+
+/// Gives up all other capabilities, and returns those that are left.
+fn keep_only(needed: &CapsHashSet) -> Result<CapsHashSet, caps::errors::CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = permitted.intersection(needed).copied().collect();
+    // Ambient capabilities go with the inheritable ones.
+    caps::clear(None, CapSet::Inheritable)?;
+    if permitted.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(needed) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
+    }
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(kept)
+}
+
+/// What the agent never does.
+fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.iter().map(|&call| (call, Vec::new())).collect();
+    // Opening is for reading only.
+    rules.insert(libc::SYS_openat, to_write(2)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, to_write(1)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.extend(NEVER_ON_X86_64.iter().map(|&call| (call, Vec::new())));
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// Rules for an open call whose flags are this argument: one for each way to write.
+fn to_write(argument: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let write = [
+        (libc::O_ACCMODE, libc::O_WRONLY),
+        (libc::O_ACCMODE, libc::O_RDWR),
+        (libc::O_CREAT, libc::O_CREAT),
+        (libc::O_TRUNC, libc::O_TRUNC),
+    ];
+    let rule = |(mask, value): (libc::c_int, libc::c_int)| {
+        let (mask, value) = (u64::from(mask.unsigned_abs()), u64::from(value.unsigned_abs()));
+        let operation = SeccompCmpOp::MaskedEq(mask);
+        SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operation, value)?])
+    };
+    write.into_iter().map(rule).collect()
+}
+
+const NEVER: &[i64] = &[
+    // Programs, and other processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_perf_event_open,
+    // Files. openat2 hides its flags behind a pointer.
+    libc::SYS_openat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_truncate,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmod,
+    libc::SYS_fchownat,
+    libc::SYS_fchown,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    // The machine.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_bpf,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Other identities.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+];
+
+/// Older forms of the same, which newer machines do not have.
+#[cfg(target_arch = "x86_64")]
+const NEVER_ON_X86_64: &[i64] = &[
+    libc::SYS_creat,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_unlink,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_mkdir,
+    libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, OpenOptions};
+    use std::io::ErrorKind::PermissionDenied;
+
+    #[test]
+    fn what_is_forbidden_fails_and_what_is_needed_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        // A filter holds for one thread, and this one ends here.
+        let locked = std::thread::spawn(move || {
+            prctl::set_no_new_privs().unwrap();
+            seccompiler::apply_filter(&filter().unwrap()).unwrap();
+            for error in [
+                OpenOptions::new().write(true).open(&path).unwrap_err(),
+                OpenOptions::new().read(true).write(true).open(&path).unwrap_err(),
+                OpenOptions::new().append(true).open(&path).unwrap_err(),
+                File::create(dir.path().join("new")).unwrap_err(),
+                std::fs::remove_file(&path).unwrap_err(),
+                std::fs::rename(&path, dir.path().join("other")).unwrap_err(),
+                std::fs::create_dir(dir.path().join("dir")).unwrap_err(),
+                std::process::Command::new("/bin/true").spawn().unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), PermissionDenied);
+            }
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "x");
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            super::super::answer::Answerer::open().unwrap();
+            std::thread::spawn(|| {}).join().unwrap();
+            dir
+        });
+        drop(locked.join().unwrap());
+    }
+}

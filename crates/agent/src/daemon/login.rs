@@ -1,0 +1,199 @@
+//! On login nodes: a socket on which a user's process asks for a sign-in address. Who asks is known from the kernel (peer
+//! credentials); the question goes on to a portal, and its reply back. SEQPACKET, one question for each connection, in
+//! the form of `wire::control`.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use portreeve_model::wire::agent::FromAgent;
+use portreeve_model::wire::{self, ControlReply, ControlRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::limits;
+use crate::channel::queue_frame;
+
+/// The socket, and the portals that can be asked.
+pub(super) struct LoginDesk {
+    /// Of the type SEQPACKET. That a read gives one message and a write sends one is all the difference.
+    socket: UnixListener,
+    lines: Mutex<Vec<Arc<Open>>>,
+    places: Arc<Semaphore>,
+    of_one: Mutex<HashMap<u32, usize>>,
+}
+
+/// The way through one connection to a portal.
+pub(super) struct Line {
+    desk: Arc<LoginDesk>,
+    open: Arc<Open>,
+}
+
+struct Open {
+    queue: mpsc::Sender<Vec<u8>>,
+    next: AtomicU32,
+    waiting: Mutex<HashMap<u32, oneshot::Sender<ControlReply>>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refused(reason: &str) -> ControlReply {
+    ControlReply::Refused { reason: reason.to_owned() }
+}
+
+impl LoginDesk {
+    /// Begins to listen. Everybody on the node may connect.
+    pub(super) fn listen(path: &Path) -> io::Result<Self> {
+        // What a run before this one left there; anything else than a socket stays, and is in the way.
+        if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+            std::fs::remove_file(path)?;
+        }
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        listen(&socket, Backlog::new(limits::LOGIN_QUEUE)?)?;
+        Ok(Self {
+            socket: UnixListener::from(socket),
+            lines: Mutex::default(),
+            places: Arc::new(Semaphore::new(limits::LOGINS)),
+            of_one: Mutex::default(),
+        })
+    }
+
+    /// Answers for as long as the agent runs.
+    pub(super) fn serve(self: Arc<Self>) -> io::Result<impl Future<Output = ()>> {
+        let listening = tokio::net::UnixListener::from_std(self.socket.try_clone()?)?;
+        Ok(async move {
+            let mut callers = JoinSet::new();
+            loop {
+                while callers.try_join_next().is_some() {}
+                let caller = match listening.accept().await {
+                    Ok((caller, _)) => caller,
+                    Err(error) => {
+                        tracing::warn!(%error, "the login socket failed to accept");
+                        tokio::time::sleep(limits::LOGIN_PAUSE).await;
+                        continue;
+                    }
+                };
+                // With every place taken the caller is told by the closed connection.
+                let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
+                let desk = Arc::clone(&self);
+                callers.spawn(async move {
+                    let _place = place;
+                    if let Err(error) = desk.answer(caller).await {
+                        tracing::debug!(%error, "a question on the login socket was not answered");
+                    }
+                });
+            }
+        })
+    }
+
+    async fn answer(&self, mut caller: UnixStream) -> io::Result<()> {
+        let uid = portreeve_sys::peer_uid(&caller)?;
+        let reply = match self.admit(uid) {
+            None => refused("you are asking too often at once; wait a moment"),
+            Some(_one) => {
+                let mut question = [0; limits::LOGIN_QUESTION];
+                let length = timeout(limits::LOGIN, caller.read(&mut question)).await??;
+                // One that was longer was cut, and is no whole message.
+                match wire::decode(&question[..length]) {
+                    Ok(ControlRequest::Login) => self.ask(uid).await,
+                    Ok(_) => refused("only sign-in addresses can be asked for here"),
+                    Err(error) => refused(&error.to_string()),
+                }
+            }
+        };
+        let reply = wire::encode_bare(&reply).map_err(io::Error::other)?;
+        timeout(limits::LOGIN, caller.write_all(&reply)).await??;
+        // Who was refused unheard may be about to ask: that must not fail before the reply was read.
+        let _ = timeout(limits::LOGIN_LINGER, caller.read(&mut [0; 1])).await;
+        Ok(())
+    }
+
+    /// A place for this user, until dropped.
+    fn admit(&self, uid: u32) -> Option<impl Drop> {
+        struct One<'d>(&'d LoginDesk, u32);
+        impl Drop for One<'_> {
+            fn drop(&mut self) {
+                let mut of_one = locked(&self.0.of_one);
+                if let Some(count) = of_one.get_mut(&self.1) {
+                    *count -= 1;
+                    if *count == 0 {
+                        of_one.remove(&self.1);
+                    }
+                }
+            }
+        }
+        let mut of_one = locked(&self.of_one);
+        let count = of_one.entry(uid).or_insert(0);
+        if *count == limits::LOGINS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(One(self, uid))
+    }
+
+    async fn ask(&self, uid: u32) -> ControlReply {
+        let Some(line) = locked(&self.lines).first().cloned() else {
+            return refused("no portal can be reached from this node at the moment");
+        };
+        let (reply, replied) = oneshot::channel();
+        let id = line.next.fetch_add(1, Relaxed);
+        {
+            let mut waiting = locked(&line.waiting);
+            if waiting.len() >= limits::LOGINS {
+                return refused("the portal does not answer");
+            }
+            waiting.insert(id, reply);
+        }
+        let asked = queue_frame(&line.queue, &FromAgent::Login { id, uid }).await;
+        match asked {
+            Ok(()) => match timeout(limits::LOGIN, replied).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(_)) => refused("the connection to the portal ended"),
+                Err(_) => refused("the portal did not answer in time"),
+            },
+            Err(error) => refused(&error.to_string()),
+        }
+    }
+}
+
+impl Line {
+    /// Not in use before `open`.
+    pub(super) fn new(desk: &Arc<LoginDesk>, queue: mpsc::Sender<Vec<u8>>) -> Self {
+        let open = Arc::new(Open { queue, next: AtomicU32::new(0), waiting: Mutex::default() });
+        Self { desk: Arc::clone(desk), open }
+    }
+
+    /// From now on questions go this way, too.
+    pub(super) fn open(&self) {
+        locked(&self.desk.lines).push(Arc::clone(&self.open));
+    }
+
+    /// Hands a reply on; false if nobody asked that.
+    pub(super) fn reply(&self, id: u32, reply: ControlReply) -> bool {
+        let waiting = locked(&self.open.waiting).remove(&id);
+        // That the caller is gone is no fault of the portal's.
+        waiting.map(|caller| caller.send(reply)).is_some()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        locked(&self.desk.lines).retain(|line| !Arc::ptr_eq(line, &self.open));
+        // Whoever waits hears that nothing comes any more.
+        locked(&self.open.waiting).clear();
+    }
+}

@@ -1,0 +1,66 @@
+//! What agents and portals say to each other, and the files that say who they are.
+
+use portreeve_model::nodes::slurm_nodes;
+use portreeve_model::wire::agent::{FromAgent, ToAgent};
+use portreeve_model::wire::{MAX_FRAME, WireError, decode, encode};
+use portreeve_model::{AgentKey, KeyFile, Network, NodeMap, Speaker, agent_config};
+
+/// The body of a frame between an agent and a portal.
+pub fn agent_frame(data: &[u8]) {
+    fn again<T>(data: &[u8])
+    where
+        T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug,
+    {
+        let Ok(message) = decode::<T>(data) else { return };
+        match encode(&message) {
+            Ok(frame) => assert_eq!(decode::<T>(&frame[4..]).ok(), Some(message)),
+            // Shorter forms may be read than are written, of addresses and of what is left out.
+            Err(WireError::TooLong { .. }) => assert!(data.len() > MAX_FRAME / 16),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    again::<FromAgent>(data);
+    again::<ToAgent>(data);
+}
+
+/// `nodes.toml`, and the other files beside it.
+pub fn node_map(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match NodeMap::parse(text, "nodes.toml") {
+        Ok(map) => {
+            for node in map.nodes() {
+                for name in node.also.iter().chain([&node.name]) {
+                    assert_eq!(map.find(name).map(|found| &found.name), Some(&node.name), "{text:?}");
+                }
+                for address in &node.addresses {
+                    assert_eq!(map.at(*address).map(|found| &found.name), Some(&node.name), "{text:?}");
+                }
+                match node.speaker {
+                    Some(Speaker::Key(key)) => {
+                        assert_eq!(map.of_key(&key).map(|found| &found.name), Some(&node.name), "{text:?}");
+                    }
+                    Some(Speaker::Plain) | None => {
+                        assert!(!node.is_login || node.speaker.is_none(), "{text:?}")
+                    }
+                }
+            }
+        }
+        Err(problems) => assert!(!problems.is_empty(), "{text:?}"),
+    }
+    if let Err(problems) = agent_config::parse(text, "agent.toml") {
+        assert!(!problems.is_empty(), "{text:?}");
+    }
+    if let Ok(file) = KeyFile::parse(text, "agent-key.toml")
+        && !file.private_key.reveal().contains("'''")
+    {
+        assert!(!format!("{file:?}").contains("PRIVATE KEY"), "the key is shown");
+    }
+    if let Ok(network) = Network::parse(text) {
+        assert_eq!(Network::parse(&network.to_string()), Ok(network), "{text:?}");
+    }
+    if let Ok(key) = AgentKey::parse(text) {
+        assert_eq!(key.to_string(), text.to_ascii_lowercase());
+    }
+    let (nodes, wrong) = slurm_nodes(text);
+    assert!(nodes.len() + wrong.len() <= text.lines().count());
+}
