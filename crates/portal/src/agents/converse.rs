@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use portreeve_agent::channel::{FrameError, FrameReader};
 use portreeve_model::wire::agent::{AT_ONCE, Answer, FromAgent, Question, ToAgent};
@@ -68,7 +67,7 @@ struct Talk<'a> {
     node: &'a NodeName,
     /// By number, so the oldest is the first.
     open: Mutex<BTreeMap<u32, Open>>,
-    latency: Arc<AtomicU64>,
+    latency: Arc<Mutex<Option<Duration>>>,
     /// Places for questions of theirs.
     logins: Arc<Semaphore>,
 }
@@ -79,7 +78,7 @@ pub(super) async fn converse(agents: &Agents, greeted: Greeted) {
     let Some(slot) = agents.force.load().slots.get(&node).cloned() else { return };
     let (asked, questions) = mpsc::channel(limits::AGENT_QUEUE);
     let (end, ended) = oneshot::channel();
-    let latency = Arc::new(AtomicU64::new(0));
+    let latency = Arc::default();
     let link = Link {
         node: node.clone(),
         speaker,
@@ -178,8 +177,7 @@ impl Talk<'_> {
         if !check::fits(&open.question, &answer) {
             return Err(End::Unfitting);
         }
-        let micros = u64::try_from(open.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.latency.store(micros.saturating_add(1), Relaxed);
+        *self.latency.lock().unwrap_or_else(PoisonError::into_inner) = Some(open.since.elapsed());
         if let Some(reply) = open.reply {
             // That the asker has given up is no fault of the agent's.
             let _ = reply.send(Ok(answer));

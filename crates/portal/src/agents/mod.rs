@@ -16,8 +16,6 @@ mod check;
 mod converse;
 mod greet;
 mod slot;
-#[cfg(test)]
-mod tests;
 mod waiting;
 
 use std::collections::HashMap;
@@ -379,3 +377,6 @@ impl InForce {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

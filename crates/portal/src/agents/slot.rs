@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -85,8 +84,8 @@ pub(super) struct Link {
     pub(super) since: SystemTime,
     pub(super) asked: mpsc::Sender<Asked>,
     pub(super) end: oneshot::Sender<Ending>,
-    /// In microseconds, and one more; 0: no answer yet.
-    pub(super) latency: Arc<AtomicU64>,
+    /// From the last question that was answered to its answer.
+    pub(super) latency: Arc<Mutex<Option<Duration>>>,
 }
 
 /// One node.
@@ -221,7 +220,7 @@ impl Slot {
                 from: link.peer,
                 boot: link.boot.clone(),
                 calls_itself: link.calls_itself.clone(),
-                latency: link.latency.load(Relaxed).checked_sub(1).map(Duration::from_micros),
+                latency: *link.latency.lock().unwrap_or_else(PoisonError::into_inner),
                 plain: link.speaker == Speaker::Plain,
             },
             None => Connection::Down {
