@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -82,9 +82,16 @@ impl Cluster {
 
     /// Asks at the login socket as somebody.
     fn ask(&self, uid: u32, request: &ControlRequest) -> ControlReply {
+        self.ask_from(None, uid, request)
+    }
+
+    /// The same, from a control group.
+    fn ask_from(&self, group: Option<&Path>, uid: u32, request: &ControlRequest) -> ControlReply {
         let request = String::from_utf8(encode_bare(request).unwrap()).unwrap();
         let id = uid.to_string();
-        let mut command = Command::new("setpriv");
+        let mut command = Command::new("sh");
+        command.args(["-c", "[ -z \"$1\" ] || echo $$ >\"$1/cgroup.procs\"; shift; exec \"$@\"", "sh"]);
+        command.arg(group.unwrap_or(Path::new(""))).arg("setpriv");
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
         command.arg(self.etc.path("bin/portreeve-test-broker")).arg("ask").arg(self.etc.path("login.sock"));
         let output = command.arg(request).output().unwrap();
@@ -279,6 +286,34 @@ async fn whoever_is_on_the_machine_gets_an_address_and_root_ends_sessions() {
         ));
         assert_eq!(cluster.ask(0, &revoke), ControlReply::Ended { known: 1 });
         assert_eq!(portal.ask(Question::Renew { ticket }).await, Answer::NoTicket);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_runs_in_a_worker_gets_no_address() {
+    check("what_runs_in_a_worker_gets_no_address", async |mut cluster| {
+        drop(cluster.portal().await);
+        // The second version's tree, alone or beside the first one's.
+        let group = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .map(|root| Path::new(root).join(format!("portreeve-worker-{}.scope", std::process::id())));
+        let made = group
+            .iter()
+            .find(|group| std::fs::create_dir(group).is_ok_and(|()| group.join("cgroup.procs").exists()));
+        let Some(group) = made else {
+            return skip("what_runs_in_a_worker_gets_no_address", "needs a control group of its own");
+        };
+        let inside: Vec<ControlReply> =
+            [ControlRequest::Login, ControlRequest::SignOutEverywhere, ControlRequest::Where]
+                .iter()
+                .map(|request| cluster.ask_from(Some(group), 20001, request))
+                .collect();
+        eventually("the group is empty", || std::fs::remove_dir(group).ok());
+        assert!(matches!(inside[0], ControlReply::Refused { .. }), "{inside:?}");
+        assert!(matches!(inside[1], ControlReply::Refused { .. }), "{inside:?}");
+        assert!(matches!(inside[2], ControlReply::Portal { .. }), "{inside:?}");
+        let outside = cluster.ask(20001, &ControlRequest::Login);
+        assert!(matches!(outside, ControlReply::Address { .. }));
     })
     .await;
 }

@@ -216,6 +216,30 @@ fn groups_are_todays() {
 }
 
 #[test]
+fn a_session_that_ends_while_its_question_is_answered_gets_no_answer() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let name = portreeve_model::ForwardName::parse("tb").unwrap();
+        for forward in [false, true] {
+            let ticket = portal.sign_in("alice").await.ticket;
+            if !forward {
+                sleep(limits::GROUPS).await;
+            }
+            world.spawner.slow.set(Duration::from_secs(2));
+            let question = match forward {
+                true => Question::Forward { ticket: ticket.clone(), name: name.clone() },
+                false => Question::Groups { ticket: ticket.clone() },
+            };
+            let id = portal.send(question, None).await;
+            sign_out(&portal, &ticket, false).await;
+            assert_eq!(portal.answer_to(id).await, Some(Answer::NoTicket), "{forward}");
+            world.spawner.slow.set(Duration::ZERO);
+        }
+    });
+}
+
+#[test]
 fn an_account_that_is_gone_loses_its_sessions_and_one_that_is_back_does_not() {
     run(async || {
         let mut world = World::new();

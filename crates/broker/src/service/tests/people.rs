@@ -143,6 +143,33 @@ fn revocation_ends_what_runs_also_what_is_being_started() {
         assert_eq!(portal.answer_to(out).await, Some(Answer::Done));
         assert_eq!(portal.answer_to(id).await, Some(Answer::NoTicket));
         until(|| world.spawner.alive.borrow().is_empty()).await;
+        let connections = world
+            .spawner
+            .handed
+            .borrow()
+            .iter()
+            .filter(|(_, handed)| matches!(handed, Handed::Connection))
+            .count();
+        assert_eq!(connections, 1, "alice's; bob's worker got none");
+    });
+}
+
+#[test]
+fn one_that_does_not_leave_is_ended_by_force() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        world.spawner.stays.set(true);
+        dialer(&portal, &session.ticket).await;
+        portal.ask(Question::SignOut { ticket: session.ticket, everywhere: false }).await;
+        let ends = || world.spawner.count(|order| matches!(order, Start::End { .. }));
+        sleep(limits::CHILD_ENDS - Duration::from_secs(1)).await;
+        assert_eq!(ends(), 0, "it is given time");
+        until(|| ends() == 1).await;
+        until(|| world.spawner.alive.borrow().is_empty()).await;
+        sleep(limits::CHILD_ENDS * 3).await;
+        assert_eq!(ends(), 1);
     });
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Spawner {
     pub(super) slow: Cell<Duration>,
     /// Dialers and workers die at once.
     pub(super) dies: Cell<bool>,
+    /// Dialers don't leave until they are ended.
+    pub(super) stays: Cell<bool>,
     /// Orders are refused.
     pub(super) refuses: Cell<bool>,
     /// What dialers and workers were handed, by child.
@@ -76,6 +78,7 @@ impl Spawner {
             orders: RefCell::default(),
             slow: Cell::default(),
             dies: Cell::default(),
+            stays: Cell::default(),
             refuses: Cell::default(),
             handed: RefCell::default(),
             alive: RefCell::default(),
@@ -104,6 +107,10 @@ impl Spawner {
         let mut buffer = Buffer::new();
         while let Ok((Order { child, start }, descriptor)) = self.channel.receive(&mut buffer).await {
             self.orders.borrow_mut().push(start.clone());
+            if matches!(start, Start::End { .. }) {
+                assert!(descriptor.is_none());
+                self.leave.notify_waiters();
+            }
             let own = Rc::clone(&self);
             spawn_local(async move {
                 let Some(descriptor) = descriptor else { return };
@@ -177,6 +184,7 @@ impl Spawner {
                     Ok((message, descriptor)) => {
                         self.handed.borrow_mut().push((child, handed(message, descriptor).unwrap()));
                     }
+                    Err(_) if self.stays.get() => return self.leave.notified().await,
                     Err(_) => return,
                 },
                 () = self.leave.notified() => return,
