@@ -83,7 +83,7 @@ fn system<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> SpawnerE
 /// # Errors
 /// See [`SpawnerError`]. No error when a signal asked for the end.
 pub fn run(settings: &Settings, broker: impl FnOnce(OwnedFd, Pid) -> u8) -> Result<(), SpawnerError> {
-    let signals = serve::take_signals()?;
+    let signals = serve::hold_signals()?;
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
         .map_err(system("make the broker's channel"))?;
@@ -95,7 +95,7 @@ pub fn run(settings: &Settings, broker: impl FnOnce(OwnedFd, Pid) -> u8) -> Resu
         broker(theirs, parent)
     })?;
     let ours = ours.ok_or(SpawnerError::BrokerEnded)?;
-    serve::serve(settings, ours, signals, Some(pid))
+    serve::serve(settings, ours, &signals, Some(pid))
 }
 
 /// Obeys the orders of whoever holds the other end of `channel`, until it is closed or a signal asks for the end.
@@ -103,7 +103,7 @@ pub fn run(settings: &Settings, broker: impl FnOnce(OwnedFd, Pid) -> u8) -> Resu
 /// # Errors
 /// See [`SpawnerError`].
 pub fn serve(settings: &Settings, channel: OwnedFd) -> Result<(), SpawnerError> {
-    serve::serve(settings, channel, serve::take_signals()?, None)
+    serve::serve(settings, channel, &serve::hold_signals()?, None)
 }
 
 /// An error with its causes, in one line.

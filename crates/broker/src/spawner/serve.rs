@@ -23,23 +23,23 @@ use super::{Settings, SpawnerError, chain, system};
 /// Orders that are obeyed before the children are looked after again.
 const ORDERS_AT_A_TIME: usize = 64;
 
-/// From now on these signals wait here instead of interrupting. A child gets them as usual.
-pub(super) fn take_signals() -> Result<SignalFd, SpawnerError> {
-    let mut taken = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        taken.add(signal);
-    }
-    taken.thread_block().map_err(system("hold signals back"))?;
-    SignalFd::with_flags(&taken, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(system("read signals"))
+/// From now on these signals wait to be read instead of interrupting. A child gets them as usual.
+pub(super) fn hold_signals() -> Result<SigSet, SpawnerError> {
+    let held: SigSet =
+        [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    held.thread_block().map_err(system("hold signals back"))?;
+    Ok(held)
 }
 
+/// `signals` were held back before there was any child.
 pub(super) fn serve(
     settings: &Settings,
     channel: OwnedFd,
-    signals: SignalFd,
+    signals: &SigSet,
     broker: Option<Pid>,
 ) -> Result<(), SpawnerError> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(signals, flags).map_err(system("read signals"))?;
     let mut spawner = Spawner {
         settings,
         channel,
