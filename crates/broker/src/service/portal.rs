@@ -3,6 +3,7 @@
 //! Invariant: a frame that is too long, can't be understood, or brings a descriptor where none belongs ends this connection, and
 //! nothing but this connection. What it began ends with it.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use nix::sys::socket::{getsockopt, sockopt};
@@ -35,11 +36,14 @@ pub(super) struct Connection {
     channel: Rc<Channel>,
     /// Somebody reads it: a portal has it.
     taken: watch::Sender<bool>,
+    /// The send buffer that it was made with, in bytes.
+    usual_buffer: usize,
 }
 
 impl Connection {
-    pub(super) fn new(id: PortalId, channel: Channel) -> Self {
-        Self { id, channel: Rc::new(channel), taken: watch::Sender::new(false) }
+    pub(super) fn new(id: PortalId, channel: Channel) -> std::io::Result<Self> {
+        let usual_buffer = getsockopt(&channel, sockopt::SndBuf)?;
+        Ok(Self { id, channel: Rc::new(channel), taken: watch::Sender::new(false), usual_buffer })
     }
 
     /// Waits until a portal has it.
@@ -50,6 +54,10 @@ impl Connection {
 
     fn take(&self) {
         if !self.taken.send_replace(true) {
+            // The kernel doubles what it is told (socket(7)). An answer may be long.
+            if let Err(error) = self.channel.set_send_buffer(self.usual_buffer / 2) {
+                tracing::warn!(%error, "the send buffer stays small");
+            }
             tracing::info!(portal = self.id.0, "a portal has taken its connection");
         }
     }
@@ -109,15 +117,16 @@ impl Connection {
     /// Tells the news: all of it first, then at least once a second.
     async fn tell(&self, service: &Service, listener: &Listener) -> ChannelError {
         match self.tell_all(service, listener).await {
-            Ok(error) => error,
+            Ok(never) => match never {},
             Err(error) => error,
         }
     }
 
-    async fn tell_all(&self, service: &Service, listener: &Listener) -> Result<ChannelError, ChannelError> {
-        let usual = getsockopt(&*self.channel, sockopt::SndBuf).map_err(std::io::Error::from)?;
+    async fn tell_all(&self, service: &Service, listener: &Listener) -> Result<Infallible, ChannelError> {
         self.tell_once(service, listener, limits::NEWS_SESSIONS).await?;
-        self.channel.set_send_buffer(SMALL_BUFFER)?;
+        if !*self.taken.borrow() {
+            self.channel.set_send_buffer(SMALL_BUFFER)?;
+        }
         let mut told = 0u32;
         while !*self.taken.borrow() {
             tokio::select! {
@@ -131,8 +140,6 @@ impl Connection {
                 self.take();
             }
         }
-        // The kernel doubles what it is told (socket(7)).
-        self.channel.set_send_buffer(usual / 2)?;
         loop {
             let _ = timeout(limits::NEWS, listener.wake.notified()).await;
             self.tell_once(service, listener, limits::NEWS_SESSIONS).await?;

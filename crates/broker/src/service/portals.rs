@@ -22,8 +22,10 @@ pub(super) async fn reach(service: Rc<Service>) -> ServiceError {
     loop {
         // Nobody closes the semaphore.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { continue };
-        let waiting = match UnixSeqpacket::connect(&service.settings.portal_socket).await {
-            Ok(socket) => Rc::new(Connection::new(PortalId(next), Channel::connected(socket))),
+        let connected = UnixSeqpacket::connect(&service.settings.portal_socket).await;
+        let made = connected.and_then(|socket| Connection::new(PortalId(next), Channel::connected(socket)));
+        let waiting = match made {
+            Ok(connection) => Rc::new(connection),
             Err(error) => {
                 tracing::debug!(%error, "no portal can be reached");
                 backed_off(&mut pause).await;

@@ -91,6 +91,25 @@ fn one_connection_always_waits_for_the_next_portal() {
 }
 
 #[test]
+fn the_first_answer_on_a_connection_that_waited_may_be_long() {
+    run(async || {
+        let mut world = World::new();
+        let many: Vec<u32> = (100_000..106_000).collect();
+        world.spawner.users.borrow_mut().get_mut("alice").unwrap().groups = many;
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        assert_eq!(session.groups.len(), 6001);
+        for _ in 0..limits::PORTALS - 2 {
+            sleep(Duration::from_secs(20)).await;
+            let next = world.portal().await;
+            let asked = next.send(Question::Groups { ticket: session.ticket.clone() }, None).await;
+            let answer = timeout(Duration::from_secs(5), next.answer_to(asked)).await;
+            assert!(matches!(answer, Ok(Some(Answer::Groups(groups))) if groups.len() == 6001));
+        }
+    });
+}
+
+#[test]
 fn what_waited_for_hours_brings_everything_that_ended_meanwhile() {
     run(async || {
         let mut world = World::new();
