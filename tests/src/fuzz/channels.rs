@@ -27,10 +27,8 @@ pub fn broker_messages(data: &[u8]) {
 pub fn pam_messages(data: &[u8]) {
     comes_back::<pam::PamNews>(data);
     if let Some(reply) = comes_back::<pam::PamReply>(data) {
-        let shown = format!("{reply:?}");
-        // Shorter ones can be part of the frame around them.
-        let said = |text: &str| text.len() < 24 || !shown.contains(text);
-        assert!(reply.answers.iter().all(|answer| said(answer.reveal())), "an answer is shown");
+        let hidden = vec!["(hidden)"; reply.answers.len()].join(", ");
+        assert_eq!(format!("{reply:?}"), format!("PamReply {{ answers: [{hidden}] }}"), "an answer is shown");
     }
 }
 
