@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -43,14 +43,19 @@ impl Drop for Cluster {
 impl Cluster {
     fn start() -> Result<Self, Skip> {
         let etc = Etc::new(SERVICE)?;
-        let (pam, own) = (built_if_possible("portreeve-pam")?, built_if_possible("portreeve-test-broker")?);
+        let [pam, own, broker] =
+            ["portreeve-pam", "portreeve-test-broker", "portreeve-broker"].map(built_if_possible);
+        let (pam, own, broker) = (pam?, own?, broker?);
         for (name, mode) in [("state", 0o700), ("forwards", 0o1777), ("bin", 0o755)] {
             std::fs::create_dir(etc.path(name)).unwrap();
             std::fs::set_permissions(etc.path(name), PermissionsExt::from_mode(mode)).unwrap();
         }
-        for (from, to) in
-            [(&pam, "portreeve-pam"), (&own, "portreeve-worker"), (&own, "portreeve-test-broker")]
-        {
+        for (from, to) in [
+            (&pam, "portreeve-pam"),
+            (&own, "portreeve-worker"),
+            (&own, "portreeve-test-broker"),
+            (&broker, "portreeve-broker"),
+        ] {
             std::fs::copy(from, etc.path("bin").join(to)).unwrap();
         }
         let listener = UnixSeqpacketListener::bind(etc.path("portal.sock")).unwrap();
@@ -101,9 +106,17 @@ impl Cluster {
 }
 
 fn run(etc: &Etc) -> Child {
-    let program: PathBuf = etc.path("bin/portreeve-test-broker");
-    let mut command = etc.command(&program);
-    command.arg("run").arg(etc.path("")).arg(etc.path("bin/portreeve-pam"));
+    let mut command = etc.command(&etc.path("bin/portreeve-broker"));
+    command.args(["--url", "https://portal.example.org"]);
+    for (option, name) in [
+        ("--forwards", "forwards"),
+        ("--state", "state"),
+        ("--portal", "portal.sock"),
+        ("--login", "login.sock"),
+        ("--pam", "bin/portreeve-pam"),
+    ] {
+        command.arg(option).arg(etc.path(name));
+    }
     command.stdin(Stdio::null()).spawn().unwrap()
 }
 

@@ -1,30 +1,22 @@
-//! Root's process with its broker, as `portreeve-broker` runs them, with paths of a test's.
+//! Who is around `portreeve-broker` in a test.
 //!
-//!   portreeve-test-broker run DIR PAM              sockets and state are in DIR
 //!   portreeve-test-broker ask SOCKET REQUEST       asks at the login socket, and prints the answer
 //!   portreeve-worker                               plays a worker: tells each connection who it is and how many keys it knows
 
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::getuid;
-use portreeve_broker::service::{self, ServiceSettings};
-use portreeve_broker::spawner::{self, Settings};
 use portreeve_model::wire::worker::ToWorker;
 use portreeve_model::wire::{MAX_FRAME, decode};
 use portreeve_sys::message::{self, ReceiveError};
-use portreeve_sys::{Sandbox, privileges, process};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [_, "run", dir, pam] => run(Path::new(dir), pam),
         [_, "ask", socket, request] => ask(socket, request),
         [program] if program.ends_with("portreeve-worker") => work(),
         _ => Err(Error::other("unknown arguments")),
@@ -70,35 +62,4 @@ fn work() -> Result<()> {
             }
         }
     }
-}
-
-fn run(dir: &Path, pam: &str) -> Result<()> {
-    let settings = Settings {
-        first_uid: 1000,
-        pam: PathBuf::from(pam),
-        forwards: dir.join("forwards"),
-        look_up_patience: Settings::LOOK_UP_PATIENCE,
-        end_patience: Settings::END_PATIENCE,
-    };
-    process::silence()?;
-    spawner::run(&settings, |channel, parent| {
-        let broker = || -> std::result::Result<(), Box<dyn std::error::Error>> {
-            process::die_with(parent, Signal::SIGKILL)?;
-            prctl::set_dumpable(false)?;
-            privileges::drop_capabilities()?;
-            Sandbox::broker()?.enter()?;
-            let (state, portal, login) = (dir.join("state"), dir.join("portal.sock"), dir.join("login.sock"));
-            let url = "https://portal.example.org".to_owned();
-            service::run(ServiceSettings::new(state, portal, login, url), channel)?;
-            Ok(())
-        };
-        match broker() {
-            Ok(()) => 0,
-            Err(error) => {
-                eprintln!("the broker can't go on: {error}: {:?}", error.source());
-                1
-            }
-        }
-    })
-    .map_err(Error::other)
 }
