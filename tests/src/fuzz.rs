@@ -25,7 +25,7 @@ mod paths;
 #[path = "fuzz/referee.rs"]
 mod referee;
 
-pub use agents::{agent_frame, node_map};
+pub use agents::node_map;
 pub use channels::{agent_messages, broker_messages, dialer_messages, pam_messages, spawner_messages};
 pub use config::config;
 pub use forward_file::forward_file;
@@ -40,7 +40,6 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder below `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
-    ("agent_frame", agent_frame),
     ("agent_messages", agent_messages),
     ("broker_messages", broker_messages),
     ("claims", claims),

@@ -1,27 +1,7 @@
-//! What agents and portals say to each other, and the files that say who they are.
+//! The files that say who agents and portals are.
 
 use portreeve_model::nodes::slurm_nodes;
-use portreeve_model::wire::agent::{FromAgent, ToAgent};
-use portreeve_model::wire::{MAX_FRAME, WireError, decode, encode};
 use portreeve_model::{AgentKey, KeyFile, Network, NodeMap, Speaker, agent_config};
-
-/// The body of a frame between an agent and a portal.
-pub fn agent_frame(data: &[u8]) {
-    fn again<T>(data: &[u8])
-    where
-        T: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug,
-    {
-        let Ok(message) = decode::<T>(data) else { return };
-        match encode(&message) {
-            Ok(frame) => assert_eq!(decode::<T>(&frame[4..]).ok(), Some(message)),
-            // Shorter forms may be read than are written, of addresses and of what is left out.
-            Err(WireError::TooLong { .. }) => assert!(data.len() > MAX_FRAME / 16),
-            Err(other) => panic!("{other}"),
-        }
-    }
-    again::<FromAgent>(data);
-    again::<ToAgent>(data);
-}
 
 /// `nodes.toml`, and the other files beside it.
 pub fn node_map(data: &[u8]) {
