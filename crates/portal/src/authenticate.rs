@@ -178,13 +178,7 @@ mod tests {
         room.tickets.borrow_mut().resize(NonZeroUsize::MIN);
         let room = Rc::new(room);
         let settings = room.portal.settings.load_full();
-        let site = Site {
-            authority: "localhost".into(),
-            authority_header: http::HeaderValue::from_static("localhost"),
-            host: "localhost".into(),
-            port: None,
-            application: None,
-        };
+        let site = Site::localhost();
         let connection = Connection::new(Rc::clone(&room), ([127, 0, 0, 1], 1).into()).unwrap();
         let people = [1, 2].map(|_| {
             let (claims, ticket) =

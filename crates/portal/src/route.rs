@@ -132,13 +132,7 @@ mod tests {
     fn a_place_that_was_forgotten_is_parsed_again_and_long_names_are_none() {
         let (_state, room) = crate::room::tests::room();
         room.places.borrow_mut().resize(NonZeroUsize::MIN);
-        let site = Site {
-            authority: "localhost".into(),
-            authority_header: http::HeaderValue::from_static("localhost"),
-            host: "localhost".into(),
-            port: None,
-            application: None,
-        };
+        let site = Site::localhost();
         for name in ["one", "two", "one"] {
             let path = format!("/fw/{name}/x");
             let Ok(Route::Application { place, prefix_length }) = route(&room, &site, &path) else {

@@ -38,6 +38,18 @@ pub(crate) enum SiteError {
 }
 
 impl Site {
+    /// The portal's own origin, for tests.
+    #[cfg(test)]
+    pub(crate) fn localhost() -> Self {
+        Self {
+            authority: "localhost".into(),
+            authority_header: http::HeaderValue::from_static("localhost"),
+            host: "localhost".into(),
+            port: None,
+            application: None,
+        }
+    }
+
     /// Whose tickets count here: the `aud` claim.
     pub(crate) fn audience(&self) -> &str {
         if self.application.is_some() { &self.host } else { "portal" }
