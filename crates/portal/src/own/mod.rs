@@ -84,6 +84,7 @@ pub(crate) async fn workspace(
         own_origins: origins::are_offered(connection, site).then(|| origins::suffix(portal, site)),
         own_port: site.port.map(portreeve_model::Port::get),
         not_understood: query(parts, "unknown-address"),
+        nodes: None,
     };
     connection.room.powers.workspace(view).await.map(respond::page)
 }
