@@ -43,7 +43,9 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let settings = config::settings(checked, &state_dir, &certified)?;
     let broker = Broker::open(account, &state_dir, Forwards::in_dir(forwards_dir), lifetimes, now())?;
     let machine = portreeve_sys::host_name().unwrap_or_else(|_| "this machine".to_owned());
-    let worker = Worker::new(&broker, machine);
+    let worker = Worker::new(&broker, machine, |uid| {
+        Ok(portreeve_agent::listening(uid)?.into_iter().map(Into::into).collect())
+    });
     let hosts = HostRules { portal_names: bound.names, apps_domain: APPS_DOMAIN.to_owned() };
     let broker = Arc::new(broker);
     let embedded = Embedded::new(Arc::clone(&broker), worker)

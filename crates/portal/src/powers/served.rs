@@ -31,7 +31,7 @@ use portreeve_model::forward_file::CountingLine;
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, ForwardFound, Question};
 use portreeve_model::wire::spawner::Missing;
-use portreeve_model::wire::worker::View;
+use portreeve_model::wire::worker::{MAX_BODY, View, WORKSPACE};
 use portreeve_model::{
     Claims, ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName,
 };
@@ -404,10 +404,17 @@ impl Thread {
     }
 
     pub(super) async fn workspace(&self, session: &Session, view: View) -> Result<String, WorkerError> {
-        let nodes = Some(self.nodes_view(session.uid).await);
-        let view = View { nodes, ..view };
-        let json = serde_json::to_vec(&view).map_err(|error| WorkerError::BrokeOff(error.into()))?;
-        self.workers.post(session, "/workspace", json).await
+        let mut view = View { nodes: Some(self.nodes_view(session.uid).await), ..view };
+        let text = |view: &View| serde_json::to_vec(view).map_err(|error| WorkerError::BrokeOff(error.into()));
+        let mut json = text(&view)?;
+        // Somebody with so much listening sees the first nodes.
+        while json.len() > MAX_BODY
+            && let Some(nodes) = view.nodes.as_mut().filter(|nodes| !nodes.is_empty())
+        {
+            nodes.truncate(nodes.len() / 2);
+            json = text(&view)?;
+        }
+        self.workers.post(session, WORKSPACE, json).await
     }
 }
 

@@ -24,7 +24,7 @@ use crate::limits;
 use crate::sessions::Session;
 
 /// Carries the ticket.
-const TICKET: HeaderName = HeaderName::from_static("portreeve-ticket");
+const TICKET: HeaderName = HeaderName::from_static(portreeve_model::wire::worker::TICKET);
 
 /// The workers of one thread.
 pub(super) struct Workers {
