@@ -104,6 +104,12 @@ impl Sessions {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
+    /// How many are not over. `idle` in seconds.
+    pub(crate) fn live(&self, now: i64, idle: i64) -> usize {
+        let by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        by_id.values().filter(|session| session.is_live(now, idle)).count()
+    }
+
     /// The session that these claims belong to. `None` when the table is full of live ones.
     pub(crate) fn admit(&self, claims: &Claims, groups: &Arc<[u32]>, now: i64) -> Option<Arc<Session>> {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,7 @@ use http::{Method, Response};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
 use portreeve_broker::CodeError;
-use portreeve_model::Audience;
+use portreeve_model::{Audience, SignIn};
 
 use super::origins::{STATE_COOKIE, state_of};
 use super::sign_in::NEXT_COOKIE;
@@ -58,9 +58,12 @@ pub(super) async fn enter(
     // The whole address may be pasted where a code is asked for.
     let code = typed.rsplit_once("code=").map_or(typed.as_str(), |(_, code)| code).trim();
     let entered = connection.room.powers.enter(code, connection.peer.ip()).await;
-    let SignedIn { claims, ticket, groups } = counted(connection, entered)?;
+    let tally = &connection.room.tally;
+    let entered = counted(connection, entered).inspect_err(|_| tally.sign_in_refused(SignIn::Code));
+    let SignedIn { claims, ticket, groups } = entered?;
     let sessions = &connection.room.portal.sessions;
     sessions.admit(&claims, &groups, now()).ok_or(Reject::Unauthenticated(Unauthenticated::Full))?;
+    tally.signed_in(claims.how);
     audit::session("sign-in", Some(claims.sub.as_str()), Some(claims.sid.as_str()), connection.peer);
     let remembered = cookie(&parts.headers, NEXT_COOKIE)
         .map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
