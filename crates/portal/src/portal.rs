@@ -40,6 +40,10 @@ impl Settings {
         self.config.session.idle.as_secs().cast_signed()
     }
 
+    pub(crate) fn groups_refresh(&self) -> std::time::Duration {
+        self.config.groups.refresh
+    }
+
     pub(crate) fn is_admin_forward(&self, name: &ForwardName) -> bool {
         self.config.forwards.is_admin(name)
     }
@@ -49,7 +53,7 @@ impl Settings {
 pub struct Portal {
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) service: Service,
-    pub(crate) verifier: Verifier,
+    pub(crate) verifier: Arc<ArcSwap<Verifier>>,
     pub(crate) sessions: Sessions,
     pub(crate) hosts: HostRules,
     pub(crate) nodes: Nodes,
@@ -75,12 +79,13 @@ impl Portal {
         hosts: HostRules,
         listening: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
+        let nodes = service.nodes()?;
         Ok(Self {
             verifier: service.verifier(),
             settings: ArcSwap::from_pointee(settings),
             service,
             sessions: Sessions::new(limits::SESSIONS),
-            nodes: Nodes::of_this_machine()?,
+            nodes,
             modes: Modes::default(),
             attempts: Attempts::default(),
             metrics: Metrics::default(),
@@ -104,17 +109,23 @@ impl Portal {
         if self.draining.is_cancelled() {
             return Err("it is draining");
         }
+        if !self.service.knows_who_is_over() {
+            return Err("the broker has not said for a while which sessions are over");
+        }
         Ok(())
     }
 
     /// The nodes' agents, where there are any.
     pub(crate) fn agents(&self) -> Option<&Agents> {
-        None
+        match &self.service {
+            Service::Embedded(_) => None,
+            Service::Served(served) => Some(served.agents()),
+        }
     }
 
     /// Since when nothing was heard of the broker, where there is one.
     pub(crate) fn broker_news_age(&self) -> Option<Duration> {
-        None
+        self.service.news_age()
     }
 
     /// Takes no new connections, lets requests end, and cuts off what still runs after `limits.drain`.

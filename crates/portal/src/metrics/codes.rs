@@ -3,6 +3,7 @@
 
 /// In alphabetical order.
 pub(super) const CODES: &[&str] = &[
+    "account",
     "application-timeout",
     "application-tls",
     "bad-forward",
@@ -30,6 +31,7 @@ pub(super) const CODES: &[&str] = &[
     "internal",
     "method",
     "no-descriptor",
+    "no-dialer",
     "no-such-forward",
     "no-websocket",
     "not-executable",
@@ -48,7 +50,9 @@ pub(super) const CODES: &[&str] = &[
     "unknown-node",
     "unknown-owner",
     "unreachable",
+    "wait",
     "withdrawn",
+    "worker",
     "wrong-host",
 ];
 

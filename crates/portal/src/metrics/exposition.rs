@@ -183,7 +183,7 @@ impl Out<'_> {
     }
 
     fn people(&mut self, portal: &Portal) -> fmt::Result {
-        let live = portal.sessions.live(now(), portal.settings.load().idle_seconds());
+        let live = portal.sessions.live(now(), portal.settings.load().idle_seconds()).len();
         self.gauge(
             "portreeve_sessions",
             "Sessions that this portal has seen and that are not over.",

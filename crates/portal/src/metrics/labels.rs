@@ -107,6 +107,10 @@ label! {
         TimedOut = "timeout",
         /// The portal may open nothing more.
         NoDescriptor = "no-descriptor",
+        /// The process that connects for this user can't be had.
+        NoDialer = "no-dialer",
+        /// The session ended.
+        SessionOver = "session-over",
         /// Anything else.
         Failed = "failed",
     }
@@ -208,6 +212,8 @@ impl<T> From<&Result<T, ConnectError>> for Connect {
             Err(ConnectError::NotListening(_)) => Self::NotListening,
             Err(ConnectError::TimedOut(_)) => Self::TimedOut,
             Err(ConnectError::NoDescriptor(_)) => Self::NoDescriptor,
+            Err(ConnectError::NoDialer(_)) => Self::NoDialer,
+            Err(ConnectError::Over) => Self::SessionOver,
             Err(ConnectError::NoAddress | ConnectError::Failed { .. }) => Self::Failed,
         }
     }
