@@ -108,9 +108,7 @@ impl Files {
     /// A key, where it is now.
     fn secret(&self, name: &str, is_reload: bool) -> Option<PathBuf> {
         let fresh = is_reload.then(|| self.fresh_keys.join(name)).filter(|path| path.exists());
-        fresh.or_else(|| {
-            self.credentials.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists())
-        })
+        fresh.or_else(|| self.credentials.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists()))
     }
 
     fn certificate(&self, config: &Config, is_reload: bool) -> anyhow::Result<rustls::ServerConfig> {
@@ -137,9 +135,9 @@ impl Files {
         let nodes = NodeMap::parse(&text, &name).map_err(|problems| told("the map of nodes", &problems))?;
         let key = self.secret("agents-key.pem", is_reload).unwrap_or_else(|| self.agents_key.clone());
         let key = match read_secret(&key)? {
-            Some(pem) => Some(
-                Identity::from_pem(&pem).with_context(|| format!("{} can't be used", key.display()))?,
-            ),
+            Some(pem) => {
+                Some(Identity::from_pem(&pem).with_context(|| format!("{} can't be used", key.display()))?)
+            }
             None => {
                 tracing::warn!("no key for agents: only nodes that are plain can have one");
                 None

@@ -68,7 +68,7 @@ fn main() -> anyhow::Result<()> {
     let inherited = Inherited { broker: sockets.broker, agents: sockets.agents, namespace };
     let served = Arc::new(Served::new(inherited, Arc::clone(&agents), logins));
     let portal = Arc::new(Portal::new(settings, Service::Served(served), hosts, listening)?);
-    let listening = Listening::new(sockets.https)?;
+    let listening = Listening::new(sockets.https)?.with_metrics(sockets.metrics);
 
     Sandbox::portal()?.enter().context("the sandbox can't be entered")?;
     tracing::info!("locked up: no connection, no program, no other process");
