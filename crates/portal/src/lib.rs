@@ -60,5 +60,5 @@ mod upgrade;
 
 pub use accept::{Listening, run};
 pub use portal::{Portal, Settings, now};
-pub use powers::{Embedded, Service};
+pub use powers::{Embedded, Inherited, Served, Service};
 pub use tls::{TlsError, server_config};

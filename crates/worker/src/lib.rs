@@ -6,4 +6,5 @@
 
 mod workspace;
 
-pub use workspace::{View, Worker, WorkspaceError};
+pub use portreeve_model::wire::worker::View;
+pub use workspace::{Worker, WorkspaceError};

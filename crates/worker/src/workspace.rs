@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use askama::Template;
 use portreeve_agent::Listening;
 use portreeve_broker::{Broker, Forwards};
-use portreeve_model::{ForwardFile, ForwardName, UserName};
+use portreeve_model::wire::worker::View;
+use portreeve_model::{ForwardFile, ForwardName};
 use portreeve_pages::Frame;
 
 /// Makes the pages of one person.
@@ -14,19 +15,6 @@ pub struct Worker {
     uid: u32,
     forwards: Forwards,
     machine: String,
-}
-
-/// Who looks, and by which addresses.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// The person.
-    pub user: UserName,
-    /// What follows an application's label in the name of its own origin (`.localhost:8443`), if there are such.
-    pub own_origins: Option<String>,
-    /// The portal's own port, which is not listed.
-    pub own_port: Option<u16>,
-    /// What the person asked to open, if it could not be understood.
-    pub not_understood: Option<String>,
 }
 
 /// Why there is no page.
