@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use portreeve_agent::channel::Identity;
 use portreeve_broker::account::group_id;
-use portreeve_model::config::{self, GroupRef};
+use portreeve_model::config::{self, GroupRef, GroupsConfig};
 use portreeve_model::{Config, GroupRules, NodeMap, Problem, Secret};
 use portreeve_portal::agents::Rules;
 use portreeve_portal::{Settings, certificate, server_config};
@@ -96,6 +96,12 @@ impl Files {
                     ),
                     None => {
                         let gid = group_id(name);
+                        // Passed over, a group of a directory's would open what it is listed to keep closed.
+                        if gid.is_none() && !GroupsConfig::default().never.contains(group) {
+                            bail!(
+                                "groups.never: the portal can't look up {name}: write its gid (getent group {name})"
+                            );
+                        }
                         self.groups.insert(name.clone(), gid);
                         never.extend(gid);
                     }
