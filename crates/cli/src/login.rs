@@ -8,10 +8,14 @@ use crate::control;
 
 pub(crate) fn login(login: &Login) -> anyhow::Result<()> {
     let state = login.state.path()?;
-    match control::ask(&state, ControlRequest::Login)? {
+    match control::ask(&state, &ControlRequest::Login)? {
         ControlReply::Address { url } => println!("{url}"),
         ControlReply::Refused { reason } => bail!("refused: {reason}"),
-        ControlReply::Portal { .. } | ControlReply::Sessions { .. } | ControlReply::Ended { .. } => {
+        ControlReply::Portal { .. }
+        | ControlReply::Sessions { .. }
+        | ControlReply::Ended { .. }
+        | ControlReply::Token { .. }
+        | ControlReply::Tokens { .. } => {
             bail!("the portal gave an answer to another question")
         }
     }
