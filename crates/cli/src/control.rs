@@ -97,6 +97,11 @@ async fn answer(mut stream: tokio::net::UnixStream, sign_in: &SignIn) -> anyhow:
     Ok(())
 }
 
+/// Whether a portal runs on this state directory.
+pub(crate) fn runs(state: &Path) -> bool {
+    File::open(state).is_ok_and(|dir| UnixStream::connect(short_path(&dir)).is_ok())
+}
+
 /// Asks the portal that runs on this state directory.
 pub(crate) fn ask(state: &Path, request: &ControlRequest) -> anyhow::Result<ControlReply> {
     let not_running = || {
