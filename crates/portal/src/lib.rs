@@ -61,4 +61,4 @@ mod upgrade;
 pub use accept::{Listening, run};
 pub use portal::{Portal, Settings, now};
 pub use powers::{Embedded, Service};
-pub use tls::{TlsError, server_config};
+pub use tls::{TlsError, client_config, server_config};
