@@ -284,6 +284,7 @@ fn a_node_where_all_is_well() {
                 "certificate: ok: it is for localhost",
                 "files: ok: /etc/portreeve/agents-key.pem is root's, mode 0600",
                 "files: ok: /etc/portreeve/tls.key is root's, mode 0600",
+                "groups: ok: ",
                 "pam: ok: /usr/libexec/portreeve/portreeve-pam is there",
                 "pam: ok: /etc/pam.d/portreeve has lines for auth and account",
                 "forwards: ok: ",
@@ -349,6 +350,13 @@ fn certificates() {
                 "certificate: problem: it is not for portal.example.com",
             ],
         );
+        // What systemd hands to the portal goes before what is configured.
+        machine.configure(
+            "localhost",
+            "[tls]\ncertificate = \"/elsewhere/tls.crt\"\nkey = \"/elsewhere/tls.key\"\n",
+        );
+        let expected = "certificate: warning: tls.certificate, /elsewhere/tls.crt, is not used: /etc/portreeve/tls.crt is";
+        assert_says(&machine.check(), 1, &[expected]);
         machine.configure("localhost", "");
         machine.certify(&["localhost"], -1, 90);
         let good = std::fs::read_to_string(&file).unwrap();
@@ -430,6 +438,18 @@ fn files_with_secrets() {
             1,
             &["there is no /etc/portreeve/agents-key.pem; make it with portreeve keys init"],
         );
+    });
+}
+
+#[test]
+fn groups_that_the_portal_can_not_find() {
+    with("groups_that_the_portal_can_not_find", |machine| {
+        let never = |groups: &str| machine.configure("localhost", &format!("[groups]\nnever = {groups}\n"));
+        never("[\"proj\", \"users\", 20100]");
+        assert_says(&machine.check(), 1, &["groups: ok: "]);
+        never("[\"nobodys\"]");
+        let expected = "groups: problem: groups.never has \"nobodys\", which is not in /etc/group";
+        assert_says(&machine.check(), 1, &[expected, "remove it: the system does not know it either"]);
     });
 }
 

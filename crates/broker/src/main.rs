@@ -89,8 +89,9 @@ fn broker(options: Options, configured: Configured, channel: OwnedFd, parent: Pi
     privileges::drop_capabilities()?;
     Sandbox::broker()?.enter()?;
     let reload = configured.reload(options.config);
-    let Configured { first_uid, policy, forwards: _ } = configured;
-    let mut settings = ServiceSettings::new(options.state, options.portal, options.login, policy.url.clone());
+    let Configured { first_uid, policy, forwards } = configured;
+    let Options { state, portal, login, .. } = options;
+    let mut settings = ServiceSettings::new(state, portal, login, forwards, policy.url.clone());
     settings.first_uid = first_uid;
     settings.policy = policy;
     settings.reload = Some(reload);

@@ -8,6 +8,7 @@ mod certificate;
 mod files;
 mod finding;
 mod forwards;
+mod groups;
 mod pam;
 mod portal;
 mod slurm;
@@ -116,6 +117,7 @@ fn look(at: &Installation, live: bool) -> usize {
     let there: &[(&str, fn(&Installation) -> Vec<Finding>)] = &[
         ("certificate", certificate::check),
         ("files", files::check),
+        ("groups", groups::check),
         ("pam", pam::check),
         ("forwards", forwards::check),
         ("slurm", slurm::check),

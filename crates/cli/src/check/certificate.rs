@@ -16,11 +16,12 @@ use super::{Finding, Installation};
 const SOON: i64 = 14 * 24 * 3600;
 
 impl Installation {
-    /// Chain and key: as configured, or beside the configuration, where the unit takes them from.
+    /// Chain and key: beside the configuration, where the portal's unit takes them from, or else as configured.
     pub(super) fn tls_files(&self) -> (PathBuf, PathBuf) {
+        let given = (self.dir.join("tls.crt"), self.dir.join("tls.key"));
         match &self.config.tls {
-            Some(tls) => (tls.certificate.clone(), tls.key.clone()),
-            None => (self.dir.join("tls.crt"), self.dir.join("tls.key")),
+            Some(tls) if !given.0.exists() && !given.1.exists() => (tls.certificate.clone(), tls.key.clone()),
+            _ => given,
         }
     }
 
@@ -61,7 +62,16 @@ pub(super) fn check(at: &Installation) -> Vec<Finding> {
     }
     findings.extend(parsed.iter().enumerate().map(|(place, one)| lasting(one, place, now())));
     findings.extend(names(at, &chain[0]));
+    findings.extend(not_used(at, &file));
     findings
+}
+
+/// What systemd hands to the portal goes before what is configured.
+fn not_used(at: &Installation, file: &Path) -> Option<Finding> {
+    let configured = at.config.tls.as_ref().filter(|tls| tls.certificate != file)?;
+    let what =
+        format!("tls.certificate, {}, is not used: {} is", configured.certificate.display(), file.display());
+    Some(Finding::warning(what, "remove [tls], or that file and the credentials from the portal's unit"))
 }
 
 /// Whether the key is there, and is that of the chain; nothing to say of a good key without a chain.
