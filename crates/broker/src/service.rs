@@ -85,6 +85,8 @@ pub struct ServiceSettings {
     pub portal_socket: PathBuf,
     /// Where `portreeve login` asks.
     pub login_socket: PathBuf,
+    /// The directory of forwards, which workers are told.
+    pub forwards: PathBuf,
     /// No uid below it is served.
     pub first_uid: u32,
     /// What a reload may change.
@@ -116,12 +118,19 @@ pub struct Policy {
 impl ServiceSettings {
     /// With the defaults of the configuration file.
     #[must_use]
-    pub fn new(state_dir: PathBuf, portal_socket: PathBuf, login_socket: PathBuf, url: String) -> Self {
+    pub fn new(
+        state_dir: PathBuf,
+        portal_socket: PathBuf,
+        login_socket: PathBuf,
+        forwards: PathBuf,
+        url: String,
+    ) -> Self {
         let policy = Policy::new(url);
         Self {
             state_dir,
             portal_socket,
             login_socket,
+            forwards,
             first_uid: 1000,
             policy,
             reload: None,

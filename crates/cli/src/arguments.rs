@@ -60,6 +60,28 @@ pub(crate) struct Up {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Answer /metrics, /health and /ready at this address, or at a unix socket of this path
+    #[arg(long, value_name = "ADDR|PATH")]
+    pub(crate) metrics: Option<MetricsAt>,
+}
+
+/// Where metrics are.
+#[derive(Debug, Clone)]
+pub(crate) enum MetricsAt {
+    Address(SocketAddr),
+    Path(PathBuf),
+}
+
+impl std::str::FromStr for MetricsAt {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) if text.contains('/') => Ok(Self::Path(text.into())),
+            Err(_) => Err("neither an address such as 127.0.0.1:9464 nor a path with a slash"),
+        }
+    }
 }
 
 /// Where a portal keeps its keys, certificate and forwards.

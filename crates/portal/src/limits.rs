@@ -5,6 +5,12 @@ use std::time::Duration;
 
 /// From the TCP connection to the end of the TLS handshake.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Of this, for a trusted proxy's PROXY header.
+pub const PROXY_HEADER: Duration = Duration::from_secs(3);
+/// A PROXY header, in bytes, with all that it says beside the addresses.
+pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
+/// Between two records of connections that trusted proxies began without a good header, for each thread.
+pub const PROXY_RECORDS: Duration = Duration::from_secs(1);
 /// For taking in what somebody still sends whose connection ends, over plain HTTP or HTTP/1.1: closed with something
 /// unread, a connection is reset, and the answer may be lost with it.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -124,6 +130,14 @@ pub const CODE_FAILURES: u32 = 10;
 pub const CODE_FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose refused codes are counted.
 pub const CODE_FAILURE_ADDRESSES: usize = 4096;
+/// Of a path, what the access log has, in characters.
+pub const PATH_SHOWN: usize = 1024;
+/// Connections to the metrics socket at once; more wait in the kernel's queue.
+pub const METRICS_CONNECTIONS: usize = 16;
+/// From such a connection to the end of its answer; it carries one request.
+pub const METRICS_REQUEST: Duration = Duration::from_secs(10);
+/// The head of such a request, in bytes.
+pub const METRICS_HEAD_BYTES: usize = 16 * 1024;
 /// From an agent's TCP connection to its greeting, TLS included.
 pub const AGENT_HANDSHAKE: Duration = Duration::from_secs(5);
 /// Connections of agents that have not greeted yet, and of one address. One more ends the oldest: a genuine agent needs
@@ -149,3 +163,29 @@ pub const AGENT_LOGINS: usize = 64;
 pub const AGENT_RECORDS: Duration = Duration::from_secs(1);
 /// Former boots of a node that are remembered.
 pub const AGENT_BOOTS: usize = 8;
+/// Without news from the broker for so long, nobody is answered: who is signed out meanwhile would not be known.
+pub const BROKER_FRESH: Duration = Duration::from_secs(5);
+/// A question that finds no broker waits for so long for it to be back.
+pub const BROKER_BACK: Duration = Duration::from_secs(3);
+/// The broker's answer, from the question on: it may have to look somebody up, and to start a process.
+pub const BROKER_ANSWER: Duration = Duration::from_secs(35);
+/// A step of a conversation with PAM: a little longer than the broker lets a whole one take.
+pub const BROKER_CONVERSATION: Duration = Duration::from_secs(185);
+/// Ended sessions that are remembered. One more, and the list is had anew, without those whose time is over anyhow.
+pub const ENDED_SESSIONS: usize = 200_000;
+/// A dialer's answer, beyond [`CONNECT`].
+pub const DIALER_ANSWER: Duration = Duration::from_secs(2);
+/// Users whose dialer one thread knows, before those that ended are forgotten.
+pub const DIALERS: usize = 1024;
+/// A worker's answer.
+pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
+/// A worker's page, in bytes.
+pub const WORKER_BYTES: usize = 4 * 1024 * 1024;
+/// Users to whose worker one thread keeps a connection.
+pub const WORKERS: usize = 1024;
+/// How long the nodes may take to say what somebody has listening, for show.
+pub const LISTENING: Duration = Duration::from_millis(700);
+/// How long a browser is known as one that a user signed in with: the age of a cookie.
+pub const MARK: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Nodes whose agent can't be asked that are named on a page.
+pub const NODES_IN_TROUBLE: usize = 16;

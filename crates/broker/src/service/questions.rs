@@ -111,7 +111,7 @@ impl Service {
         }
         let identity = or_answer!(self.identity(&claims).await);
         let order = Start::Dialer((*identity).clone());
-        let no_news = || None::<ToDialer>;
+        let no_news = Vec::<ToDialer>::new;
         let handed = self.dialers.hand_over(claims.uid, order, no_news, &ToDialer::Channel, channel).await;
         self.handed(&claims, "dialer", handed)
     }
@@ -123,8 +123,12 @@ impl Service {
         }
         let identity = or_answer!(self.identity(&claims).await);
         let order = Start::Worker { user: identity.name.clone() };
-        let keys = || Some(ToWorker::Keys(self.keys.borrow().public()));
-        let handed = self.workers.hand_over(claims.uid, order, keys, &ToWorker::Connection, connection).await;
+        let first = || {
+            let site = ToWorker::Site { forwards: self.settings.forwards.clone() };
+            vec![site, ToWorker::Keys(self.keys.borrow().public())]
+        };
+        let handed =
+            self.workers.hand_over(claims.uid, order, first, &ToWorker::Connection, connection).await;
         self.handed(&claims, "worker", handed)
     }
 

@@ -1,15 +1,90 @@
-//! What the broker says on the control channel of a user's worker. SEQPACKET; its end is the worker's.
+//! What a user's worker is told: by the broker on its control channel (SEQPACKET; its end is the worker's), and by the
+//! portal, which speaks HTTP/1.1 on each connection that is handed over on it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::agent::Row;
 use super::broker::PublicKey;
+use crate::{NodeName, NodePort, Port, UserName};
+
+/// The header field that every request carries once: the session's ticket. The worker verifies it itself.
+pub const TICKET: &str = "portreeve-ticket";
+/// Where a [`View`] is posted to for the workspace's page.
+pub const WORKSPACE: &str = "/workspace";
+/// A body in JSON is no longer, in bytes; past that the answer is 413.
+pub const MAX_BODY: usize = 1024 * 1024;
 
 /// What the broker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToWorker {
-    /// What tickets may be signed with: first, and whenever it changes.
+    /// What is so for everybody: first, and once.
+    Site {
+        /// The directory of forwards, absolute.
+        forwards: PathBuf,
+    },
+    /// What tickets may be signed with: second, and whenever it changes.
     Keys(Vec<PublicKey>),
     /// The descriptor that comes along is one more connection of the portal's: a stream that carries HTTP/1.1.
     Connection,
+}
+
+/// Who looks at the workspace, by which addresses, and what there is to be seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The person.
+    pub user: UserName,
+    /// What follows an application's label in the name of its own origin (`.localhost:8443`), if there are such.
+    pub own_origins: Option<String>,
+    /// The portal's own port on this machine, which is not listed.
+    pub own_port: Option<u16>,
+    /// What the person asked to open, if it could not be understood.
+    pub not_understood: Option<String>,
+    /// What listens on the nodes, in the order to be shown. `None` is `portreeve up`: this machine, looked at by the page
+    /// itself.
+    pub nodes: Option<Vec<NodeView>>,
+}
+
+/// What the person has listening on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeView {
+    /// The node's first name in the map.
+    pub node: NodeName,
+    /// All its addresses in the map, by which alone it can be reached.
+    pub addresses: Vec<IpAddr>,
+    /// What its agent said, or a clause saying why it can't be asked.
+    pub listening: Result<Rows, String>,
+}
+
+impl NodeView {
+    /// By which name and port the portal reaches what listens there: the node's name, or the one address where it listens,
+    /// if the node has several. `None`: it can't be reached from outside of its node.
+    #[must_use]
+    pub fn place(&self, row: &Row) -> Option<NodePort> {
+        let address = row.address.to_canonical();
+        let port = Port::new(row.port).filter(|port| !port.is_privileged())?;
+        let node = if address.is_unspecified() || self.addresses == [address] {
+            self.node.clone()
+        } else if self.addresses.contains(&address) {
+            NodeName::from_ip(address).ok()?
+        } else {
+            return None;
+        };
+        Some(NodePort { node, port })
+    }
+}
+
+/// An agent's answer (`agent::Answer::Listening`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    /// By port and address.
+    pub rows: Vec<Row>,
+    /// There are more.
+    pub more: bool,
 }

@@ -79,6 +79,7 @@ impl World {
             dir.path().to_owned(),
             at("portal.sock"),
             at("login.sock"),
+            at("forwards"),
             "https://portal.example.org".to_owned(),
         );
         settings.clock = now;
