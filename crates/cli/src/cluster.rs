@@ -75,7 +75,6 @@ fn connected(path: &Path) -> anyhow::Result<OwnedFd> {
     setsockopt(&socket, sockopt::SendTimeout, &patience).context("no socket can be made")?;
     let address =
         UnixAddr::new(path).with_context(|| format!("{} is no path of a socket", path.display()))?;
-    let shown = path.display();
     match connect(socket.as_raw_fd(), &address) {
         Ok(()) => Ok(socket),
         Err(Errno::ENOENT) => {
