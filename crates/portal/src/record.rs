@@ -238,3 +238,106 @@ impl Body for Sent {
         self.answer.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Written {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// Bytes that end lines, colour terminals, turn text round, and end strings and objects.
+    const NASTY: &str = "a\nb\r\u{1b}[31mc\u{202e}d\u{85}\u{2028}\" end=\"sent\"}\\";
+
+    fn line(connection: &Connection) -> Line {
+        let parts = http::Request::get("/x?token=secret").body(()).unwrap().into_parts().0;
+        let id = connection.next_request();
+        let mut line = Line::begin(connection, id, &parts, Instant::now());
+        (line.host, line.path) = (NASTY.into(), NASTY.into());
+        line.place.set(NASTY.to_owned()).unwrap();
+        line
+    }
+
+    #[tokio::test]
+    async fn nothing_in_a_record_breaks_its_line() {
+        let (_state, room) = crate::room::tests::room();
+        let connection = Connection::new(Rc::new(room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let (text, json) = (Written::default(), Written::default());
+        let log = tracing_subscriber::fmt().with_writer(text.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(log, || drop(line(&connection)));
+        let log = tracing_subscriber::fmt().json().with_writer(json.clone()).finish();
+        tracing::subscriber::with_default(log, || drop(line(&connection)));
+        for written in [text.text(), json.text()] {
+            assert_eq!(written.lines().count(), 1, "{written:?}");
+            let body = written.trim_end_matches('\n');
+            assert!(!body.contains(|c: char| c.is_control()), "{body:?}");
+            assert!(!body.contains("secret"));
+        }
+        assert!(!text.text().contains(['\u{202e}', '\u{2028}']), "{}", text.text());
+        assert!(text.text().contains(r#"path="a\nb\r\u{1b}[31mc"#), "{}", text.text());
+        let record: serde_json::Value = serde_json::from_str(&json.text()).unwrap();
+        assert_eq!(record["fields"]["path"], NASTY);
+        assert_eq!(record["fields"]["end"], "cut");
+        assert_eq!(record["fields"]["status"], 0);
+        assert_eq!(record["target"], "access");
+    }
+
+    #[tokio::test]
+    async fn a_record_is_made_only_when_it_is_wanted() {
+        let (_state, room) = crate::room::tests::room();
+        let connection = Connection::new(Rc::new(room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let parts = http::Request::get("/").body(()).unwrap().into_parts().0;
+        let written = Written::default();
+        let log = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(log, || {
+            for logged in [false, true] {
+                let record = Record::begin(&connection, connection.next_request(), &parts, logged);
+                assert_eq!(record.line().is_some(), logged);
+                record.goes_to(|| if logged { "workspace".to_owned() } else { panic!("not wanted") });
+                drop(record.answered(Response::new(Answer::from("0123456789".to_owned()))));
+            }
+        });
+        let text = written.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        // Dropped before it was polled: not one byte of it was sent.
+        for field in [" user=\"-\" ", " status=200 ", " bytes=0 ", " end=\"cut\"", " place=\"workspace\" "] {
+            assert!(format!("{} ", text.trim_end()).contains(field), "{field}: {text}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(&*shortened("äöü", 3), "äöü");
+        assert_eq!(&*shortened("äöü", 2), "äö...");
+        assert_eq!(&*shortened("", 0), "");
+    }
+}
