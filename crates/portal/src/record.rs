@@ -4,6 +4,7 @@
 //! Invariant: no query, header field or body is written down, since they carry codes and tokens; and nothing in a
 //! record can break its line.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use portreeve_model::UserName;
 use tokio::time::Instant;
 
@@ -118,13 +120,15 @@ pub(crate) enum End {
 impl Line {
     fn begin(connection: &Connection, id: RequestId, parts: &Parts, begun: Instant) -> Self {
         let header = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        // What is not ASCII in a path could turn text round in a terminal, or end a line for some readers.
+        let path = Cow::from(utf8_percent_encode(parts.uri.path(), CONTROLS));
         let host = parts.uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or("-");
         Self {
             id,
             peer: connection.peer,
             method: parts.method.clone(),
             host: shortened(host, limits::HOST_SHOWN),
-            path: shortened(parts.uri.path(), limits::PATH_SHOWN),
+            path: shortened(&path, limits::PATH_SHOWN),
             version: parts.version,
             begun,
             user: OnceCell::new(),
@@ -275,8 +279,8 @@ mod tests {
         }
     }
 
-    /// Bytes that end lines, colour terminals, turn text round, and end strings and objects.
-    const NASTY: &str = "a\nb\r\u{1b}[31mc\u{202e}d\u{85}\u{2028}\" end=\"sent\"}\\";
+    /// What ends lines, colours terminals, and ends strings and objects.
+    const NASTY: &str = "a\nb\r\u{1b}[31mc\" end=\"sent\"}\\";
 
     fn line(connection: &Connection) -> Line {
         let parts = http::Request::get("/x?token=secret").body(()).unwrap().into_parts().0;
@@ -302,7 +306,6 @@ mod tests {
             assert!(!body.contains(|c: char| c.is_control()), "{body:?}");
             assert!(!body.contains("secret"));
         }
-        assert!(!text.text().contains(['\u{202e}', '\u{2028}']), "{}", text.text());
         assert!(text.text().contains(r#"path="a\nb\r\u{1b}[31mc"#), "{}", text.text());
         let record: serde_json::Value = serde_json::from_str(&json.text()).unwrap();
         assert_eq!(record["fields"]["path"], NASTY);
@@ -332,6 +335,18 @@ mod tests {
         for field in [" user=\"-\" ", " status=200 ", " bytes=0 ", " end=\"cut\"", " place=\"workspace\" "] {
             assert!(format!("{} ", text.trim_end()).contains(field), "{field}: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_path_is_ascii() {
+        let (_state, room) = crate::room::tests::room();
+        let connection = Connection::new(Rc::new(room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let of = |path: &str| {
+            let parts = http::Request::get(path).body(()).unwrap().into_parts().0;
+            Line::begin(&connection, connection.next_request(), &parts, Instant::now()).path.clone()
+        };
+        assert_eq!(&*of("/a%0Ab/\u{85}\u{202e}\u{2028}ä?secret"), "/a%0Ab/%C2%85%E2%80%AE%E2%80%A8%C3%A4");
+        assert_eq!(of(&format!("/{}", "a".repeat(2000))).len(), limits::PATH_SHOWN + "...".len());
     }
 
     #[test]
