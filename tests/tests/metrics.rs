@@ -100,7 +100,7 @@ async fn what_happens_is_counted() {
         ],
     );
     let connects = scrape.get("portreeve_application_connects_total{result=\"connected\"}");
-    assert!(connects >= 1.0 && connects <= 4.0, "{connects}");
+    assert!((1.0..=4.0).contains(&connects), "{connects}");
     let looked = scrape.get("portreeve_owner_lookups_total{result=\"found\"}");
     assert!((looked - connects).abs() < 0.5, "one look-up for each connection: {looked}");
     assert!((scrape.get("portreeve_owner_lookup_duration_seconds_count") - looked).abs() < 0.5);
