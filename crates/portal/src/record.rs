@@ -65,6 +65,11 @@ impl<'a> Record<'a> {
         self.room.tally.refused(code);
     }
 
+    /// When its head was there.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// For the tunnel that comes of it.
     pub(crate) fn line(&self) -> Option<Rc<Line>> {
         self.line.clone()
