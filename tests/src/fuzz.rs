@@ -22,6 +22,8 @@ mod messages;
 mod names;
 #[path = "fuzz/paths.rs"]
 mod paths;
+#[path = "fuzz/proxied.rs"]
+mod proxied;
 #[path = "fuzz/referee.rs"]
 mod referee;
 
@@ -34,6 +36,7 @@ pub use kernel::{proc_status, sock_diag};
 pub use messages::{claims, control_frame, ticket};
 pub use names::{host, names};
 pub use paths::{next, request_site};
+pub use proxied::proxy_header;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
@@ -53,6 +56,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("node_map", node_map),
     ("pam_messages", pam_messages),
     ("proc_status", proc_status),
+    ("proxy_header", proxy_header),
     ("request_headers", request_headers),
     ("request_site", request_site),
     ("response_headers", response_headers),
