@@ -4,6 +4,7 @@
 //! Invariant: what is judged and what is read is one file. It is opened once with `O_PATH | O_NOFOLLOW` as a single
 //! name below the directory; the checks and the content go through that descriptor, so nothing can be swapped between.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -43,13 +44,19 @@ pub enum ReadError {
     NotExecutable,
     /// A symbolic link, directory, fifo, device, or a file with several names.
     #[error("the forward's file is {0}, and only a plain file with one name is used")]
-    NotPlain(&'static str),
+    NotPlain(Cow<'static, str>),
     /// May be executed but not read by the asking person.
     #[error("the forward's file may be used but not read by you; its owner can allow reading (chmod g+r)")]
     Unreadable,
     /// Its content is no target.
     #[error("the forward's file can't be understood")]
     Invalid(#[from] ForwardFileError),
+    /// The same, found by the process that read it.
+    #[error("the forward's file can't be understood: {0}")]
+    NotUnderstood(String),
+    /// Root could not read it either: its file system keeps root out.
+    #[error("the forward's file can't be read, not even as its owner")]
+    UnreadableByAnybody,
     /// The directory or file could not be looked at.
     #[error("the forward's file can't be looked at")]
     Io(#[source] io::Error),
@@ -59,7 +66,7 @@ impl From<Errno> for ReadError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::ENOENT => Self::NotFound,
-            Errno::ELOOP => Self::NotPlain("a symbolic link"),
+            Errno::ELOOP => Self::NotPlain("a symbolic link".into()),
             other => Self::Io(other.into()),
         }
     }
@@ -134,7 +141,7 @@ impl Opened {
             _ => Some("a device or socket"),
         };
         match refused {
-            Some(kind) => Err(ReadError::NotPlain(kind)),
+            Some(kind) => Err(ReadError::NotPlain(kind.into())),
             None => Ok(Self {
                 file,
                 stat: ForwardStat { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 },

@@ -58,6 +58,17 @@ impl Verifier {
         Ok(Self::new(decoded.iter().map(|(id, bytes)| (*id, bytes.as_slice()))))
     }
 
+    /// The ids of the keys it knows.
+    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(AsRef::as_ref)
+    }
+
+    /// Whether it knows a key of this id.
+    #[must_use]
+    pub fn knows_key(&self, id: &str) -> bool {
+        self.keys.contains_key(id)
+    }
+
     /// What the ticket says, if it is genuine, for this audience, and not past its end.
     #[must_use]
     pub fn verify(&self, ticket: &str, audience: &str, now: i64) -> Option<Claims> {

@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 
 use crate::agent_key::check_portals;
-use crate::config::Problem;
-use crate::config::written::{Notes, Section};
+use crate::config::{Notes, Problem, Section};
 use crate::names::{NodeName, NodePort};
 use toml::Spanned;
 

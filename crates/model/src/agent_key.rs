@@ -4,8 +4,7 @@
 
 use std::fmt;
 
-use crate::config::Problem;
-use crate::config::written::{Notes, Section};
+use crate::config::{Notes, Problem, Section};
 use crate::names::{NodeName, NodePort};
 use crate::secret::Secret;
 use toml::Spanned;

@@ -2,10 +2,17 @@
 //! Invariant: a `Config` holds only values in their ranges; every problem of a file is reported at once, and an unknown
 //! key is one of them, since a misspelt limit would otherwise silently not be one.
 //!
-//! `written` reads what stands in the file, `check` judges it.
+//! `written` reads what stands in the file, out of `section`s; `check` judges it, value by value (`values`); both leave
+//! `notes`, which become the problems.
 
 mod check;
-pub(crate) mod written;
+mod notes;
+mod section;
+mod values;
+mod written;
+
+pub(crate) use notes::Notes;
+pub(crate) use section::Section;
 
 use crate::names::ForwardName;
 use crate::network::Network;
@@ -18,6 +25,12 @@ use std::time::Duration;
 pub struct Config {
     /// Threads that serve requests, 0 to 64; 0: see [`Config::worker_threads`].
     pub threads: usize,
+    /// `[portal]`
+    pub portal: PortalConfig,
+    /// `[users]`
+    pub users: UsersConfig,
+    /// `[sign_in]`
+    pub sign_in: SignInConfig,
     /// `[session]`
     pub session: SessionConfig,
     /// `[tls]`; `None`: no certificate given.
@@ -30,6 +43,34 @@ pub struct Config {
     pub agents: AgentsConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
+}
+
+/// Where the portal is, and who may say for whom it carries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortalConfig {
+    /// Its address, `https://HOST[:PORT]`: host in lower case, no port 443, no slash at its end. `None`: not said, as for
+    /// `portreeve up`.
+    pub url: Option<String>,
+    /// More names that it answers to (`Host`), in lower case and without port; an IPv6 address in brackets.
+    pub names: Vec<String>,
+    /// Whose connections must begin with a PROXY header (version 2), which says who is behind them.
+    pub trusted_proxies: Vec<Network>,
+    /// One record for each request.
+    pub access_log: bool,
+}
+
+/// Whom a cluster's portal serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsersConfig {
+    /// No uid below it is served; 1 to 4294967294.
+    pub first_uid: u32,
+}
+
+/// Ways in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SignInConfig {
+    /// Agents whose node has the role `login` are believed about who asks for a sign-in address.
+    pub login_nodes: bool,
 }
 
 /// How long a sign-in lasts. `idle` is at most `lifetime`.
@@ -52,11 +93,13 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
-/// Which groups never grant access.
+/// Which groups never grant access, and how fresh the others are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupsConfig {
     /// To be resolved by the caller; a name that the group database lacks grants nothing and is no error.
     pub never: Vec<GroupRef>,
+    /// How often the groups of whoever is signed in are read again.
+    pub refresh: Duration,
 }
 
 /// A group as the sysadmin wrote it.
@@ -68,9 +111,11 @@ pub enum GroupRef {
     Gid(u32),
 }
 
-/// Which forwards are the administrators'.
+/// Where forwards are, and which are the administrators'.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForwardsConfig {
+    /// The directory of forward files, absolute; `None`: not said, as for `portreeve up`.
+    pub directory: Option<PathBuf>,
     /// Names whose file, if root's and sticky, skips the owner check.
     pub admin: Vec<ForwardName>,
 }
@@ -116,6 +161,12 @@ pub struct LimitsConfig {
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
+impl Default for UsersConfig {
+    fn default() -> Self {
+        Self { first_uid: 1000 }
+    }
+}
+
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
@@ -128,7 +179,10 @@ impl Default for SessionConfig {
 
 impl Default for GroupsConfig {
     fn default() -> Self {
-        Self { never: vec![GroupRef::Name("users".to_owned()), GroupRef::Gid(100)] }
+        Self {
+            never: vec![GroupRef::Name("users".to_owned()), GroupRef::Gid(100)],
+            refresh: Duration::from_secs(5 * MINUTE),
+        }
     }
 }
 
@@ -194,9 +248,56 @@ impl std::error::Error for Problem {}
 /// # Errors
 /// Every problem of the text, in the order of its lines.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<Problem>> {
+    let (config, problems) = read(text, file);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// The configuration of a cluster's portal, which must say what `portreeve up` finds out by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// All of it.
+    pub config: Config,
+    /// `portal.url`
+    pub url: String,
+    /// `forwards.directory`
+    pub forwards: PathBuf,
+}
+
+/// As [`parse`], for a cluster.
+///
+/// # Errors
+/// Every problem of the text, in the order of its lines, and after them what is missing.
+pub fn parse_cluster(text: &str, file: &str) -> Result<ClusterConfig, Vec<Problem>> {
+    let (config, mut problems) = read(text, file);
+    let mut missing = |key: &str, remedy: &str| {
+        // A key that was refused is not missing, and one on a broken line may be there.
+        if !problems.iter().any(|problem| problem.key == key || problem.key.is_empty()) {
+            problems.push(Problem {
+                file: file.to_owned(),
+                line: None,
+                key: key.to_owned(),
+                what: "it is missing, and a cluster needs it".to_owned(),
+                remedy: remedy.to_owned(),
+            });
+        }
+    };
+    let (url, forwards) = (config.portal.url.clone(), config.forwards.directory.clone());
+    if url.is_none() {
+        missing("portal.url", "write the address that people type, such as \"https://portal.example.org\"");
+    }
+    if forwards.is_none() {
+        missing("forwards.directory", "write the directory of forward files that all nodes share");
+    }
+    match (url, forwards) {
+        (Some(url), Some(forwards)) if problems.is_empty() => Ok(ClusterConfig { config, url, forwards }),
+        _ => Err(problems),
+    }
+}
+
+fn read(text: &str, file: &str) -> (Config, Vec<Problem>) {
     let (written, mut notes) = written::read(text);
     let config = check::check(written, &mut notes);
-    if notes.is_empty() { Ok(config) } else { Err(notes.into_problems(text, file)) }
+    (config, notes.into_problems(text, file))
 }
 
 #[cfg(test)]

@@ -33,8 +33,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 use crate::agent_key::{AgentKey, check_portals};
-use crate::config::Problem;
-use crate::config::written::{Notes, Section};
+use crate::config::{Notes, Problem, Section};
 use crate::names::{NodeName, NodePort};
 
 /// One node.

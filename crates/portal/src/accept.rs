@@ -61,7 +61,9 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
     }
     let queues: Vec<_> = threads.iter().map(|t| (t.queue.clone(), Arc::clone(&t.connections))).collect();
     let mut acceptors = tokio::task::JoinSet::new();
-    acceptors.spawn(portal.service.clone().run());
+    // Until everything has ended: who is signed out while the portal drains is out.
+    let mut service = tokio::task::JoinSet::new();
+    service.spawn(portal.service.clone().run(Arc::clone(&portal)));
     for listener in listening.0 {
         acceptors.spawn(accept(Arc::clone(&portal), listener, queues.clone(), Arc::clone(&places)));
     }
@@ -73,7 +75,7 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
         portal.stopping.cancel();
         tokio::time::sleep(limits::CUT_OFF).await;
     };
-    let service = portal.service.clone();
+    let keeper = portal.service.clone();
     let ended = tokio::task::spawn_blocking(move || {
         let (queues, handles): (Vec<_>, Vec<_>) = threads.into_iter().map(|t| (t.queue, t.handle)).unzip();
         drop(queues);
@@ -81,12 +83,13 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
             // A thread that panicked has said so; the others still end in order.
             let _ = handle.join();
         }
-        service.keep();
+        keeper.keep();
     });
     tokio::select! {
         _ = ended => {}
         () = cut_off => {}
     }
+    service.shutdown().await;
     portal.service.take_leave();
     Ok(())
 }

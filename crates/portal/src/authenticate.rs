@@ -24,7 +24,7 @@ pub(crate) const COOKIE_NAME: &str = "__Host-portreeve";
 #[derive(Debug, Clone)]
 pub(crate) struct Principal {
     session: Arc<Session>,
-    ticket_is_old: bool,
+    old_ticket: Option<Box<str>>,
 }
 
 /// Nobody known.
@@ -57,6 +57,8 @@ pub(crate) struct Known {
     session: Arc<Session>,
     /// When it was signed (seconds since 1970).
     signed: i64,
+    /// See [`crate::powers::Service::key_epoch`].
+    key_epoch: u64,
 }
 
 impl Memo {
@@ -71,9 +73,9 @@ impl Principal {
         &self.session
     }
 
-    /// The ticket should be replaced by a younger one, so that the session outlives a restart of the portal.
-    pub(crate) fn ticket_is_old(&self) -> bool {
-        self.ticket_is_old
+    /// The ticket, if it should be replaced by a younger one, so that the session outlives a restart of the portal.
+    pub(crate) fn old_ticket(&self) -> Option<&str> {
+        self.old_ticket.as_deref()
     }
 }
 
@@ -85,14 +87,18 @@ pub(crate) async fn authenticate(
     headers: &HeaderMap,
 ) -> Result<Principal, Unauthenticated> {
     let ticket = cookie(headers, COOKIE_NAME).ok_or(Unauthenticated::NoTicket)?;
+    if !connection.room.portal.service.knows_who_is_over() {
+        return Err(Unauthenticated::Unavailable);
+    }
     let now = now();
-    let Known { session, signed } = known(connection, site.audience(), ticket, now).await?;
+    let Known { session, signed, .. } = known(connection, site.audience(), ticket, now).await?;
     let idle = settings.idle_seconds();
     if !session.is_live(now, idle) {
         return Err(Unauthenticated::Over);
     }
     session.touch(now);
-    Ok(Principal { session, ticket_is_old: now - signed > idle / 4 })
+    let is_old = now - signed > idle / 4;
+    Ok(Principal { session, old_ticket: is_old.then(|| ticket.into()) })
 }
 
 async fn known(
@@ -101,9 +107,11 @@ async fn known(
     ticket: &str,
     now: i64,
 ) -> Result<Known, Unauthenticated> {
+    let key_epoch = connection.room.portal.service.key_epoch();
     if let Some(memo) = &*connection.memo.borrow()
         && *memo.ticket == *ticket
         && *memo.audience == *audience
+        && memo.known.key_epoch == key_epoch
     {
         return Ok(memo.known.clone());
     }
@@ -111,11 +119,13 @@ async fn known(
     // The audience is part of the key: a ticket for one origin says nothing about another.
     let key = format!("{audience} {ticket}").into_boxed_str();
     let remembered = room.tickets.borrow_mut().get(&key).cloned();
+    let remembered = remembered.filter(|known| known.key_epoch == key_epoch);
     let known = match remembered {
         Some(known) => known,
         None => {
             let portal = &room.portal;
-            let claims = portal.verifier.verify(ticket, audience, now).ok_or(Unauthenticated::NoTicket)?;
+            let verified = portal.verifier.load().verify(ticket, audience, now);
+            let claims = verified.ok_or(Unauthenticated::NoTicket)?;
             let session = match portal.sessions.find(&claims.sid) {
                 Some(session) if session.uid != claims.uid || session.user != claims.sub => {
                     return Err(Unauthenticated::NoTicket);
@@ -123,14 +133,15 @@ async fn known(
                 Some(session) => {
                     // Another portal may have renewed it.
                     session.touch(claims.iat);
+                    session.note_ticket(ticket);
                     session
                 }
                 None => {
-                    let groups = groups(room, &claims).await?;
-                    portal.sessions.admit(&claims, &groups, now).ok_or(Unauthenticated::Full)?
+                    let groups = groups(room, &claims, ticket).await?;
+                    admit(room, &claims, ticket, &groups, now)?
                 }
             };
-            let known = Known { session, signed: claims.iat };
+            let known = Known { session, signed: claims.iat, key_epoch };
             room.tickets.borrow_mut().put(key, known.clone());
             known
         }
@@ -140,11 +151,29 @@ async fn known(
     Ok(known)
 }
 
+/// Lets a session in by a ticket that is genuine. Whether it is over is looked at afterwards: it may have been said so
+/// while its groups were read.
+pub(crate) fn admit(
+    room: &Room,
+    claims: &Claims,
+    ticket: &str,
+    groups: &[u32],
+    now: i64,
+) -> Result<Arc<Session>, Unauthenticated> {
+    let portal = &room.portal;
+    let session = portal.sessions.admit(claims, ticket, groups, now).ok_or(Unauthenticated::Full)?;
+    if portal.service.is_over(claims) {
+        session.end();
+    }
+    Ok(session)
+}
+
 /// The groups of whom a genuine ticket is about, if its session has not ended and its account is served still.
-async fn groups(room: &Room, claims: &Claims) -> Result<Arc<[u32]>, Unauthenticated> {
-    room.powers.groups(claims).await.map_err(|error| match error {
-        PowerError::Over | PowerError::Code(_) => Unauthenticated::Over,
-        PowerError::Failed(why) => {
+async fn groups(room: &Room, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>, Unauthenticated> {
+    room.powers.groups(claims, ticket).await.map_err(|error| match error {
+        PowerError::Over | PowerError::Code(_) | PowerError::Refused(_) => Unauthenticated::Over,
+        PowerError::Wait(_) => Unauthenticated::Unavailable,
+        PowerError::Failed(why) | PowerError::Unavailable(why) => {
             tracing::error!(error = %chain(&*why), "a session's groups can't be had");
             Unauthenticated::Unavailable
         }

@@ -42,6 +42,14 @@ impl Owned {
         self.audited
     }
 
+    /// Its four addresses and ports.
+    pub(crate) fn tuple(&self) -> Tuple {
+        match &self.reached {
+            Reached::Open(link) => link.tuple,
+            Reached::New { tuple, .. } => *tuple,
+        }
+    }
+
     /// By which right.
     pub(crate) fn grant(&self) -> &Rc<Grant> {
         &self.grant
@@ -172,7 +180,8 @@ pub(crate) fn is_foreign(session: &Session, grant: &Grant, owner: &Owner) -> boo
 
 /// The judgement alone: this person, by this right, towards this owner.
 pub(crate) fn judge(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> Result<Why, Refusal> {
-    let visitor = Visitor { uid: session.uid, groups: &session.groups };
+    let groups = session.groups();
+    let visitor = Visitor { uid: session.uid, groups: &groups };
     let settings = room.portal.settings.load();
     // Equal uid is the common case and needs no user database; else `learn_login` was there before.
     let login = if owner.uid == session.uid {
@@ -193,7 +202,8 @@ pub(crate) fn judge(room: &Room, session: &Session, grant: &Grant, owner: &Owner
 }
 
 fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> bool {
-    let visitor = Visitor { uid: session.uid, groups: &session.groups };
+    let groups = session.groups();
+    let visitor = Visitor { uid: session.uid, groups: &groups };
     let settings = room.portal.settings.load();
     match grant {
         Grant::Direct(_) => direct_needs_group(visitor, owner, &settings.groups),
@@ -205,8 +215,6 @@ fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use portreeve_model::{LoginGroup, SignIn};
 
     use super::*;
@@ -216,7 +224,7 @@ mod tests {
     async fn a_login_group_is_believed_for_a_while() {
         let (_state, room) = crate::room::tests::room();
         let (claims, _) = room.portal.service.embedded().broker().start_session(SignIn::Code, now()).unwrap();
-        let session = room.portal.sessions.admit(&claims, &(Arc::new([]) as Arc<[u32]>), now()).unwrap();
+        let session = room.portal.sessions.admit(&claims, "", &[], now()).unwrap();
         // Somebody else, whoever runs the tests, whom every user database has.
         let other = if session.uid == 0 { 65_534 } else { 0 };
         let told = Some(LoginGroup { gid: 4_000_000_000, private: true });

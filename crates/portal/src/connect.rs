@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::limits;
 use crate::pool::{Key, Link};
+use crate::powers::DialError;
 use crate::resolve::Target;
 use crate::room::Room;
 use crate::sessions::Session;
@@ -37,6 +38,12 @@ pub(crate) enum ConnectError {
     /// This process may open nothing more.
     #[error("no descriptor is free")]
     NoDescriptor(#[source] io::Error),
+    /// The session is over.
+    #[error("your session has ended")]
+    Over,
+    /// The process that connects for this user can't be had.
+    #[error("nobody can connect for you at the moment")]
+    NoDialer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Anything else.
     #[error("{address} can't be reached")]
     Failed { address: SocketAddr, source: io::Error },
@@ -91,7 +98,7 @@ async fn dial(
     };
     let dial = || room.powers.dial(session, address);
     let stream = match dial().await {
-        Err(error) if portreeve_sys::is_out_of_descriptors(&error) => {
+        Err(DialError::Io(error)) if portreeve_sys::is_out_of_descriptors(&error) => {
             // Idle connections save time; now they are in the way. Their tasks close them.
             room.pool.clear();
             tokio::task::yield_now().await;
@@ -99,7 +106,11 @@ async fn dial(
         }
         dialled => dialled,
     };
-    let stream = stream.map_err(failed)?;
+    let stream = stream.map_err(|error| match error {
+        DialError::Io(error) => failed(error),
+        DialError::Over => ConnectError::Over,
+        DialError::NoDialer(why) => ConnectError::NoDialer(why),
+    })?;
     let client = stream.local_addr().map_err(failed)?;
     let server = stream.peer_addr().map_err(failed)?;
     // Connecting to an ephemeral port on the loopback can meet itself (simultaneous open): nobody listens there.

@@ -24,6 +24,7 @@ mod aside;
 mod audit;
 mod authenticate;
 mod authorize;
+mod capacity;
 pub mod certificate;
 mod chain;
 mod connect;
@@ -59,6 +60,7 @@ mod tunnel;
 mod upgrade;
 
 pub use accept::{Listening, run};
+pub use capacity::fit_connections;
 pub use portal::{Portal, Settings, now};
-pub use powers::{Embedded, Service};
+pub use powers::{Embedded, Inherited, Served, Service};
 pub use tls::{TlsError, server_config};

@@ -149,3 +149,29 @@ pub const AGENT_LOGINS: usize = 64;
 pub const AGENT_RECORDS: Duration = Duration::from_secs(1);
 /// Former boots of a node that are remembered.
 pub const AGENT_BOOTS: usize = 8;
+/// Without news from the broker for so long, nobody is answered: who is signed out meanwhile would not be known.
+pub const BROKER_FRESH: Duration = Duration::from_secs(5);
+/// A question that finds no broker waits for so long for it to be back.
+pub const BROKER_BACK: Duration = Duration::from_secs(3);
+/// The broker's answer, from the question on: it may have to look somebody up, and to start a process.
+pub const BROKER_ANSWER: Duration = Duration::from_secs(35);
+/// A step of a conversation with PAM: a little longer than the broker lets a whole one take.
+pub const BROKER_CONVERSATION: Duration = Duration::from_secs(185);
+/// Ended sessions that are remembered. One more, and the list is had anew, without those whose time is over anyhow.
+pub const ENDED_SESSIONS: usize = 200_000;
+/// A dialer's answer, beyond [`CONNECT`].
+pub const DIALER_ANSWER: Duration = Duration::from_secs(2);
+/// Users whose dialer one thread knows, before those that ended are forgotten.
+pub const DIALERS: usize = 1024;
+/// A worker's answer.
+pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
+/// A worker's page, in bytes.
+pub const WORKER_BYTES: usize = 4 * 1024 * 1024;
+/// Users to whose worker one thread keeps a connection.
+pub const WORKERS: usize = 1024;
+/// How long the nodes may take to say what somebody has listening, for show.
+pub const LISTENING: Duration = Duration::from_millis(700);
+/// How long a browser is known as one that a user signed in with: the age of a cookie.
+pub const MARK: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Nodes whose agent can't be asked that are named on a page.
+pub const NODES_IN_TROUBLE: usize = 16;

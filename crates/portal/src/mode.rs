@@ -5,6 +5,7 @@
 //! or "not found" without the prefix and something with it, means keep. What was learned holds for the listening
 //! socket it was learned from, so an application that is restarted is learned anew.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
@@ -22,8 +23,19 @@ pub(crate) enum Mode {
     Strip,
 }
 
+/// Names a LISTEN socket among those of all nodes and all their boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Listener {
+    /// Its node's address.
+    pub(crate) node: IpAddr,
+    /// See [`crate::agents::Heard::generation`].
+    pub(crate) generation: u64,
+    /// What the node's kernel calls it.
+    pub(crate) id: ListenerId,
+}
+
 /// What was learned, for all threads. Asked once a connection to an application, not once a request.
-pub(crate) struct Modes(Mutex<LruCache<(ListenerId, Box<str>), Mode>>);
+pub(crate) struct Modes(Mutex<LruCache<(Listener, Box<str>), Mode>>);
 
 impl Default for Modes {
     fn default() -> Self {
@@ -32,7 +44,7 @@ impl Default for Modes {
 }
 
 impl Modes {
-    pub(crate) fn get(&self, listener: ListenerId, prefix: &str) -> Option<Mode> {
+    pub(crate) fn get(&self, listener: Listener, prefix: &str) -> Option<Mode> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(listener, prefix.into())).copied()
     }
 
@@ -41,7 +53,7 @@ impl Modes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).cap()
     }
 
-    pub(crate) fn learn(&self, listener: ListenerId, prefix: &str, mode: Mode) {
+    pub(crate) fn learn(&self, listener: Listener, prefix: &str, mode: Mode) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).put((listener, prefix.into()), mode);
     }
 }

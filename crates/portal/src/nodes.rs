@@ -1,5 +1,5 @@
-//! Which names and addresses are this machine's: where applications are looked for, and whether somebody who connects
-//! is on this machine.
+//! Where applications are looked for: on a cluster, at the addresses of root's map of nodes; in the one-process form, on this
+//! machine alone. There it also matters whether somebody who connects is on this machine.
 //!
 //! Invariant: no resolver is asked. An address of ours is never taken for somebody else's because the kernel could not
 //! be asked.
@@ -11,10 +11,46 @@ use std::time::Instant;
 
 use portreeve_model::NodeName;
 
+use crate::agents::Agents;
 use crate::limits;
 
+/// Names and addresses.
+pub(crate) enum Nodes {
+    /// This machine's.
+    Here(Here),
+    /// Those of the map of nodes, as it is now.
+    Cluster(Arc<Agents>),
+}
+
+impl Nodes {
+    pub(crate) fn of_this_machine() -> io::Result<Self> {
+        Here::of_this_machine().map(Self::Here)
+    }
+
+    pub(crate) fn of_a_cluster(agents: Arc<Agents>) -> Self {
+        Self::Cluster(agents)
+    }
+
+    /// The addresses of a node, in the order to try; `None` if it is none of ours.
+    pub(crate) fn addresses(&self, node: &NodeName) -> Option<Vec<IpAddr>> {
+        match self {
+            Self::Here(here) => here.addresses(node),
+            Self::Cluster(agents) => agents.nodes().addresses(node),
+        }
+    }
+
+    /// Whether something that connects from this address must be looked at, because it is on the machine of the one user
+    /// who is served.
+    pub(crate) fn is_this_machine(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Here(here) => here.is_this_machine(ip),
+            Self::Cluster(_) => false,
+        }
+    }
+}
+
 /// The names and addresses of this machine.
-pub(crate) struct Nodes {
+pub(crate) struct Here {
     /// Full and short host name, in lower case.
     names: Vec<String>,
     /// Asks the kernel for the addresses.
@@ -22,8 +58,8 @@ pub(crate) struct Nodes {
     interfaces: Mutex<(Instant, Arc<[IpAddr]>)>,
 }
 
-impl Nodes {
-    pub(crate) fn of_this_machine() -> io::Result<Self> {
+impl Here {
+    fn of_this_machine() -> io::Result<Self> {
         let full = portreeve_sys::host_name().unwrap_or_default().to_ascii_lowercase();
         let short = full.split('.').next().unwrap_or_default().to_owned();
         let names =
@@ -36,7 +72,7 @@ impl Nodes {
     }
 
     /// The addresses of a node, in the order to try; `None` if it is not this machine.
-    pub(crate) fn addresses(&self, node: &NodeName) -> Option<Vec<IpAddr>> {
+    fn addresses(&self, node: &NodeName) -> Option<Vec<IpAddr>> {
         const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         if let Some(ip) = node.as_ip() {
             return (self.is_this_machine(ip) && portreeve_sys::leads_somewhere(&ip)).then(|| vec![ip]);
@@ -57,7 +93,7 @@ impl Nodes {
     }
 
     /// Whether something that connects from this address is on this machine.
-    pub(crate) fn is_this_machine(&self, ip: IpAddr) -> bool {
+    fn is_this_machine(&self, ip: IpAddr) -> bool {
         ip.is_loopback() || self.interfaces().contains(&ip)
     }
 
@@ -88,7 +124,7 @@ mod tests {
     fn whoever_comes_from_a_link_local_address_of_ours_is_on_this_machine() {
         let ours: [IpAddr; 2] = ["fe80::77", "192.0.2.1"].map(|text| text.parse().unwrap());
         let ask = || Ok(["fe80::77", "192.0.2.1"].map(|text| text.parse().unwrap()).to_vec());
-        let nodes = Nodes::new(vec!["here".to_owned()], ask).unwrap();
+        let nodes = Here::new(vec!["here".to_owned()], ask).unwrap();
         assert!(ours.iter().all(|ip| nodes.is_this_machine(*ip)));
         let addresses = |node| nodes.addresses(&NodeName::parse(node).unwrap());
         assert_eq!(addresses("[fe80::77]"), None, "but nothing can be reached there");
@@ -101,7 +137,7 @@ mod tests {
         let [first, second] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
         ADDRESS.set(Some(first));
         let nodes =
-            Nodes::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into()))
+            Here::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into()))
                 .unwrap();
         let grow_old = |by| {
             let mut known = nodes.interfaces.lock().unwrap();

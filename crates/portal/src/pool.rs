@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
-use portreeve_model::{ListenerId, Owner, Tuple};
+use portreeve_model::{Owner, Tuple};
 use tokio::time::Instant;
 
 use crate::limits;
@@ -50,10 +50,6 @@ impl Link {
         }
     }
 
-    /// The socket that listened: the same for all connections until the application is restarted.
-    pub(crate) fn listener(&self) -> ListenerId {
-        self.owner.get().listener
-    }
 }
 
 struct Idle {
@@ -130,7 +126,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use hyper_util::rt::TokioIo;
-    use portreeve_model::OwnerGroups;
+    use portreeve_model::{ListenerId, OwnerGroups};
 
     use super::*;
 

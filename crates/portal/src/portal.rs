@@ -38,6 +38,10 @@ impl Settings {
         self.config.session.idle.as_secs().cast_signed()
     }
 
+    pub(crate) fn groups_refresh(&self) -> std::time::Duration {
+        self.config.groups.refresh
+    }
+
     pub(crate) fn is_admin_forward(&self, name: &ForwardName) -> bool {
         self.config.forwards.is_admin(name)
     }
@@ -47,7 +51,7 @@ impl Settings {
 pub struct Portal {
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) service: Service,
-    pub(crate) verifier: Verifier,
+    pub(crate) verifier: Arc<ArcSwap<Verifier>>,
     pub(crate) sessions: Sessions,
     pub(crate) hosts: HostRules,
     pub(crate) nodes: Nodes,
@@ -72,12 +76,13 @@ impl Portal {
         hosts: HostRules,
         listening: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
+        let nodes = service.nodes()?;
         Ok(Self {
             verifier: service.verifier(),
             settings: ArcSwap::from_pointee(settings),
             service,
             sessions: Sessions::new(limits::SESSIONS),
-            nodes: Nodes::of_this_machine()?,
+            nodes,
             modes: Modes::default(),
             attempts: Attempts::default(),
             hosts,

@@ -4,16 +4,28 @@
 //! Invariant: a refusal, a failure and an answer that comes too late are errors. Nothing here makes a yes of them.
 
 mod embedded;
+mod served;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 pub use embedded::Embedded;
 use portreeve_broker::{CodeError, ForwardRead, ReadError, Verifier};
-use portreeve_model::{Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, Tuple, Unowned};
+use portreeve_model::wire::pam::{PamRefusal, Prompt};
+use portreeve_model::wire::worker::{NodeView, View};
+use portreeve_model::{
+    Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName,
+};
+pub use served::{Inherited, Served};
+pub(crate) use served::WorkerError;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::nodes::Nodes;
+use crate::portal::Portal;
+use crate::reject::Reject;
 use crate::sessions::Session;
 
 /// Who is asked.
@@ -21,19 +33,24 @@ use crate::sessions::Session;
 pub enum Service {
     /// Plain calls, in the one-process form for one user.
     Embedded(Arc<Embedded>),
+    /// Broker, dialers, workers and agents of a cluster.
+    Served(Arc<Served>),
 }
 
 impl Service {
     #[cfg(test)]
     pub(crate) fn embedded(&self) -> &Embedded {
-        let Self::Embedded(own) = self;
-        own
+        match self {
+            Self::Embedded(own) => own,
+            Self::Served(_) => panic!("tests of one room have the embedded form"),
+        }
     }
 
-    /// What it does beside answering, for as long as the portal takes connections.
-    pub(crate) async fn run(self) {
+    /// What it does beside answering, for as long as the portal runs.
+    pub(crate) async fn run(self, portal: Arc<Portal>) {
         match self {
             Self::Embedded(own) => own.keep_ended_sessions().await,
+            Self::Served(served) => served.run(portal).await,
         }
     }
 
@@ -41,6 +58,8 @@ impl Service {
     pub(crate) fn keep(&self) {
         match self {
             Self::Embedded(own) => own.keep(),
+            // The broker does, at once.
+            Self::Served(_) => {}
         }
     }
 
@@ -48,31 +67,96 @@ impl Service {
     pub(crate) fn take_leave(&self) {
         match self {
             Self::Embedded(own) => own.take_leave(),
+            Self::Served(_) => {}
         }
     }
 
-    /// Knows the keys that tickets are signed with.
-    pub(crate) fn verifier(&self) -> Verifier {
+    /// Knows the keys that tickets are signed with, as they are at any time.
+    pub(crate) fn verifier(&self) -> Arc<ArcSwap<Verifier>> {
         match self {
             Self::Embedded(own) => {
                 let (key, id) = own.broker().ticket_key();
-                Verifier::new([(id, key)])
+                Arc::new(ArcSwap::from_pointee(Verifier::new([(id, key)])))
             }
+            Self::Served(served) => Arc::clone(served.verifier()),
         }
+    }
+
+    /// Counts how often a key was taken back: what was verified before must be verified again.
+    pub(crate) fn key_epoch(&self) -> u64 {
+        match self {
+            Self::Embedded(_) => 0,
+            Self::Served(served) => served.key_epoch(),
+        }
+    }
+
+    /// Whether it is known which sessions are over. Without that nobody is answered.
+    pub(crate) fn knows_who_is_over(&self) -> bool {
+        match self {
+            Self::Embedded(_) => true,
+            Self::Served(served) => served.is_fresh(),
+        }
+    }
+
+    /// How long ago the broker said that; `None`: never, or there is no broker.
+    pub(crate) fn news_age(&self) -> Option<Duration> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Served(served) => served.news_age(),
+        }
+    }
+
+    /// Whether this session was said to be over. To be asked after it was admitted.
+    pub(crate) fn is_over(&self, claims: &Claims) -> bool {
+        match self {
+            Self::Embedded(own) => own.broker().is_over(&claims.sid),
+            Self::Served(served) => served.is_over(claims),
+        }
+    }
+
+    /// Where nodes are looked for.
+    ///
+    /// # Errors
+    /// When the kernel can't be asked for this machine's addresses.
+    pub(crate) fn nodes(&self) -> std::io::Result<Nodes> {
+        match self {
+            Self::Embedded(_) => Nodes::of_this_machine(),
+            Self::Served(served) => Ok(Nodes::of_a_cluster(Arc::clone(served.agents()))),
+        }
+    }
+
+    /// Whether there are many users, who sign in with PAM.
+    pub(crate) fn is_a_cluster(&self) -> bool {
+        matches!(self, Self::Served(_))
     }
 }
 
 /// One thread's way of asking.
 pub(crate) enum Powers {
     Embedded(embedded::Thread),
+    Served(Box<served::Thread>),
 }
 
 /// A sign-in that was granted, or a younger ticket.
+#[derive(Debug)]
 pub(crate) struct SignedIn {
     pub(crate) claims: Claims,
     pub(crate) ticket: String,
     /// All groups of the user.
     pub(crate) groups: Arc<[u32]>,
+    /// Shows the next time that this user signed in with this browser.
+    pub(crate) mark: Option<Secret>,
+}
+
+/// A step of a conversation with PAM.
+#[derive(Debug)]
+pub(crate) enum Talk {
+    /// These are to be shown, and those that ask to be answered.
+    Asks { conversation: Secret, prompts: Vec<Prompt> },
+    /// In.
+    Granted { signed_in: Box<SignedIn>, said: Vec<Prompt> },
+    /// Not in.
+    Refused { why: PamRefusal, said: Vec<Prompt> },
 }
 
 /// Why nothing was done.
@@ -81,9 +165,18 @@ pub(crate) enum PowerError {
     /// The code is no good.
     #[error(transparent)]
     Code(#[from] CodeError),
+    /// The account may not be used.
+    #[error(transparent)]
+    Refused(PamRefusal),
+    /// After too many tries one has to wait, for so many seconds.
+    #[error("too many tries, or too many people at once")]
+    Wait(u32),
     /// The session is over, or its account is not served any more.
     #[error("this session has ended")]
     Over,
+    /// Whoever has the power does not answer now.
+    #[error("nobody who could do it answers")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Whoever has the power failed.
     #[error("it could not be done")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -95,9 +188,29 @@ pub(crate) enum Unread {
     /// It gives nothing.
     #[error(transparent)]
     Refused(#[from] ReadError),
+    /// The session is over.
+    #[error("this session has ended")]
+    Over,
     /// The file system did not answer.
     #[error("the file system that holds the forwards does not answer")]
     Hanging,
+    /// Whoever reads them does not answer.
+    #[error("nobody can read forwards at the moment")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// The system says so.
+    #[error(transparent)]
+    Io(std::io::Error),
+    /// The session is over.
+    #[error("this session has ended")]
+    Over,
+    /// The process that connects for this user can't be had.
+    #[error("nobody can connect for this user at the moment")]
+    NoDialer(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Powers {
@@ -108,13 +221,49 @@ impl Powers {
     pub(crate) fn open(service: &Service) -> std::io::Result<Self> {
         Ok(match service {
             Service::Embedded(shared) => Self::Embedded(embedded::Thread::open(Arc::clone(shared))?),
+            Service::Served(shared) => Self::Served(Box::new(served::Thread::open(Arc::clone(shared)))),
         })
     }
 
+    /// Whom a sign-in code signs in, without using it up; `None` where there is one user only.
+    pub(crate) async fn look(&self, code: &str) -> Result<Option<UserName>, PowerError> {
+        match self {
+            Self::Embedded(_) => Ok(None),
+            Self::Served(served) => served.look(code).await.map(Some),
+        }
+    }
+
     /// Takes a sign-in code.
-    pub(crate) async fn enter(&self, code: &str, _from: IpAddr) -> Result<SignedIn, PowerError> {
-        let Self::Embedded(own) = self;
-        own.enter(code)
+    pub(crate) async fn enter(&self, code: &str, from: IpAddr) -> Result<SignedIn, PowerError> {
+        match self {
+            Self::Embedded(own) => own.enter(code),
+            Self::Served(served) => served.enter(code, from).await,
+        }
+    }
+
+    /// Begins a conversation with PAM.
+    pub(crate) async fn begin(
+        &self,
+        user: UserName,
+        from: IpAddr,
+        mark: Option<Secret>,
+    ) -> Result<Talk, PowerError> {
+        match self {
+            Self::Embedded(_) => Ok(Talk::Refused { why: PamRefusal::System, said: Vec::new() }),
+            Self::Served(served) => served.begin(user, from, mark).await,
+        }
+    }
+
+    /// Goes on with one.
+    pub(crate) async fn reply(
+        &self,
+        conversation: Secret,
+        answers: Vec<Secret>,
+    ) -> Result<Talk, PowerError> {
+        match self {
+            Self::Embedded(_) => Ok(Talk::Refused { why: PamRefusal::System, said: Vec::new() }),
+            Self::Served(served) => served.reply(conversation, answers).await,
+        }
     }
 
     /// A code that lets this session enter an application's origin from one browser.
@@ -124,8 +273,10 @@ impl Powers {
         host: &str,
         browser: &str,
     ) -> Result<String, PowerError> {
-        let Self::Embedded(own) = self;
-        own.entry(session, host, browser)
+        match self {
+            Self::Embedded(own) => own.entry(session, host, browser),
+            Self::Served(served) => served.entry(session, host, browser).await,
+        }
     }
 
     /// Takes such a code: a ticket for that origin.
@@ -135,26 +286,39 @@ impl Powers {
         host: &str,
         browser: &str,
     ) -> Result<SignedIn, PowerError> {
-        let Self::Embedded(own) = self;
-        own.take_entry(code, host, browser)
+        match self {
+            Self::Embedded(own) => own.take_entry(code, host, browser),
+            Self::Served(served) => served.take_entry(code, host, browser).await,
+        }
     }
 
-    /// A younger ticket of the session for the same audience.
-    pub(crate) async fn renew(&self, session: &Session, audience: Audience) -> Result<SignedIn, PowerError> {
-        let Self::Embedded(own) = self;
-        own.renew(session, audience)
+    /// A younger ticket of the session in the place of this one, which is for `audience`.
+    pub(crate) async fn renew(
+        &self,
+        session: &Session,
+        audience: Audience,
+        ticket: &str,
+    ) -> Result<SignedIn, PowerError> {
+        match self {
+            Self::Embedded(own) => own.renew(session, audience),
+            Self::Served(served) => served.renew(ticket).await,
+        }
     }
 
     /// Ends the session for good, here and after a restart.
     pub(crate) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
-        let Self::Embedded(own) = self;
-        own.sign_out(session).await
+        match self {
+            Self::Embedded(own) => own.sign_out(session).await,
+            Self::Served(served) => served.sign_out(session).await,
+        }
     }
 
     /// The groups of whom a verified ticket is about.
-    pub(crate) async fn groups(&self, claims: &Claims) -> Result<Arc<[u32]>, PowerError> {
-        let Self::Embedded(own) = self;
-        own.groups(claims)
+    pub(crate) async fn groups(&self, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
+        match self {
+            Self::Embedded(own) => own.groups(claims),
+            Self::Served(served) => served.groups(ticket).await,
+        }
     }
 
     /// Reads a forward file as the session's user.
@@ -162,63 +326,103 @@ impl Powers {
     /// `turn` is held until the read has ended, also when nobody waits for it any more.
     pub(crate) async fn read_forward(
         &self,
-        _session: &Session,
+        session: &Session,
         name: &ForwardName,
         turn: OwnedSemaphorePermit,
     ) -> Result<ForwardRead, Unread> {
-        let Self::Embedded(own) = self;
-        own.read_forward(name, turn).await
+        match self {
+            Self::Embedded(own) => own.read_forward(name, turn).await,
+            Self::Served(served) => {
+                let read = served.read_forward(session, name).await;
+                drop(turn);
+                read
+            }
+        }
     }
 
     /// Another user's login group; `None` when nobody can tell, which grants nothing.
     pub(crate) async fn login_group(&self, uid: u32) -> Option<LoginGroup> {
-        let Self::Embedded(own) = self;
-        own.login_group(uid).await
+        match self {
+            Self::Embedded(own) => own.login_group(uid).await,
+            Self::Served(served) => served.login_group(uid).await,
+        }
     }
 
     /// Connects as the session's user.
-    pub(crate) async fn dial(&self, _session: &Session, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let Self::Embedded(own) = self;
-        own.dial(address).await
+    pub(crate) async fn dial(
+        &self,
+        session: &Session,
+        address: SocketAddr,
+    ) -> Result<TcpStream, DialError> {
+        match self {
+            Self::Embedded(own) => own.dial(address).await.map_err(DialError::Io),
+            Self::Served(served) => served.dial(session, address).await,
+        }
     }
 
     /// Who owns the server's end of a connection.
     pub(crate) async fn owner(&self, tuple: &Tuple) -> Result<Owner, Unowned> {
-        let Self::Embedded(own) = self;
-        own.owner(tuple)
+        match self {
+            Self::Embedded(own) => own.owner(tuple),
+            Self::Served(served) => served.owner(tuple).await,
+        }
     }
 
     /// The same with the group of the processes that hold it; it stays unknown when that can't be seen.
     pub(crate) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Owner {
-        let Self::Embedded(own) = self;
-        own.with_group(tuple, owner).await
+        match self {
+            Self::Embedded(own) => own.with_group(tuple, owner).await,
+            Self::Served(served) => served.with_group(tuple, owner).await,
+        }
     }
 
     /// Who owns it, now that it must have been accepted.
     pub(crate) async fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
-        let Self::Embedded(own) = self;
-        own.confirm(tuple, before).await
+        match self {
+            Self::Embedded(own) => own.confirm(tuple, before).await,
+            Self::Served(served) => served.confirm(tuple, before).await,
+        }
     }
 
     /// Whether the LISTEN socket that took the connection listens still.
     pub(crate) async fn listens_still(&self, tuple: &Tuple, listener: ListenerId) -> bool {
-        let Self::Embedded(own) = self;
-        own.listens_still(tuple, listener)
+        match self {
+            Self::Embedded(own) => own.listens_still(tuple, listener),
+            Self::Served(served) => served.listens_still(tuple, listener).await,
+        }
     }
 
-    /// Whether whoever connects from this machine may be answered at all.
+    /// Which boot of its node an address belongs to: what was learned of a listener holds for one boot.
+    pub(crate) fn generation(&self, address: SocketAddr) -> u64 {
+        match self {
+            Self::Embedded(_) => 0,
+            Self::Served(served) => served.generation(address),
+        }
+    }
+
+    /// Whether whoever connects from this machine may be answered at all. On a cluster, everybody: there the portal's name
+    /// is not one under which users open ports of their own.
     pub(crate) fn admits(&self, tuple: &Tuple) -> Admitted {
-        let Self::Embedded(own) = self;
-        own.admits(tuple)
+        match self {
+            Self::Embedded(own) => own.admits(tuple),
+            Self::Served(_) => Admitted::Yes,
+        }
+    }
+
+    /// What a user listens on at each node of a cluster.
+    pub(crate) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
+        match self {
+            Self::Embedded(_) => Vec::new(),
+            Self::Served(served) => served.nodes_view(uid).await,
+        }
     }
 
     /// The workspace's page.
-    pub(crate) async fn workspace(
-        &self,
-        view: portreeve_worker::View,
-    ) -> Result<String, crate::reject::Reject> {
-        let Self::Embedded(own) = self;
-        own.workspace(view).await
+    pub(crate) async fn workspace(&self, session: &Session, view: View) -> Result<String, Reject> {
+        match self {
+            Self::Embedded(own) => own.workspace(view).await,
+            Self::Served(served) => Ok(served.workspace(session, view).await?),
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 
 use http::StatusCode;
 use portreeve_broker::{CodeError, ReadError};
-use portreeve_model::Refusal;
+use portreeve_model::wire::pam::PamRefusal;
+use portreeve_model::{Refusal, Unowned};
 
 use crate::authenticate::Unauthenticated;
 use crate::connect::ConnectError;
 use crate::forward::ForwardError;
-use crate::powers::PowerError;
+use crate::powers::{PowerError, WorkerError};
 use crate::resolve::ResolveError;
 use crate::route::RouteError;
 use crate::site::SiteError;
@@ -32,6 +33,14 @@ pub(crate) enum Reject {
     Forward(#[from] ForwardError),
     #[error("a code was refused")]
     Code(#[from] CodeError),
+    #[error(transparent)]
+    Account(PamRefusal),
+    #[error("too many tries, or too many people at once: {0} s to wait")]
+    Wait(u32),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error("nobody who could do it answers")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The browser is sent to the application's own origin.
     #[error("the application has an origin of its own")]
     Elsewhere(String),
@@ -86,6 +95,9 @@ impl From<PowerError> for Reject {
         match error {
             PowerError::Code(error) => Self::Code(error),
             PowerError::Over => Self::Unauthenticated(Unauthenticated::Over),
+            PowerError::Refused(why) => Self::Account(why),
+            PowerError::Wait(seconds) => Self::Wait(seconds),
+            PowerError::Unavailable(source) => Self::Unavailable(source),
             PowerError::Failed(source) => Self::Internal(source),
         }
     }
@@ -124,12 +136,36 @@ impl Reject {
                 "The portal takes no more sessions.",
                 "Try again later.",
             ),
-            Self::Unauthenticated(error @ Unauthenticated::Unavailable) => text(
+            Self::Unauthenticated(Unauthenticated::Unavailable) | Self::Unavailable(_) => text(
                 S::SERVICE_UNAVAILABLE,
                 "unavailable",
-                "Signing in does not work at the moment",
-                sentence(error),
+                "The portal can't answer anybody at the moment",
+                "A part of it that knows who is signed in does not answer. Nobody is let in meanwhile; what runs on the nodes goes on.",
                 "Try again in a moment.",
+            ),
+            Self::Worker(WorkerError::Over) => {
+                text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", "Your session has ended.", ASK_FOR_AN_ADDRESS)
+            }
+            Self::Account(why) => text(
+                S::FORBIDDEN,
+                "account",
+                "This account may not sign in",
+                sentence(why),
+                "Ask whoever looks after the cluster's accounts.",
+            ),
+            Self::Wait(seconds) => text(
+                S::TOO_MANY_REQUESTS,
+                "wait",
+                "Too many tries",
+                format!("Signing in is slowed after wrong tries. Wait {seconds} s, and try again."),
+                "",
+            ),
+            Self::Worker(error) => text(
+                S::SERVICE_UNAVAILABLE,
+                "worker",
+                "Your workspace can't be shown at the moment",
+                sentence(error),
+                "Your applications are not affected. Try again in a moment; when it stays so, the portal's log has the reason, under the number below.",
             ),
             Self::Forward(ForwardError::SessionOver) => text(
                 S::UNAUTHORIZED,
@@ -164,6 +200,13 @@ impl Reject {
             ),
             Self::Resolve(error) => resolve_text(error),
             Self::Connect(error) => connect_text(error),
+            Self::Refused(refusal @ Refusal::UnknownOwner(Unowned::Lookup(why))) => text(
+                S::SERVICE_UNAVAILABLE,
+                refusal.code(),
+                "It can't be seen whose application this is",
+                format!("Nothing was sent to it: {why}."),
+                what_to_do(refusal),
+            ),
             Self::Refused(refusal) | Self::Forward(ForwardError::Refused(refusal)) => text(
                 S::FORBIDDEN,
                 refusal.code(),
@@ -261,6 +304,23 @@ fn resolve_text(error: &ResolveError) -> Text {
             format!("{node} is not this machine."),
             "This portal serves the machine that it runs on: write localhost, its name, or one of its addresses.",
         ),
+        ResolveError::NoSuchNode(node) => text(
+            S::NOT_FOUND,
+            error.code(),
+            "This node is not known here",
+            format!("{node} is no node of this cluster."),
+            "Compare it with what hostname -s prints there. The list of nodes is the sysadmin's: portreeve nodes.",
+        ),
+        ResolveError::Over => {
+            text(S::UNAUTHORIZED, error.code(), "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
+        }
+        ResolveError::Unavailable => text(
+            S::SERVICE_UNAVAILABLE,
+            error.code(),
+            "This forward can't be looked up at the moment",
+            sentence(error),
+            "Try again in a moment.",
+        ),
         ResolveError::PrivilegedPort => {
             let refusal = Refusal::PrivilegedPort;
             text(
@@ -313,6 +373,13 @@ fn resolve_text(error: &ResolveError) -> Text {
                 sentence(cause),
                 "Its last line must be an address like http://localhost:8888/.",
             ),
+            ReadError::NotUnderstood(why) => text(
+                S::BAD_GATEWAY,
+                error.code(),
+                "This forward can't be understood",
+                format!("{why}."),
+                "Its last line must be an address like http://localhost:8888/.",
+            ),
             ReadError::Io(_) => text(
                 S::BAD_GATEWAY,
                 error.code(),
@@ -357,6 +424,16 @@ fn connect_text(error: &ConnectError) -> Text {
             "The portal has too much open",
             "It may open no more connections now.",
             "Try again in a moment. Whoever runs the portal can let it open more files (ulimit -Hn).",
+        ),
+        ConnectError::Over => {
+            text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
+        }
+        ConnectError::NoDialer(_) => text(
+            S::SERVICE_UNAVAILABLE,
+            "no-dialer",
+            "The portal can't connect for you at the moment",
+            "The process that connects to applications in your name can't be had.",
+            "Try again in a moment; when it stays so, the portal's log has the reason, under the number below.",
         ),
         ConnectError::Failed { address, .. } => text(
             S::BAD_GATEWAY,

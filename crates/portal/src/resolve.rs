@@ -1,8 +1,8 @@
 //! Where a place is. Before: `route`. After: `connect`. A [`Target`] has literal addresses; from here on no name is
 //! looked up any more.
 //!
-//! Invariant: names of nodes become addresses through this machine's own interfaces (`nodes.rs`), never through a
-//! resolver; no traffic to the target happens here. Forward files are read at most once a second a name.
+//! Invariant: names of nodes become addresses through root's map of nodes or this machine's own interfaces (`nodes.rs`),
+//! never through a resolver; no traffic to the target happens here. Forward files are read at most once a second a name.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use portreeve_model::{
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::chain::chain;
 use crate::limits;
 use crate::powers::Unread;
 use crate::room::Room;
@@ -59,9 +60,18 @@ pub(crate) enum Grant {
 /// Why a place is nowhere.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ResolveError {
-    /// Not a node of ours.
+    /// Not this machine, which is all there is.
     #[error("{0} is not this machine")]
     UnknownNode(NodeName),
+    /// Not a node of the cluster.
+    #[error("{0} is not a node of this cluster")]
+    NoSuchNode(NodeName),
+    /// The session is over.
+    #[error("your session has ended")]
+    Over,
+    /// Whoever reads forwards does not answer.
+    #[error("forwards can't be looked up at the moment")]
+    Unavailable,
     /// A port below 1024.
     #[error("ports below 1024 are not forwarded")]
     PrivilegedPort,
@@ -83,7 +93,9 @@ impl ResolveError {
     /// A short name for logs and the page.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::UnknownNode(_) => "unknown-node",
+            Self::UnknownNode(_) | Self::NoSuchNode(_) => "unknown-node",
+            Self::Over => "not-signed-in",
+            Self::Unavailable => "unavailable",
             Self::PrivilegedPort => Refusal::PrivilegedPort.code(),
             Self::Ourselves => "ourselves",
             Self::Disabled => "disabled",
@@ -91,9 +103,11 @@ impl ResolveError {
             Self::Forward(read) => match &**read {
                 ReadError::NotFound => "no-such-forward",
                 ReadError::NotExecutable => Refusal::NotExecutable.code(),
-                ReadError::Invalid(_) => "bad-forward",
+                ReadError::Invalid(_) | ReadError::NotUnderstood(_) => "bad-forward",
                 ReadError::Io(_) => "forward-unreadable",
-                ReadError::NotPlain(_) | ReadError::Unreadable => "forward-refused",
+                ReadError::NotPlain(_) | ReadError::Unreadable | ReadError::UnreadableByAnybody => {
+                    "forward-refused"
+                }
             },
         }
     }
@@ -217,6 +231,12 @@ async fn read_forward(
         Ok(read) => target_of(room, &key.1, read).map(Rc::new),
         Err(Unread::Refused(error)) => Err(ResolveError::Forward(Arc::new(error))),
         Err(Unread::Hanging) => return None,
+        // Not remembered: the next one who asks may have an answer.
+        Err(Unread::Over) => return Some(Err(ResolveError::Over)),
+        Err(Unread::Unavailable(error)) => {
+            tracing::warn!(error = %chain(&*error), forward = %key.1, "a forward can't be looked up");
+            return Some(Err(ResolveError::Unavailable));
+        }
     };
     let mut forwards = room.forwards.borrow_mut();
     forwards.get_or_insert_mut_ref(key, ForwardEntry::new).said = Some((asked, said.clone()));
@@ -249,7 +269,10 @@ fn addresses(room: &Room, node: &NodeName, port: Port) -> Result<Vec<SocketAddr>
         .portal
         .nodes
         .addresses(node)
-        .ok_or_else(|| ResolveError::UnknownNode(node.clone()))?
+        .ok_or_else(|| match room.portal.service.is_a_cluster() {
+            true => ResolveError::NoSuchNode(node.clone()),
+            false => ResolveError::UnknownNode(node.clone()),
+        })?
         .into_iter()
         .map(|ip| SocketAddr::new(ip, port.get()))
         .collect();

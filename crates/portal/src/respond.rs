@@ -93,7 +93,8 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         StatusCode::TOO_MANY_REQUESTS => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            let seconds = if let Reject::Wait(seconds) = reject { *seconds } else { 10 };
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         _ => {}
     }
@@ -133,7 +134,7 @@ pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Answer> {
 }
 
 /// What every answer of our own carries.
-fn protect(headers: &mut HeaderMap) {
+pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -7,6 +7,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use portreeve_model::{Owner, Tuple};
 
 use crate::answer::Answer;
 use crate::audit;
@@ -19,7 +20,7 @@ use crate::front_body::FrontBody;
 use crate::headers::{Visit, remove_hop_by_hop, towards_application};
 use crate::interim::InterimSink;
 use crate::limits;
-use crate::mode::{Mode, leads_into};
+use crate::mode::{Listener, Mode, leads_into};
 use crate::own;
 use crate::own::origins;
 use crate::portal::Settings;
@@ -117,8 +118,8 @@ async fn answer(
             visit.to_application(parts, body, upgrade, in_flight).await?
         }
     };
-    if who.ticket_is_old()
-        && let Some(cookie) = own::renewed_cookie(room, &site, &who).await
+    if let Some(ticket) = who.old_ticket()
+        && let Some(cookie) = own::renewed_cookie(room, &site, &who, ticket).await
     {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
@@ -250,7 +251,8 @@ impl Journey<'_> {
 
     fn remember(&self, answered: &Answered, mode: Mode) {
         answered.link.note_mode(&self.place.prefix, mode);
-        self.connection.room.portal.modes.learn(answered.link.listener(), &self.place.prefix, mode);
+        let listener = self.listener(&answered.link.tuple, &answered.link.owner.get());
+        self.connection.room.portal.modes.learn(listener, &self.place.prefix, mode);
     }
 
     /// The mode that needs no learning.
@@ -264,7 +266,19 @@ impl Journey<'_> {
     fn mode(&self, owned: &Owned) -> Option<Mode> {
         self.fixed_mode()
             .or_else(|| owned.known_mode(&self.place.prefix))
-            .or_else(|| self.connection.room.portal.modes.get(owned.owner().listener, &self.place.prefix))
+            .or_else(|| {
+                let listener = self.listener(&owned.tuple(), &owned.owner());
+                self.connection.room.portal.modes.get(listener, &self.place.prefix)
+            })
+    }
+
+    /// The socket that listened: the same for all connections until the application is restarted.
+    fn listener(&self, tuple: &Tuple, owner: &Owner) -> Listener {
+        Listener {
+            node: tuple.server.ip(),
+            generation: self.connection.room.powers.generation(tuple.server),
+            id: owner.listener,
+        }
     }
 
     /// Connects, authorizes, forwards; once more on a fresh connection when nothing was sent. Returns the mode that

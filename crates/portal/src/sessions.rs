@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
-use portreeve_model::{Claims, SessionId, UserName};
+use portreeve_model::{Claims, Secret, SessionId, UserName};
 
 /// One sign-in.
 #[derive(Debug)]
@@ -20,9 +21,11 @@ pub(crate) struct Session {
     pub(crate) user_header: HeaderValue,
     pub(crate) uid: u32,
     /// Effective and supplementary groups, from the system, never from the ticket.
-    pub(crate) groups: Arc<[u32]>,
+    groups: ArcSwap<Box<[u32]>>,
     /// The claims it was admitted with; renewal starts from them.
     pub(crate) claims: Claims,
+    /// The ticket that was shown last: whoever does something for this session wants to see it.
+    ticket: Mutex<Secret>,
     last_used: AtomicI64,
     over: AtomicBool,
     in_flight: AtomicU32,
@@ -41,6 +44,33 @@ impl Session {
     /// Neither ended, nor past its end, nor idle for too long. `idle` in seconds.
     pub(crate) fn is_live(&self, now: i64, idle: i64) -> bool {
         !self.over.load(Relaxed) && now < self.claims.exp && now < self.last_used.load(Relaxed) + idle
+    }
+
+    /// The groups as they were read last.
+    pub(crate) fn groups(&self) -> Guard<Arc<Box<[u32]>>> {
+        self.groups.load()
+    }
+
+    /// They were read again.
+    pub(crate) fn set_groups(&self, groups: &[u32]) {
+        if ***self.groups.load() != *groups {
+            self.groups.store(Arc::new(groups.into()));
+        }
+    }
+
+    /// The ticket that was shown last.
+    pub(crate) fn ticket(&self) -> Secret {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A ticket of this session was verified.
+    pub(crate) fn note_ticket(&self, ticket: &str) {
+        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Secret::new(ticket.to_owned());
+    }
+
+    /// Whether anything was done for it since then (seconds since 1970), or goes on still.
+    pub(crate) fn is_in_use(&self, since: i64) -> bool {
+        self.in_flight.load(Relaxed) > 0 || self.last_used.load(Relaxed) >= since
     }
 
     /// Ends it in this portal.
@@ -104,8 +134,26 @@ impl Sessions {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// The session that these claims belong to. `None` when the table is full of live ones.
-    pub(crate) fn admit(&self, claims: &Claims, groups: &Arc<[u32]>, now: i64) -> Option<Arc<Session>> {
+    /// All that have not ended.
+    pub(crate) fn live(&self, now: i64, idle: i64) -> Vec<Arc<Session>> {
+        let by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        by_id.values().filter(|session| session.is_live(now, idle)).cloned().collect()
+    }
+
+    /// Ends those of which `is_over` is true.
+    pub(crate) fn end_those(&self, is_over: impl Fn(&Claims) -> bool) {
+        let by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        by_id.values().filter(|session| is_over(&session.claims)).for_each(|session| session.end());
+    }
+
+    /// The session that these claims belong to, by a ticket that was verified. `None` when the table is full of live ones.
+    pub(crate) fn admit(
+        &self,
+        claims: &Claims,
+        ticket: &str,
+        groups: &[u32],
+        now: i64,
+    ) -> Option<Arc<Session>> {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = by_id.get(&claims.sid) {
             known.touch(claims.iat);
@@ -122,8 +170,9 @@ impl Sessions {
             id: claims.sid.clone(),
             user: claims.sub.clone(),
             uid: claims.uid,
-            groups: Arc::clone(groups),
+            groups: ArcSwap::from_pointee(groups.into()),
             claims: claims.clone(),
+            ticket: Mutex::new(Secret::new(ticket.to_owned())),
             last_used: AtomicI64::new(claims.iat),
             over: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
@@ -157,8 +206,7 @@ mod tests {
     #[test]
     fn idle_absolute_and_early_end() {
         let sessions = Sessions::new(9);
-        let groups: Arc<[u32]> = Arc::new([1000]);
-        let session = sessions.admit(&claims(100, 1000), &groups, 100).unwrap();
+        let session = sessions.admit(&claims(100, 1000), "", &[1000], 100).unwrap();
         assert!(session.is_live(149, 50));
         assert!(!session.is_live(150, 50), "idle for 50 s");
         session.touch(960);
@@ -169,20 +217,32 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_replaced_and_the_right_ones_are_ended() {
+        let sessions = Sessions::new(9);
+        let of = |n: u8| Claims { sid: SessionId::from_bytes([n; 16]), uid: n.into(), ..claims(0, 100) };
+        let [one, two] = [1, 2].map(|n| sessions.admit(&of(n), "ticket", &[7], 0).unwrap());
+        one.set_groups(&[7, 8]);
+        assert_eq!((&***one.groups(), &***two.groups()), (&[7, 8][..], &[7][..]));
+        two.note_ticket("younger");
+        assert_eq!((one.ticket().reveal(), two.ticket().reveal()), ("ticket", "younger"));
+        sessions.end_those(|claims| claims.uid == 1);
+        assert!(!one.is_live(1, 50) && two.is_live(1, 50));
+        assert_eq!(sessions.live(1, 50).len(), 1);
+    }
+
+    #[test]
     fn an_old_ticket_does_not_wake_an_ended_session() {
         let sessions = Sessions::new(9);
-        let groups: Arc<[u32]> = Arc::new([]);
-        sessions.admit(&claims(0, 1000), &groups, 0).unwrap().end();
-        let again = sessions.admit(&claims(0, 1000), &groups, 1).unwrap();
+        sessions.admit(&claims(0, 1000), "", &[], 0).unwrap().end();
+        let again = sessions.admit(&claims(0, 1000), "", &[], 1).unwrap();
         assert!(!again.is_live(1, 500));
     }
 
     #[test]
     fn a_full_table_takes_nobody_until_a_ticket_has_ended() {
         let sessions = Sessions::new(2);
-        let groups: Arc<[u32]> = Arc::new([]);
         let of = |n: u8, exp| Claims { sid: SessionId::from_bytes([n; 16]), ..claims(0, exp) };
-        let admit = |n, exp, now| sessions.admit(&of(n, exp), &groups, now);
+        let admit = |n, exp, now| sessions.admit(&of(n, exp), "", &[], now);
         assert!(admit(1, 100, 0).is_some() && admit(2, 200, 0).is_some());
         assert!(admit(3, 300, 99).is_none(), "nobody who is signed in is dropped for somebody new");
         assert!(admit(1, 100, 99).is_some(), "who is in stays in");
@@ -194,7 +254,7 @@ mod tests {
     #[test]
     fn places_are_counted_and_given_back() {
         let sessions = Sessions::new(9);
-        let session = sessions.admit(&claims(0, 10), &(Arc::new([]) as Arc<[u32]>), 0).unwrap();
+        let session = sessions.admit(&claims(0, 10), "", &[], 0).unwrap();
         let first = session.begin(1);
         assert!(first.is_some() && session.begin(1).is_none());
         drop(first);

@@ -18,6 +18,7 @@ pub mod process;
 pub mod sandbox;
 pub mod sock_diag;
 pub mod socket_record;
+pub mod tcp_connection;
 
 pub use access::may_execute;
 pub use cgroup::ControlGroups;
@@ -29,3 +30,4 @@ pub use peer::peer_uid;
 pub use sandbox::Sandbox;
 pub use sock_diag::SockDiag;
 pub use socket_record::{Family, SocketRecord, TcpState, canonical};
+pub use tcp_connection::take_connection;

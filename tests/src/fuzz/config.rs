@@ -1,7 +1,9 @@
 //! The configuration file.
 
 use portreeve_model::config::{Config, GroupRef, parse};
+use portreeve_model::{Network, Port, split_host_port};
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// A whole file.
@@ -36,6 +38,20 @@ fn in_range(config: &Config) {
     assert!((1..=1_000_000).contains(&limits.connections));
     assert!((1..=100_000).contains(&limits.requests_per_session));
     assert!((second..=day).contains(&limits.response_head) && (second..=day).contains(&limits.body_stall));
+    assert!((second..=hour).contains(&config.groups.refresh));
+    assert!((1..u32::MAX).contains(&config.users.first_uid));
+    if let Some(url) = &config.portal.url {
+        let rest = url.strip_prefix("https://").expect("https only");
+        let (host, port) = split_host_port(rest).expect("a host and a port");
+        assert_eq!(host, host.to_ascii_lowercase());
+        assert_ne!(port, Port::new(443));
+    }
+    for name in &config.portal.names {
+        assert_eq!(split_host_port(name), Some((name.to_ascii_lowercase().as_str(), None)), "{name:?}");
+    }
+    if let Some(directory) = &config.forwards.directory {
+        assert!(directory.is_absolute());
+    }
     if let Some(tls) = &config.tls {
         assert!(tls.certificate.is_absolute() && tls.key.is_absolute());
     }
@@ -64,18 +80,32 @@ fn to_toml(config: &Config) -> String {
         })
         .collect();
     let admin: Vec<String> = config.forwards.admin.iter().map(|name| quoted(name.as_str())).collect();
-    let plain: Vec<String> = config.agents.plain_networks.iter().map(|n| quoted(&n.to_string())).collect();
+    let networks =
+        |list: &[Network]| list.iter().map(|n| quoted(&n.to_string())).collect::<Vec<_>>().join(", ");
+    let names: Vec<String> = config.portal.names.iter().map(|name| quoted(name)).collect();
+    let path = |path: &Path| quoted(path.to_str().expect("it came from text"));
     let mut text = format!(
-        "threads = {}\n[session]\nidle = {}\nlifetime = {}\ncode_lifetime = {}\n[groups]\nnever = [{}]\n\
-         [forwards]\nadmin = [{}]\n[agents]\nplain_networks = [{}]\n[limits]\nconnections = {}\nrequests_per_session = {}\nresponse_head = {}\n\
+        "threads = {}\n[portal]\nurl = {}\nnames = [{}]\ntrusted_proxies = [{}]\naccess_log = {}\n\
+         [users]\nfirst_uid = {}\n[sign_in]\nlogin_nodes = {}\n\
+         [session]\nidle = {}\nlifetime = {}\ncode_lifetime = {}\n[groups]\nnever = [{}]\nrefresh = {}\n\
+         [forwards]\ndirectory = {}\nadmin = [{}]\n[agents]\nplain_networks = [{}]\n\
+         [limits]\nconnections = {}\nrequests_per_session = {}\nresponse_head = {}\n\
          body_stall = {}\nwrite_stall = {}\nidle_connection = {}\nhttp2_ping = {}\npool_idle = {}\ndrain = {}\n",
         config.threads,
+        quoted(config.portal.url.as_deref().unwrap_or_default()),
+        names.join(", "),
+        networks(&config.portal.trusted_proxies),
+        config.portal.access_log,
+        config.users.first_uid,
+        config.sign_in.login_nodes,
         time(session.idle),
         time(session.lifetime),
         time(session.code_lifetime),
         never.join(", "),
+        time(config.groups.refresh),
+        path(config.forwards.directory.as_deref().unwrap_or(Path::new(""))),
         admin.join(", "),
-        plain.join(", "),
+        networks(&config.agents.plain_networks),
         limits.connections,
         limits.requests_per_session,
         time(limits.response_head),
@@ -87,7 +117,6 @@ fn to_toml(config: &Config) -> String {
         time(limits.drain),
     );
     if let Some(tls) = &config.tls {
-        let path = |path: &std::path::Path| quoted(path.to_str().expect("it came from text"));
         write!(text, "[tls]\ncertificate = {}\nkey = {}\n", path(&tls.certificate), path(&tls.key))
             .expect("a String takes everything");
     }

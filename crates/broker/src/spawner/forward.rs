@@ -52,9 +52,10 @@ impl From<ReadError> for Missing {
         match error {
             ReadError::NotFound => Self::NoForward,
             ReadError::NotExecutable => Self::NotExecutable,
-            ReadError::NotPlain(what) => Self::NotPlain(what.to_owned()),
-            ReadError::Unreadable => Self::Unreadable,
+            ReadError::NotPlain(what) => Self::NotPlain(what.into_owned()),
+            ReadError::Unreadable | ReadError::UnreadableByAnybody => Self::Unreadable,
             ReadError::Invalid(error) => Self::Invalid(chain(&error)),
+            ReadError::NotUnderstood(why) => Self::Invalid(why),
             error @ ReadError::Io(_) => failed(error),
         }
     }

@@ -1,15 +1,17 @@
 //! Judges what was written: ranges, and keys that must fit each other. Before: `written`. After: the `Config`.
 //! Invariant: a value that is refused is noted, and its default stands in, so that checking goes on to the next.
 
-use super::written::{Notes, Written, WrittenGroup, WrittenLimits, WrittenSession, WrittenTls};
-use super::{
-    AgentsConfig, Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, SessionConfig, TlsConfig,
+use super::values::{duration, is_unset, networks, number, path, shown};
+use super::written::{
+    Written, WrittenForwards, WrittenGroup, WrittenGroups, WrittenLimits, WrittenPortal, WrittenSession,
+    WrittenTls,
 };
-use crate::names::ForwardName;
-use crate::network::Network;
-use jiff::SignedDuration;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use super::{
+    AgentsConfig, Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, Notes, PortalConfig,
+    SessionConfig, SignInConfig, TlsConfig, UsersConfig,
+};
+use crate::host::split_host_port;
+use crate::names::{ForwardName, NodeName};
 use std::time::Duration;
 use toml::Spanned;
 
@@ -17,29 +19,115 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// The last value stands for "no user" in the kernel's calls.
+const LAST_UID: usize = u32::MAX as usize - 1;
+/// Browsers leave it out.
+const HTTPS: u16 = 443;
+const NAME_FORM: &str = "write it as in \"portal.example.org\"";
 
 pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
-    let Written { threads, session, tls, groups_never, forwards_admin, agents_plain_networks, limits } =
-        written;
     let default = Config::default();
     Config {
-        threads: number(threads, "threads", 0..=64, notes).unwrap_or(default.threads),
-        session: check_session(session, notes),
-        tls: check_tls(tls, notes),
-        groups: groups_never.map_or(default.groups, |written| GroupsConfig {
-            never: written.into_iter().filter_map(|group| check_group(group, notes)).collect(),
-        }),
-        forwards: forwards_admin.map_or(default.forwards, |written| ForwardsConfig {
-            admin: written.into_iter().filter_map(|name| check_forward(&name, notes)).collect(),
-        }),
-        agents: AgentsConfig {
-            plain_networks: agents_plain_networks
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|network| check_network(network, notes))
-                .collect(),
+        threads: number(written.threads, "threads", 0..=64, notes).unwrap_or(default.threads),
+        portal: check_portal(written.portal, notes),
+        users: UsersConfig {
+            first_uid: number(written.users_first_uid, "users.first_uid", 1..=LAST_UID, notes)
+                .and_then(|uid| u32::try_from(uid).ok())
+                .unwrap_or(default.users.first_uid),
         },
-        limits: check_limits(limits, notes),
+        sign_in: SignInConfig { login_nodes: is_true(written.sign_in_login_nodes) },
+        session: check_session(written.session, notes),
+        tls: check_tls(written.tls, notes),
+        groups: check_groups(written.groups, notes),
+        forwards: check_forwards(written.forwards, notes),
+        agents: AgentsConfig {
+            plain_networks: networks(written.agents_plain_networks, "agents.plain_networks", notes),
+        },
+        limits: check_limits(written.limits, notes),
+    }
+}
+
+fn is_true(written: Option<Spanned<bool>>) -> bool {
+    written.is_some_and(Spanned::into_inner)
+}
+
+fn check_portal(written: WrittenPortal, notes: &mut Notes) -> PortalConfig {
+    PortalConfig {
+        url: written.url.filter(|url| !url.get_ref().is_empty()).and_then(|url| check_url(&url, notes)),
+        names: written
+            .names
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| check_portal_name(name, notes))
+            .collect(),
+        trusted_proxies: networks(written.trusted_proxies, "portal.trusted_proxies", notes),
+        access_log: is_true(written.access_log),
+    }
+}
+
+/// As a browser writes it: without the port if it is 443, nothing in upper case.
+fn check_url(written: &Spanned<String>, notes: &mut Notes) -> Option<String> {
+    let text = written.get_ref();
+    let mut refuse = |what: String, remedy: &str| {
+        notes.note(written.span(), "portal.url", what, remedy.to_owned());
+        None
+    };
+    let form = "write \"https://HOST\" or \"https://HOST:PORT\"";
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return refuse("this is no address".to_owned(), form);
+    };
+    if !scheme.eq_ignore_ascii_case("https") {
+        return refuse("the portal speaks https only".to_owned(), form);
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#', '@']) {
+        return refuse("only a host and a port may stand here".to_owned(), form);
+    }
+    let Some((host, port)) = split_host_port(rest) else {
+        return refuse("this is no host and port".to_owned(), form);
+    };
+    match NodeName::parse(host) {
+        Ok(host) => Some(match port.filter(|port| port.get() != HTTPS) {
+            Some(port) => format!("https://{host}:{port}"),
+            None => format!("https://{host}"),
+        }),
+        Err(_) => refuse(format!("{host:?} is no host's name"), form),
+    }
+}
+
+fn check_portal_name(written: &Spanned<String>, notes: &mut Notes) -> Option<String> {
+    let (what, remedy) = match split_host_port(written.get_ref()) {
+        Some((_, Some(_))) => ("a port where only a host's name belongs".to_owned(), "leave the port out"),
+        Some((host, None)) => match NodeName::parse(host) {
+            Ok(host) => return Some(host.to_string()),
+            Err(_) => (format!("{host:?} is no host's name"), NAME_FORM),
+        },
+        None => ("this is no host's name".to_owned(), NAME_FORM),
+    };
+    notes.note(written.span(), "portal.names", what, remedy.to_owned());
+    None
+}
+
+fn check_groups(written: WrittenGroups, notes: &mut Notes) -> GroupsConfig {
+    let default = GroupsConfig::default();
+    GroupsConfig {
+        never: written.never.map_or(default.never, |groups| {
+            groups.into_iter().filter_map(|group| check_group(group, notes)).collect()
+        }),
+        refresh: duration(&written.refresh, "groups.refresh", SECOND..=HOUR, notes)
+            .unwrap_or(default.refresh),
+    }
+}
+
+fn check_forwards(written: WrittenForwards, notes: &mut Notes) -> ForwardsConfig {
+    ForwardsConfig {
+        directory: path(written.directory.as_ref(), "forwards.directory", notes).map(|(_, path)| path),
+        admin: written
+            .admin
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| check_forward(name, notes))
+            .collect(),
     }
 }
 
@@ -91,8 +179,8 @@ fn check_session(written: WrittenSession, notes: &mut Notes) -> SessionConfig {
 }
 
 fn check_tls(written: WrittenTls, notes: &mut Notes) -> Option<TlsConfig> {
-    let certificate = check_path(written.certificate.as_ref(), "tls.certificate", notes);
-    let key = check_path(written.key.as_ref(), "tls.key", notes);
+    let certificate = path(written.certificate.as_ref(), "tls.certificate", notes);
+    let key = path(written.key.as_ref(), "tls.key", notes);
     match (certificate, key) {
         (Some((_, certificate)), Some((_, key))) => Some(TlsConfig { certificate, key }),
         (Some((at, _)), None) if is_unset(written.key.as_ref()) => {
@@ -107,26 +195,6 @@ fn check_tls(written: WrittenTls, notes: &mut Notes) -> Option<TlsConfig> {
         }
         _ => None,
     }
-}
-
-/// Empty is as good as not written: so the shipped file can show the key with its default.
-fn is_unset(written: Option<&Spanned<String>>) -> bool {
-    written.is_none_or(|path| path.get_ref().is_empty())
-}
-
-fn check_path<'w>(
-    written: Option<&'w Spanned<String>>,
-    key: &str,
-    notes: &mut Notes,
-) -> Option<(&'w Spanned<String>, PathBuf)> {
-    let written = written.filter(|path| !path.get_ref().is_empty())?;
-    let path = PathBuf::from(written.get_ref());
-    if path.is_absolute() && !written.get_ref().contains(char::is_control) {
-        return Some((written, path));
-    }
-    let remedy = "write the whole path from '/' on";
-    notes.note(written.span(), key, "this is no absolute path".to_owned(), remedy.to_owned());
-    None
 }
 
 fn check_group(written: Spanned<WrittenGroup>, notes: &mut Notes) -> Option<GroupRef> {
@@ -159,60 +227,4 @@ fn check_forward(written: &Spanned<String>, notes: &mut Notes) -> Option<Forward
             notes.note(written.span(), "forwards.admin", error.to_string(), remedy.to_owned());
         })
         .ok()
-}
-
-fn check_network(written: &Spanned<String>, notes: &mut Notes) -> Option<Network> {
-    Network::parse(written.get_ref())
-        .map_err(|error| {
-            let remedy = "write it as \"10.1.0.0/16\"";
-            notes.note(written.span(), "agents.plain_networks", error.to_string(), remedy.to_owned());
-        })
-        .ok()
-}
-
-fn number(
-    written: Option<Spanned<i64>>,
-    key: &str,
-    range: RangeInclusive<usize>,
-    notes: &mut Notes,
-) -> Option<usize> {
-    let written = written?;
-    match usize::try_from(*written.get_ref()) {
-        Ok(number) if range.contains(&number) => Some(number),
-        _ => {
-            let remedy = format!("write a number from {} to {}", range.start(), range.end());
-            notes.note(written.span(), key, format!("{} is out of range", written.get_ref()), remedy);
-            None
-        }
-    }
-}
-
-fn duration(
-    written: &Option<Spanned<String>>,
-    key: &str,
-    range: RangeInclusive<Duration>,
-    notes: &mut Notes,
-) -> Option<Duration> {
-    let written = written.as_ref()?;
-    let (what, remedy) = match written.get_ref().parse::<SignedDuration>() {
-        Ok(signed) => match Duration::try_from(signed) {
-            Ok(duration) if range.contains(&duration) => return Some(duration),
-            _ => (
-                format!("{:?} is out of range", written.get_ref()),
-                format!("write a duration from {} to {}", shown(*range.start()), shown(*range.end())),
-            ),
-        },
-        Err(_) => (
-            "this is no duration".to_owned(),
-            "write hours, minutes and seconds, such as \"90s\", \"5m\" or \"1h 30m\"".to_owned(),
-        ),
-    };
-    notes.note(written.span(), key, what, remedy);
-    None
-}
-
-/// In the form that the file takes.
-fn shown(duration: Duration) -> String {
-    SignedDuration::try_from(duration)
-        .map_or_else(|_| format!("{duration:?}"), |signed| format!("{signed:#}"))
 }

@@ -39,6 +39,15 @@ fn the_shipped_file_shows_every_key() {
 fn every_key_is_read() {
     let text = r#"
         threads = 4
+        [portal]
+        url = "HTTPS://Portal.Example.org:8443/"
+        names = ["Portal2.example.org", "[FD00::1]", "10.0.0.1"]
+        trusted_proxies = ["10.2.0.0/24", "fd00::8"]
+        access_log = true
+        [users]
+        first_uid = 4294967294
+        [sign_in]
+        login_nodes = true
         [session]
         idle = "90s"
         lifetime = "1h 30m"
@@ -48,7 +57,9 @@ fn every_key_is_read() {
         key = "/etc/k.pem"
         [groups]
         never = ["domain users", 0, 4294967294]
+        refresh = "1h"
         [forwards]
+        directory = "/home/portal-url-fw"
         admin = ["status", "Docs"]
         [agents]
         plain_networks = ["10.1.0.0/16", "fd00::7"]
@@ -65,6 +76,14 @@ fn every_key_is_read() {
     "#;
     let expected = Config {
         threads: 4,
+        portal: PortalConfig {
+            url: Some("https://portal.example.org:8443".into()),
+            names: vec!["portal2.example.org".into(), "[fd00::1]".into(), "10.0.0.1".into()],
+            trusted_proxies: ["10.2.0.0/24", "fd00::8/128"].map(|text| Network::parse(text).unwrap()).into(),
+            access_log: true,
+        },
+        users: UsersConfig { first_uid: u32::MAX - 1 },
+        sign_in: SignInConfig { login_nodes: true },
         session: SessionConfig {
             idle: Duration::from_secs(90),
             lifetime: Duration::from_secs(5400),
@@ -73,8 +92,10 @@ fn every_key_is_read() {
         tls: Some(TlsConfig { certificate: "/etc/c.pem".into(), key: "/etc/k.pem".into() }),
         groups: GroupsConfig {
             never: vec![GroupRef::Name("domain users".into()), GroupRef::Gid(0), GroupRef::Gid(u32::MAX - 1)],
+            refresh: Duration::from_secs(3600),
         },
         forwards: ForwardsConfig {
+            directory: Some("/home/portal-url-fw".into()),
             admin: vec![ForwardName::parse("status").unwrap(), ForwardName::parse("Docs").unwrap()],
         },
         agents: AgentsConfig {
@@ -102,6 +123,15 @@ fn every_problem_at_once() {
     let text = r#"threads = 65
 treads = 1
 idle = "1h"
+[portal]
+url = "http://portal.example.org"
+names = ["a b", 1, "portal.example.org"]
+trusted_proxies = ["10.0.0.0/99"]
+access_log = "yes"
+[users]
+first_uid = 0
+[sign_in]
+login_node = true
 [session]
 idle = "3 days"
 lifetim = "1h"
@@ -110,7 +140,9 @@ code_lifetime = 300
 certificate = "cert.pem"
 [groups]
 never = ["users", "100", -1, 1.5]
+refresh = "1d"
 [forwards]
+directory = "forwards"
 admin = ["../etc", 7]
 [limits]
 connections = "many"
@@ -122,18 +154,27 @@ x = 1
         "p.toml:1: threads: 65 is out of range; write a number from 0 to 64",
         "p.toml:2: treads: there is no such key; did you mean threads?",
         "p.toml:3: idle: there is no such key; did you mean session.idle?",
-        "p.toml:5: session.idle: this is no duration; write hours, minutes and seconds, such as \"90s\", \"5m\" or \"1h 30m\"",
-        "p.toml:6: session.lifetim: there is no such key; did you mean session.lifetime?",
-        "p.toml:7: session.code_lifetime: an integer where a string belongs; write it in quotes",
-        "p.toml:9: tls.certificate: this is no absolute path; write the whole path from '/' on",
-        "p.toml:11: groups.never: a gid in quotes reads as a group's name; leave the quotes out",
-        "p.toml:11: groups.never: this is no gid; write a number from 0 to 4294967294",
-        "p.toml:11: groups.never: a float where a group's name or gid belongs; write a name in quotes, or digits without quotes",
-        "p.toml:13: forwards.admin: the forward name has '/' where that is not allowed; a forward has 1 to 63 of A-Z a-z 0-9 . _ - and does not start with '.' or '-'; write the name of a forward, not a path",
-        "p.toml:13: forwards.admin: an integer where a string belongs; write it in quotes",
-        "p.toml:15: limits.connections: a string where a whole number belongs; write digits only, without quotes",
-        "p.toml:16: limits.body_stall: \"0s\" is out of range; write a duration from 1s to 24h",
-        "p.toml:17: limit: there is no such key; did you mean limits?",
+        "p.toml:5: portal.url: the portal speaks https only; write \"https://HOST\" or \"https://HOST:PORT\"",
+        "p.toml:6: portal.names: this is no host's name; write it as in \"portal.example.org\"",
+        "p.toml:6: portal.names: an integer where a string belongs; write it in quotes",
+        "p.toml:7: portal.trusted_proxies: a network is written as ADDRESS/BITS, the bits past the prefix being 0; write it as \"10.1.0.0/16\"",
+        "p.toml:8: portal.access_log: a string where true or false belongs; write it without quotes",
+        "p.toml:10: users.first_uid: 0 is out of range; write a number from 1 to 4294967294",
+        "p.toml:12: sign_in.login_node: there is no such key; did you mean sign_in.login_nodes?",
+        "p.toml:14: session.idle: this is no duration; write hours, minutes and seconds, such as \"90s\", \"5m\" or \"1h 30m\"",
+        "p.toml:15: session.lifetim: there is no such key; did you mean session.lifetime?",
+        "p.toml:16: session.code_lifetime: an integer where a string belongs; write it in quotes",
+        "p.toml:18: tls.certificate: this is no absolute path; write the whole path from '/' on",
+        "p.toml:20: groups.never: a gid in quotes reads as a group's name; leave the quotes out",
+        "p.toml:20: groups.never: this is no gid; write a number from 0 to 4294967294",
+        "p.toml:20: groups.never: a float where a group's name or gid belongs; write a name in quotes, or digits without quotes",
+        "p.toml:21: groups.refresh: this is no duration; write hours, minutes and seconds, such as \"90s\", \"5m\" or \"1h 30m\"",
+        "p.toml:23: forwards.directory: this is no absolute path; write the whole path from '/' on",
+        "p.toml:24: forwards.admin: the forward name has '/' where that is not allowed; a forward has 1 to 63 of A-Z a-z 0-9 . _ - and does not start with '.' or '-'; write the name of a forward, not a path",
+        "p.toml:24: forwards.admin: an integer where a string belongs; write it in quotes",
+        "p.toml:26: limits.connections: a string where a whole number belongs; write digits only, without quotes",
+        "p.toml:27: limits.body_stall: \"0s\" is out of range; write a duration from 1s to 24h",
+        "p.toml:28: limit: there is no such key; did you mean limits?",
     ];
     assert_eq!(problems(text), expected);
 }
@@ -186,6 +227,22 @@ fn one_problem_each() {
         (
             "[tls]\ncertificate = '/c'\nkey = 'k'",
             "p.toml:3: tls.key: this is no absolute path; write the whole path from '/' on",
+        ),
+        (
+            "[users]\nfirst_uid = 4294967295",
+            "p.toml:2: users.first_uid: 4294967295 is out of range; write a number from 1 to 4294967294",
+        ),
+        (
+            "[sign_in]\nlogin_nodes = 1",
+            "p.toml:2: sign_in.login_nodes: an integer where true or false belongs; write it without quotes",
+        ),
+        (
+            "[groups]\nrefresh = '61m'",
+            "p.toml:2: groups.refresh: \"61m\" is out of range; write a duration from 1s to 1h",
+        ),
+        (
+            "[forwards]\ndirectory = \"/home/\\u0007fw\"",
+            "p.toml:2: forwards.directory: this is no absolute path; write the whole path from '/' on",
         ),
         (
             "[groups]\nnever = 'users'",
@@ -243,6 +300,100 @@ fn one_problem_each() {
     ] {
         assert_eq!(problems(text), [expected], "{text}");
     }
+}
+
+#[test]
+fn the_portals_address() {
+    for (written, checked) in [
+        ("https://portal.example.org", "https://portal.example.org"),
+        ("https://portal.example.org/", "https://portal.example.org"),
+        ("HTTPS://PORTAL.Example.Org:8443/", "https://portal.example.org:8443"),
+        ("https://portal.example.org:443", "https://portal.example.org"),
+        ("https://[FD00::1]:8443", "https://[fd00::1]:8443"),
+        ("https://10.0.0.1", "https://10.0.0.1"),
+        ("https://login_1", "https://login_1"),
+    ] {
+        let config = parse(&format!("[portal]\nurl = {written:?}"), "-").unwrap();
+        assert_eq!(config.portal.url.as_deref(), Some(checked), "{written}");
+    }
+    assert_eq!(parse("[portal]\nurl = ''", "-").unwrap().portal.url, None);
+    for (bad, why) in [
+        ("portal.example.org", "this is no address"),
+        ("http://portal.example.org", "the portal speaks https only"),
+        ("://portal.example.org", "the portal speaks https only"),
+        ("https://", "this is no host and port"),
+        ("https:///", "this is no host and port"),
+        ("https://portal.example.org//", "only a host and a port may stand here"),
+        ("https://portal.example.org/portal", "only a host and a port may stand here"),
+        ("https://portal.example.org?x", "only a host and a port may stand here"),
+        ("https://portal.example.org#x", "only a host and a port may stand here"),
+        ("https://user@portal.example.org", "only a host and a port may stand here"),
+        ("https://user:secret@portal.example.org:443", "only a host and a port may stand here"),
+        ("https://portal.example.org:", "this is no host and port"),
+        ("https://portal.example.org:0", "this is no host and port"),
+        ("https://portal.example.org:65536", "this is no host and port"),
+        ("https://fd00::1", "this is no host and port"),
+        ("https://portal example", "this is no host and port"),
+        ("https://portal.example.org.", "\"portal.example.org.\" is no host's name"),
+        ("https://127.1", "\"127.1\" is no host's name"),
+        ("https://0.0.0.0", "\"0.0.0.0\" is no host's name"),
+        ("https://[::]", "\"[::]\" is no host's name"),
+    ] {
+        let expected =
+            format!("p.toml:2: portal.url: {why}; write \"https://HOST\" or \"https://HOST:PORT\"");
+        assert_eq!(problems(&format!("[portal]\nurl = {bad:?}")), [expected], "{bad}");
+    }
+}
+
+#[test]
+fn the_portals_other_names() {
+    for (bad, why) in [
+        ("", "this is no host's name; write it as in \"portal.example.org\""),
+        ("https://portal", "this is no host's name; write it as in \"portal.example.org\""),
+        ("fd00::1", "this is no host's name; write it as in \"portal.example.org\""),
+        ("*.example.org", "this is no host's name; write it as in \"portal.example.org\""),
+        ("portal.", "\"portal.\" is no host's name; write it as in \"portal.example.org\""),
+        ("portal:443", "a port where only a host's name belongs; leave the port out"),
+    ] {
+        let found = problems(&format!("[portal]\nnames = [{bad:?}]"));
+        assert_eq!(found, [format!("p.toml:2: portal.names: {why}")], "{bad}");
+    }
+}
+
+#[test]
+fn what_a_cluster_must_say() {
+    let said = |text: &str| match parse_cluster(text, "p.toml") {
+        Ok(cluster) => {
+            assert_eq!(Some(&cluster.url), cluster.config.portal.url.as_ref());
+            assert_eq!(Some(&cluster.forwards), cluster.config.forwards.directory.as_ref());
+            vec![]
+        }
+        Err(problems) => problems.iter().map(Problem::to_string).collect(),
+    };
+    let url = "p.toml: portal.url: it is missing, and a cluster needs it; write the address that people type, such as \
+               \"https://portal.example.org\"";
+    let directory = "p.toml: forwards.directory: it is missing, and a cluster needs it; write the directory of forward files \
+                     that all nodes share";
+    for (text, expected) in [
+        ("", &[url, directory][..]),
+        (SHIPPED, &[url, directory]),
+        ("[portal]\nurl = ''\n[forwards]\ndirectory = '/fw'", &[url]),
+        ("[portal]\nurl = 'https://p'\n", &[directory]),
+        ("[portal]\nurl = 'https://p'\n[forwards]\ndirectory = '/fw'", &[]),
+        (
+            "threads = 65\n[forwards]\ndirectory = 'fw'",
+            &[
+                "p.toml:1: threads: 65 is out of range; write a number from 0 to 64",
+                "p.toml:3: forwards.directory: this is no absolute path; write the whole path from '/' on",
+                url,
+            ],
+        ),
+    ] {
+        assert_eq!(said(text), expected, "{text}");
+    }
+    // What stands on a broken line is not said to be missing.
+    let found = said("[portal]\nurl = 'https://p\n");
+    assert!(found.len() == 1 && found[0].starts_with("p.toml:2: "), "{found:#?}");
 }
 
 #[test]

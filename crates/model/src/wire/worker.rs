@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Row;
 use super::broker::PublicKey;
-use crate::{NodeName, UserName};
+use crate::{NodeName, NodePort, Port, UserName};
 
 /// The header field that every request carries once: the session's ticket. The worker verifies it itself.
 pub const TICKET: &str = "portreeve-ticket";
@@ -59,6 +59,24 @@ pub struct NodeView {
     pub addresses: Vec<IpAddr>,
     /// What its agent said, or a clause saying why it can't be asked.
     pub listening: Result<Rows, String>,
+}
+
+impl NodeView {
+    /// By which name and port the portal reaches what listens there: the node's name, or the one address where it listens,
+    /// if the node has several. `None`: it can't be reached from outside of its node.
+    #[must_use]
+    pub fn place(&self, row: &Row) -> Option<NodePort> {
+        let address = row.address.to_canonical();
+        let port = Port::new(row.port).filter(|port| !port.is_privileged())?;
+        let node = if address.is_unspecified() || self.addresses == [address] {
+            self.node.clone()
+        } else if self.addresses.contains(&address) {
+            NodeName::from_ip(address).ok()?
+        } else {
+            return None;
+        };
+        Some(NodePort { node, port })
+    }
 }
 
 /// An agent's answer (`agent::Answer::Listening`).

@@ -2,8 +2,9 @@
 //!
 //! | address | what |
 //! | --- | --- |
-//! | `/-/sign-in` | says how to sign in; takes a code by hand |
+//! | `/-/sign-in` | says how to sign in; takes a code by hand; on a cluster, PAM's questions and their answers |
 //! | `/-/enter?code=` | takes a code: a new session, or entry to an application's own origin |
+//! | `/-/listening` | what the signed-in person has listening on each node, for programs |
 //! | `/-/open?host=` | hands a signed-in browser such an entry code |
 //! | `/-/sign-out` | ends the session everywhere |
 //! | `/-/go?address=` | opens the application whose address was typed |
@@ -12,7 +13,9 @@
 //! Invariant: what changes something is asked for by our own page, or by no page at all.
 
 mod attempts;
+mod conversation;
 mod enter;
+mod listening;
 pub(crate) mod next;
 pub(crate) mod origins;
 mod sign_in;
@@ -54,7 +57,11 @@ pub(crate) async fn answer(
     match parts.uri.path() {
         "/-/enter" if site.application.is_some() => enter::enter_application(connection, site, parts).await,
         "/-/enter" => enter::enter(connection, site, parts, body).await,
-        "/-/sign-in" if reads => sign_in::page(parts),
+        "/-/sign-in" if reads => sign_in::page(connection, parts),
+        "/-/sign-in" if parts.method == Method::POST && connection.room.portal.service.is_a_cluster() => {
+            conversation::post(connection, site, parts, body).await
+        }
+        "/-/listening" if reads => listening::answer(connection, settings, site, parts).await,
         "/-/sign-out" => enter::sign_out(connection, settings, site, parts).await,
         "/-/open" if reads => origins::open(connection, settings, site, parts).await,
         "/-/go" if reads => Ok(go(parts, &format!("https://{}", site.authority))),
@@ -63,7 +70,7 @@ pub(crate) async fn answer(
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             Ok(response)
         }
-        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" => Err(Reject::Method),
+        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" => Err(Reject::Method),
         _ => Err(RouteError::NotFound.into()),
     }
 }
@@ -86,7 +93,7 @@ pub(crate) async fn workspace(
         not_understood: query(parts, "unknown-address"),
         nodes: None,
     };
-    connection.room.powers.workspace(view).await.map(respond::page)
+    connection.room.powers.workspace(who.session(), view).await.map(respond::page)
 }
 
 /// Opens what was typed into the workspace's field. `ours` is the portal's own origin.

@@ -22,13 +22,30 @@ pub(super) const NEXT_COOKIE: &str = "__Host-portreeve-next";
 #[template(path = "sign_in.html")]
 struct SignInTemplate<'a> {
     next: &'a str,
+    /// A name and a password may be typed.
+    pam: bool,
+    user: &'a str,
+    /// Why it did not work, in sentences.
+    trouble: &'a [String],
 }
 
 /// The page.
-pub(super) fn page(parts: &Parts) -> Result<Response<Answer>, Reject> {
+pub(super) fn page(connection: &Connection, parts: &Parts) -> Result<Response<Answer>, Reject> {
     let wanted = query(parts, "next").unwrap_or_default();
-    let wanted = next::checked(&wanted).unwrap_or("/");
-    let body = SignInTemplate { next: wanted }.render().map_err(|error| Reject::Internal(error.into()))?;
+    page_again(connection, &wanted, "", &[])
+}
+
+/// The page, with what was typed before and what was wrong with it.
+pub(super) fn page_again(
+    connection: &Connection,
+    wanted: &str,
+    user: &str,
+    trouble: &[String],
+) -> Result<Response<Answer>, Reject> {
+    let wanted = next::checked(wanted).unwrap_or("/");
+    let pam = connection.room.portal.service.is_a_cluster();
+    let template = SignInTemplate { next: wanted, pam, user, trouble };
+    let body = template.render().map_err(|error| Reject::Internal(error.into()))?;
     let frame = Frame { title: "Sign in", ..Frame::default() };
     let html = frame.around(&body).map_err(|error| Reject::Internal(error.into()))?;
     let mut response = respond::page(html);

@@ -115,7 +115,7 @@ impl Thread {
     }
 
     fn signed_in(&self, claims: Claims, ticket: String) -> SignedIn {
-        SignedIn { claims, ticket, groups: Arc::clone(&self.broker().account().groups) }
+        SignedIn { claims, ticket, groups: Arc::clone(&self.broker().account().groups), mark: None }
     }
 
     pub(super) fn enter(&self, code: &str) -> Result<SignedIn, PowerError> {

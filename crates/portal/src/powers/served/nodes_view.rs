@@ -1,0 +1,40 @@
+//! What a user has listening on each node, for show: all agents are asked at once, and not waited for long.
+
+use std::sync::Arc;
+
+use portreeve_model::wire::worker::{NodeView, Rows};
+use portreeve_model::Node;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::agents::Agents;
+use crate::limits;
+
+/// Every node that has something to tell, in the map's order: what listens there, or why that is not known.
+pub(super) async fn ask(agents: &Arc<Agents>, uid: u32) -> Vec<NodeView> {
+    let nodes = agents.nodes();
+    let mut asking = JoinSet::new();
+    for (place, Node { name, addresses, .. }) in nodes.nodes().iter().enumerate() {
+        let (agents, node, addresses) = (Arc::clone(agents), name.clone(), addresses.clone());
+        asking.spawn(async move {
+            let listening = match timeout(limits::LISTENING, agents.listening(&node, uid)).await {
+                Ok(Ok((rows, more))) => Ok(Rows { rows, more }),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("the agent on {node} did not answer in time")),
+            };
+            (place, NodeView { node, addresses, listening })
+        });
+    }
+    let mut views = Vec::new();
+    while let Some(answered) = asking.join_next().await {
+        views.extend(answered.ok());
+    }
+    views.sort_by_key(|(place, _)| *place);
+    let tells = |view: &NodeView| view.listening.as_ref().is_ok_and(|rows| !rows.rows.is_empty());
+    let mut troubles = 0;
+    let mut worth_it = |view: &NodeView| {
+        troubles += usize::from(view.listening.is_err());
+        tells(view) || (view.listening.is_err() && troubles <= limits::NODES_IN_TROUBLE)
+    };
+    views.into_iter().map(|(_, view)| view).filter(|view| worth_it(view)).collect()
+}
