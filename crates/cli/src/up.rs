@@ -31,6 +31,7 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     state::prepare_forwards(&forwards_dir)?;
     state::note_forwards(&state_dir, &forwards_dir)?;
     let bound = listen::bind(up.listen)?;
+    let metrics = up.metrics.as_ref().map(listen::metrics).transpose()?;
     let port = bound.addresses.first().map_or(0, std::net::SocketAddr::port);
     let url = if port == 443 {
         format!("https://{}", bound.host)
@@ -61,7 +62,7 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     let served = runtime.block_on(async {
-        let listening = Listening::new(bound.sockets)?;
+        let listening = Listening::new(bound.sockets)?.with_metrics(metrics);
         tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&sign_in)));
         let broker = Arc::clone(&sign_in.broker);
         tokio::spawn(heed_signals(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use portreeve_agent::channel::Identity;
 use portreeve_broker::account::group_id;
-use portreeve_model::config::{self, GroupRef};
+use portreeve_model::config::{self, GroupRef, GroupsConfig};
 use portreeve_model::{Config, GroupRules, NodeMap, Problem, Secret};
 use portreeve_portal::agents::Rules;
 use portreeve_portal::{Settings, certificate, server_config};
@@ -96,6 +96,12 @@ impl Files {
                     ),
                     None => {
                         let gid = group_id(name);
+                        // Passed over, a group of a directory's would open what it is listed to keep closed.
+                        if gid.is_none() && !GroupsConfig::default().never.contains(group) {
+                            bail!(
+                                "groups.never: the portal can't look up {name}: write its gid (getent group {name})"
+                            );
+                        }
                         self.groups.insert(name.clone(), gid);
                         never.extend(gid);
                     }
@@ -108,9 +114,7 @@ impl Files {
     /// A key, where it is now.
     fn secret(&self, name: &str, is_reload: bool) -> Option<PathBuf> {
         let fresh = is_reload.then(|| self.fresh_keys.join(name)).filter(|path| path.exists());
-        fresh.or_else(|| {
-            self.credentials.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists())
-        })
+        fresh.or_else(|| self.credentials.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists()))
     }
 
     fn certificate(&self, config: &Config, is_reload: bool) -> anyhow::Result<rustls::ServerConfig> {
@@ -137,9 +141,9 @@ impl Files {
         let nodes = NodeMap::parse(&text, &name).map_err(|problems| told("the map of nodes", &problems))?;
         let key = self.secret("agents-key.pem", is_reload).unwrap_or_else(|| self.agents_key.clone());
         let key = match read_secret(&key)? {
-            Some(pem) => Some(
-                Identity::from_pem(&pem).with_context(|| format!("{} can't be used", key.display()))?,
-            ),
+            Some(pem) => {
+                Some(Identity::from_pem(&pem).with_context(|| format!("{} can't be used", key.display()))?)
+            }
             None => {
                 tracing::warn!("no key for agents: only nodes that are plain can have one");
                 None

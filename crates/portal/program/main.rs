@@ -16,7 +16,7 @@ mod options;
 mod signals;
 mod sockets;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -68,7 +68,7 @@ fn main() -> anyhow::Result<()> {
     let inherited = Inherited { broker: sockets.broker, agents: sockets.agents, namespace };
     let served = Arc::new(Served::new(inherited, Arc::clone(&agents), logins));
     let portal = Arc::new(Portal::new(settings, Service::Served(served), hosts, listening)?);
-    let listening = Listening::new(sockets.https)?;
+    let listening = Listening::new(sockets.https)?.with_metrics(sockets.metrics);
 
     Sandbox::portal()?.enter().context("the sandbox can't be entered")?;
     tracing::info!("locked up: no connection, no program, no other process");
@@ -99,19 +99,11 @@ fn hosts(config: &portreeve_model::config::PortalConfig) -> anyhow::Result<HostR
     Ok(HostRules { portal_names, apps_domain: String::new() })
 }
 
-/// Where the portal listens: with a socket on every address, at each one of this machine.
+/// Where the portal listens, as far as it can know: in a network of its own it does not see which addresses this machine has.
+/// Whoever finds it at another one is refused because the socket is root's.
 fn addresses(sockets: &Sockets) -> anyhow::Result<Vec<SocketAddr>> {
-    let mut all = Vec::new();
-    for socket in sockets.https.iter().chain(&sockets.agents) {
-        let address = socket.local_addr()?;
-        match address.ip() {
-            ip if ip.is_unspecified() => {
-                let ours: Vec<IpAddr> =
-                    portreeve_sys::local_addresses().context("this machine's addresses can't be had")?;
-                all.extend(ours.into_iter().map(|ip| SocketAddr::new(ip.to_canonical(), address.port())));
-            }
-            _ => all.push(address),
-        }
-    }
+    let all = sockets.https.iter().chain(&sockets.agents).map(std::net::TcpListener::local_addr);
+    let mut all = all.collect::<std::io::Result<Vec<_>>>()?;
+    all.retain(|address| !address.ip().is_unspecified());
     Ok(all)
 }

@@ -4,12 +4,14 @@
 //! meant is not started.
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
-use std::os::fd::AsRawFd;
+use nix::sys::socket::{
+    AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
+};
+use portreeve_portal::MetricsSocket;
 
 /// The sockets.
 pub(crate) struct Sockets {
@@ -19,12 +21,14 @@ pub(crate) struct Sockets {
     pub(crate) broker: UnixListener,
     /// For the nodes' agents: `agents`.
     pub(crate) agents: Vec<TcpListener>,
+    /// For whoever watches over the portal: `metrics`.
+    pub(crate) metrics: Vec<MetricsSocket>,
 }
 
 impl Sockets {
     /// Takes them over.
     pub(crate) fn inherit() -> anyhow::Result<Self> {
-        let (mut https, mut broker, mut agents) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut https, mut broker, mut agents, mut metrics) = (vec![], vec![], vec![], vec![]);
         for (number, name) in sd_notify::listen_fds_with_names().context("no sockets were handed over")? {
             let socket = portreeve_sys::inherited(number)?;
             ensure!(
@@ -42,8 +46,12 @@ impl Sockets {
                     );
                     broker.push(UnixListener::from(socket));
                 }
+                "metrics" if family(&socket)? == AddressFamily::Unix => {
+                    metrics.push(MetricsSocket::Unix(UnixListener::from(socket)));
+                }
+                "metrics" => metrics.push(MetricsSocket::Tcp(tcp(socket, &name)?)),
                 _ => bail!(
-                    "a socket is called {name:?}: FileDescriptorName= must be https, broker or agents"
+                    "a socket is called {name:?}: FileDescriptorName= must be https, broker, agents or metrics"
                 ),
             }
         }
@@ -53,7 +61,8 @@ impl Sockets {
              portreeve-broker-line.socket)"
         );
         let broker = broker.pop().filter(|_| broker.is_empty());
-        Ok(Self { https, broker: broker.context("there is one socket called broker, not several")?, agents })
+        let broker = broker.context("there is one socket called broker, not several")?;
+        Ok(Self { https, broker, agents, metrics })
     }
 }
 

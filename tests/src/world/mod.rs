@@ -9,12 +9,14 @@ mod client;
 mod cluster;
 pub mod etc;
 mod foreign;
+pub mod guide;
 mod link;
 mod people;
 mod portal;
 mod process;
 mod share;
 pub mod spawner;
+pub mod testbed;
 mod tls;
 
 use std::time::{Duration, Instant};

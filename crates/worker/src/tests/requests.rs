@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use portreeve_broker::TicketKey;
 use portreeve_model::wire::worker::{MAX_BODY, ToWorker, WORKSPACE};
-use portreeve_model::{Audience, SignIn};
+use portreeve_model::{Audience, Scope, Scopes, SignIn};
 
 use tokio::io::AsyncWriteExt;
 
@@ -66,7 +66,8 @@ fn without_a_good_ticket_nobody_learns_anything() {
 fn an_access_token_sees_no_page() {
     run(async || {
         let worker = Worker::new();
-        let token = field(&worker.ticket(|claims| claims.how = SignIn::Token));
+        let all = Scopes::new(&Scope::ALL).unwrap();
+        let token = field(&worker.ticket(|claims| claims.how = SignIn::Token(all)));
         let said = ask(&mut worker.connect(), "POST", WORKSPACE, &[&token], &json(&view())).await;
         assert_eq!((said.status, said.body.as_str()), (403, "no ticket that is good here\n"));
     });

@@ -69,8 +69,7 @@ impl Workers {
         json: Vec<u8>,
     ) -> Result<String, WorkerError> {
         let json = Bytes::from(json);
-        let mut ticket =
-            HeaderValue::try_from(session.ticket().reveal()).map_err(|_| WorkerError::Over)?;
+        let mut ticket = HeaderValue::try_from(session.ticket().reveal()).map_err(|_| WorkerError::Over)?;
         ticket.set_sensitive(true);
         let request = || {
             let mut request = Request::post(path).body(Full::new(json.clone())).unwrap_or_default();

@@ -1,0 +1,270 @@
+//! The units of `systemd/`: what systemd itself makes of them, and what they must hold.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use portreeve_model::Config;
+use portreeve_portal::limits;
+use portreeve_tests::world::testbed::repository;
+use portreeve_tests::world::{skip, system};
+
+/// What the units start.
+const PROGRAMS: [&str; 4] = [
+    "/usr/libexec/portreeve/portreeve-portal",
+    "/usr/libexec/portreeve/portreeve-broker",
+    "/usr/sbin/portreeve-agent",
+    "%h/.local/bin/portreeve",
+];
+
+const SOCKETS: [(&str, &str); 4] =
+    [("portal", "https"), ("broker-line", "broker"), ("agents", "agents"), ("metrics", "metrics")];
+
+/// Every directive of the portal's section `[Service]`. A new one is thought about here: what it does to a process that
+/// has its sockets from somebody else, and who tests it.
+const OF_THE_PORTAL: &[&str] = &[
+    "AmbientCapabilities",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "CapabilityBoundingSet",
+    "DevicePolicy",
+    "ExecPaths",
+    "ExecReload",
+    "ExecStart",
+    "ExecStopPost",
+    "Group",
+    "IPAddressDeny",
+    "KeyringMode",
+    "LimitCORE",
+    "LimitNOFILE",
+    "LoadCredential",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "MemoryMax",
+    "MountAPIVFS",
+    "NoExecPaths",
+    "NoNewPrivileges",
+    "OOMScoreAdjust",
+    "PrivateDevices",
+    "PrivateIPC",
+    "PrivateNetwork",
+    "PrivateTmp",
+    "ProcSubset",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "ProtectSystem",
+    "RemoveIPC",
+    "Restart",
+    "RestartSec",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "RootDirectory",
+    "RootDirectoryStartOnly",
+    "SystemCallArchitectures",
+    "SystemCallErrorNumber",
+    "SystemCallFilter",
+    "TasksMax",
+    "TimeoutStopSec",
+    "Type",
+    "UMask",
+    "User",
+];
+
+/// Every directive of the broker's. Users' sessions inherit them; why others are not there is written in the unit.
+const OF_THE_BROKER: &[&str] = &[
+    "CapabilityBoundingSet",
+    "ExecReload",
+    "ExecStart",
+    "IgnoreSIGPIPE",
+    "KillMode",
+    "OOMPolicy",
+    "Restart",
+    "RestartSec",
+    "StateDirectory",
+    "StateDirectoryMode",
+    "TasksMax",
+    "TimeoutStopSec",
+    "Type",
+    "UMask",
+];
+
+fn directory() -> PathBuf {
+    repository().join("systemd")
+}
+
+fn units() -> Vec<PathBuf> {
+    let mut units: Vec<PathBuf> = std::fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "service" || kind == "socket"))
+        .collect();
+    units.sort();
+    units
+}
+
+/// The directives of a section, with all their values.
+fn section(unit: &str, section: &str) -> BTreeMap<String, Vec<String>> {
+    let text = std::fs::read_to_string(directory().join(unit)).unwrap();
+    let mut directives: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut inside = false;
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with('[') {
+            inside = line == format!("[{section}]");
+        } else if inside {
+            let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("{unit}: {line}"));
+            directives.entry(key.to_owned()).or_default().push(value.to_owned());
+        }
+    }
+    assert!(!directives.is_empty(), "{unit} has no section {section}");
+    directives
+}
+
+fn one(unit: &str, of: &str, key: &str) -> String {
+    let directives = section(unit, of);
+    let values = directives.get(key).unwrap_or_else(|| panic!("{unit} has no {key}"));
+    assert_eq!(values.len(), 1, "{unit}: {key}");
+    values[0].clone()
+}
+
+/// The units as they are, but starting programs that are there.
+fn copies(into: &Path) -> Vec<String> {
+    units()
+        .iter()
+        .map(|unit| {
+            let mut text = std::fs::read_to_string(unit).unwrap();
+            for program in PROGRAMS {
+                let stand_in = into.join(Path::new(program).file_name().unwrap());
+                std::fs::write(&stand_in, "").unwrap();
+                std::fs::set_permissions(&stand_in, std::fs::Permissions::from_mode(0o755)).unwrap();
+                text = text.replace(program, &stand_in.display().to_string());
+            }
+            let copy = into.join(unit.file_name().unwrap());
+            std::fs::write(&copy, text).unwrap();
+            copy.display().to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn systemd_has_nothing_to_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let units = copies(dir.path());
+    assert_eq!(units.len(), 8);
+    for unit in &units {
+        let Some(output) = system("systemd-analyze", &["verify", "--man=no", "--recursive-errors=no", unit])
+        else {
+            return skip("systemd_has_nothing_to_say", "systemd-analyze is not installed");
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.trim().is_empty(), "{unit}: {said}");
+    }
+}
+
+#[test]
+fn they_are_exposed_no_more_than_this() {
+    // Of a hundred; systemd shows tenths of it.
+    for (unit, most) in [("portreeve-portal.service", "20"), ("portreeve-agent.service", "30")] {
+        let path = directory().join(unit).display().to_string();
+        let arguments = ["security", "--offline=yes", "--no-pager", "--threshold", most, &path];
+        let Some(output) = system("systemd-analyze", &arguments) else {
+            return skip("they_are_exposed_no_more_than_this", "systemd-analyze is not installed");
+        };
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            said.contains("Overall exposure level"),
+            "{unit}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(output.status.success(), "{unit}:\n{said}");
+    }
+}
+
+#[test]
+fn each_directive_is_a_known_one() {
+    for (unit, known) in
+        [("portreeve-portal.service", OF_THE_PORTAL), ("portreeve-broker.service", OF_THE_BROKER)]
+    {
+        let known: BTreeSet<&str> = known.iter().copied().collect();
+        let directives = section(unit, "Service");
+        let there: BTreeSet<&str> = directives.keys().map(String::as_str).collect();
+        assert_eq!(there, known, "{unit}");
+    }
+}
+
+#[test]
+fn the_portal_has_no_power() {
+    let unit = "portreeve-portal.service";
+    for (key, value) in [
+        ("User", "portreeve"),
+        ("CapabilityBoundingSet", ""),
+        ("AmbientCapabilities", ""),
+        ("NoNewPrivileges", "yes"),
+        ("RestrictAddressFamilies", "AF_UNIX"),
+        ("PrivateNetwork", "yes"),
+        ("NoExecPaths", "/"),
+        ("ProtectSystem", "strict"),
+        ("ProtectHome", "yes"),
+    ] {
+        assert_eq!(one(unit, "Service", key), value, "{key}");
+    }
+    // With it, root at the other end of the broker's socket would be nobody.
+    assert!(!section(unit, "Service").contains_key("PrivateUsers"));
+    // A node map that were a credential would be the old one after a reload, with the keys that were revoked.
+    let credentials = &section(unit, "Service")["LoadCredential"];
+    let names: Vec<&str> = credentials.iter().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["tls.crt", "tls.key", "agents-key.pem"]);
+    let filled = &section(unit, "Service")["ExecReload"][0];
+    for credential in credentials {
+        let path = credential.split_once(':').unwrap().1;
+        assert!(filled.contains(path), "a reload does not renew {path}");
+    }
+}
+
+#[test]
+fn nothing_is_given_up_for_ever() {
+    for unit in ["portal", "broker", "agent"].map(|name| format!("portreeve-{name}.service")) {
+        assert_eq!(one(&unit, "Unit", "StartLimitIntervalSec"), "0", "{unit}");
+        assert_eq!(one(&unit, "Service", "Restart"), "always", "{unit}");
+        // None says that it is ready: the portal has no socket to say so on.
+        assert_eq!(one(&unit, "Service", "Type"), "exec", "{unit}");
+    }
+    for (name, _) in SOCKETS {
+        assert_eq!(
+            one(&format!("portreeve-{name}.socket"), "Socket", "TriggerLimitIntervalSec"),
+            "0",
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_sockets_have_the_names_that_the_portal_knows() {
+    for (name, known) in SOCKETS {
+        let unit = format!("portreeve-{name}.socket");
+        assert_eq!(one(&unit, "Socket", "FileDescriptorName"), known);
+        assert_eq!(one(&unit, "Socket", "Service"), "portreeve-portal.service");
+        let also = section("portreeve-portal.service", "Install").remove("Also").unwrap().join(" ");
+        assert!(also.split(' ').any(|other| other == unit), "{unit} is not enabled with the portal");
+    }
+    // Whoever could connect to it could play the broker.
+    assert_eq!(one("portreeve-broker-line.socket", "Socket", "SocketMode"), "0600");
+    assert_eq!(one("portreeve-metrics.socket", "Socket", "SocketMode"), "0600");
+}
+
+#[test]
+fn there_is_time_to_drain() {
+    let seconds = |unit: &str| -> u64 { one(unit, "Service", "TimeoutStopSec").parse().unwrap() };
+    let needed = Config::default().limits.drain + limits::CUT_OFF;
+    assert!(seconds("portreeve-portal.service") > needed.as_secs());
+    let spawner = portreeve_broker::spawner::Settings::END_PATIENCE;
+    assert!(seconds("portreeve-broker.service") > spawner.as_secs());
+}
