@@ -1,20 +1,22 @@
 //! The whole chain that a cluster's portal stands on: root's process, the broker in its sandbox, PAM, dialers, workers.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::BufRead;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::SockType;
 use portreeve_broker::Verifier;
 use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::wire::dialer::{Dial, Dialed};
 use portreeve_model::wire::pam::PamRefusal;
 use portreeve_model::wire::{ControlReply, ControlRequest};
-use portreeve_model::{ForwardName, SignIn, UserName};
+use portreeve_model::{Claims, ForwardName, Secret, SignIn, UserName};
 use portreeve_tests::world::chain::{Cluster, SERVICE, Workers, pair, signed_in, with_cluster};
 use portreeve_tests::world::etc::PASSWORD;
 use portreeve_tests::world::skip;
-use portreeve_tests::world::spawner::{eventually, hear, is_closed, tell};
+use portreeve_tests::world::spawner::{eventually, hear, is_closed, signal, tell};
 
 async fn check(name: &str, test: impl AsyncFnOnce(Cluster)) {
     with_cluster(name, SERVICE, Workers::StandIn, test).await;
@@ -172,4 +174,57 @@ async fn sessions_outlive_a_restart_and_so_do_their_ends() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_reload_reads_the_file_again_and_a_broken_one_changes_nothing() {
+    check("a_reload_reads_the_file_again_and_a_broken_one_changes_nothing", async |mut cluster| {
+        let mut portal = cluster.portal().await;
+        let lasts = |(claims, _): (Claims, Secret)| claims.exp - claims.iat;
+        assert_eq!(lasts(portal.sign_in("alice").await), 24 * 3600);
+        let log = std::fs::File::open(cluster.etc.path("log")).unwrap();
+        let mut log = std::io::BufReader::new(log);
+        for (more, outcome, lifetime) in [
+            ("[session]\nlifetime = \"2h\"\n", "the configuration was reloaded", 2 * 3600),
+            ("[session]\nlifetime = \"later\"\nidel = \"1h\"\n", "not reloaded", 2 * 3600),
+            ("[users]\nfirst_uid = 30000\n", "the configuration was reloaded", 24 * 3600),
+        ] {
+            cluster.configure(more);
+            signal(cluster.pid(), Signal::SIGHUP);
+            let said = said_until(&mut log, outcome);
+            match outcome {
+                "not reloaded" => {
+                    // Every problem, with its line and what to do.
+                    for problem in [
+                        "portreeve.toml:6: session.lifetime: this is no duration; write hours",
+                        "portreeve.toml:7: session.idel: there is no such key; did you mean session.idle?",
+                    ] {
+                        assert!(said.contains(problem), "{said}");
+                    }
+                }
+                _ => assert!(!said.contains("portreeve.toml:"), "{said}"),
+            }
+            // Whom root's process serves only a restart changes.
+            assert_eq!(
+                said.contains("users.first_uid: only a restart changes it"),
+                more.contains("first_uid")
+            );
+            assert_eq!(lasts(portal.sign_in("alice").await), lifetime, "{more}");
+        }
+        cluster.restart().await;
+        let mut portal = cluster.portal().await;
+        let refused = portal.try_password("alice", PASSWORD).await;
+        assert!(matches!(refused, Answer::Refused { why: PamRefusal::Account, .. }), "{refused:?}");
+    })
+    .await;
+}
+
+/// What the log says from here to the line that has `end`.
+fn said_until(log: &mut impl BufRead, end: &str) -> String {
+    let mut said = String::new();
+    eventually(end, || {
+        while log.read_line(&mut said).unwrap() > 0 {}
+        said.contains(end).then_some(())
+    });
+    said
 }

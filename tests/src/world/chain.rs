@@ -43,7 +43,7 @@ pub enum Workers {
 /// What runs.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Its machine.
+    /// Its machine. The log is its file `log`.
     pub etc: Etc,
     listener: UnixSeqpacketListener,
     broker: Child,
@@ -87,6 +87,7 @@ impl Cluster {
             etc.program("bin/portreeve-worker", &script);
         }
         let listener = UnixSeqpacketListener::bind(etc.path("portal.sock")).unwrap();
+        configure(&etc, "");
         let broker = run(&etc);
         Ok(Self { etc, listener, broker })
     }
@@ -95,6 +96,11 @@ impl Cluster {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.broker.id()
+    }
+
+    /// Writes the configuration file, with `more` than is needed. It is read at the start and at SIGHUP.
+    pub fn configure(&self, more: &str) {
+        configure(&self.etc, more);
     }
 
     /// Root's process is asked to end, and with it everything.
@@ -143,11 +149,19 @@ impl Cluster {
     }
 }
 
+/// What the broker is configured with, and `more` of it.
+fn configure(etc: &Etc, more: &str) {
+    let forwards = etc.path("forwards");
+    let text = format!(
+        "[portal]\nurl = \"https://portal.example.org/\"\n[forwards]\ndirectory = {forwards:?}\n{more}"
+    );
+    etc.write("portreeve.toml", &text);
+}
+
 fn run(etc: &Etc) -> Child {
     let mut command = etc.command(&etc.path("bin/portreeve-broker"));
-    command.args(["--url", "https://portal.example.org"]);
     for (option, name) in [
-        ("--forwards", "forwards"),
+        ("--config", "portreeve.toml"),
         ("--state", "state"),
         ("--portal", "portal.sock"),
         ("--login", "login.sock"),
@@ -155,7 +169,8 @@ fn run(etc: &Etc) -> Child {
     ] {
         command.arg(option).arg(etc.path(name));
     }
-    command.stdin(Stdio::null()).spawn().unwrap()
+    let log = std::fs::File::create(etc.path("log")).unwrap();
+    command.stdin(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 /// A portal's connection with the broker.
