@@ -25,7 +25,7 @@ use tokio::time::sleep;
 const ALICE: u32 = 20001;
 const DAVE: u32 = 20004;
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What the broker calls a death at once is not to be met by every test.
+/// A PAM service that says what a session has: its limits, and its environment.
 const LIMITED: &str = "auth required pam_unix.so nodelay\naccount required pam_unix.so\n\
     session required pam_limits.so conf=DIR/limits\n\
     session required pam_env.so envfile=DIR/environment conffile=/dev/null\n";
