@@ -57,7 +57,7 @@ fn dir(forward: &Forward) -> anyhow::Result<Directory> {
     let state = forward.state.path();
     // Whoever names a state directory means the portal that has it.
     if forward.state.dir.is_none()
-        && !state.as_ref().is_ok_and(|state| control::ask(state, ControlRequest::Where).is_ok())
+        && !state.as_ref().is_ok_and(|state| control::ask(state, &ControlRequest::Where).is_ok())
         && let Some(path) = config::cluster_forwards()?
     {
         return Ok(Directory { path, state: None, is_shared: true });

@@ -226,7 +226,7 @@ impl From<SignIn> for Way {
             SignIn::Pam => Self::Pam,
             SignIn::Oidc => Self::Oidc,
             SignIn::Certificate => Self::Certificate,
-            SignIn::Token => Self::Token,
+            SignIn::Token(_) => Self::Token,
         }
     }
 }
