@@ -292,12 +292,15 @@ async fn whoever_is_on_the_machine_gets_an_address_and_root_ends_sessions() {
         let ControlReply::Sessions { rows, .. } = cluster.ask(0, &list) else { panic!() };
         assert_eq!(rows.iter().map(|row| (row.uid, &row.id)).collect::<Vec<_>>(), [(20001, &claims.sid)]);
         // Another user signs out everywhere: only their own.
-        assert_eq!(cluster.ask(20004, &ControlRequest::SignOutEverywhere), ControlReply::Ended { known: 0 });
+        assert_eq!(
+            cluster.ask(20004, &ControlRequest::SignOutEverywhere),
+            ControlReply::Ended { known: 0, tokens: 0 }
+        );
         assert!(matches!(
             portal.ask(Question::Renew { ticket: ticket.clone() }).await,
             Answer::SignedIn { .. }
         ));
-        assert_eq!(cluster.ask(0, &revoke), ControlReply::Ended { known: 1 });
+        assert_eq!(cluster.ask(0, &revoke), ControlReply::Ended { known: 1, tokens: 0 });
         assert_eq!(portal.ask(Question::Renew { ticket }).await, Answer::NoTicket);
     })
     .await;

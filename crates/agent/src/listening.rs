@@ -2,6 +2,7 @@
 //! decided for each connection by `lookup`.
 
 use crate::processes::{Budget, each_of_uid};
+use portreeve_model::wire::agent::Row;
 use portreeve_sys::{Family, SockDiag, SocketRecord};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -10,6 +11,8 @@ use std::ops::ControlFlow;
 
 /// Lower ports are the system's; forwards don't lead there.
 const FIRST_PORT: u16 = 1024;
+/// The longest name of a program that is told, in bytes.
+pub(crate) const COMMAND: usize = 64;
 
 /// One address that something of this user listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,17 @@ pub struct Listening {
     pub pid: Option<u32>,
     /// That process's name for itself, without control characters. The process chose it: escape it, believe nothing.
     pub command: Option<String>,
+}
+
+impl From<Listening> for Row {
+    /// For the workspace, without the job.
+    fn from(found: Listening) -> Self {
+        let command = found.command.map(|mut command| {
+            command.truncate((0..=COMMAND).rev().find(|&end| command.is_char_boundary(end)).unwrap_or(0));
+            command
+        });
+        Self { address: found.address, port: found.port, command, job: None }
+    }
 }
 
 /// The listening TCP sockets of `uid` on ports from 1024 up, by port and address, each address and port once.

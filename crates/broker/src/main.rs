@@ -71,7 +71,9 @@ fn options(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<Options>
     for path in [&forwards, &pam, &state, &portal, &login] {
         ensure!(path.is_absolute(), "{} is not an absolute path", path.display());
     }
-    let mut service = ServiceSettings::new(state, portal, login, url);
+    // Workers are told it in JSON.
+    ensure!(forwards.to_str().is_some(), "{} is no text in UTF-8", forwards.display());
+    let mut service = ServiceSettings::new(state, portal, login, forwards.clone(), url);
     service.first_uid = first_uid;
     let spawner = Settings {
         first_uid,

@@ -15,12 +15,14 @@
 //! | `accounts` | who somebody is now, by the user database and PAM |
 //! | `posts` | the dialer and the worker of each user |
 //! | `login` | `portreeve login` on this machine, and the sysadmin's verbs |
+//! | `access`, `tokens` | access tokens of programs |
 //! | `children`, `channel` | what the spawner starts; frames |
 //!
-//! Invariant: whom a portal's question is about is read from a ticket that was verified here, or from a code that was made
-//! here. It says a uid for two questions only: the login group of one, which is public, and an address for one who signed
+//! Invariant: whom a portal's question is about is read from a ticket that was verified here, or from a code or an access
+//! token that was made here. It says a uid for two questions only: the login group of one, which is public, and an address for one who signed
 //! in on a login node, which the sysadmin must have allowed.
 
+mod access;
 mod accounts;
 mod caller;
 mod channel;
@@ -40,6 +42,7 @@ mod remembered;
 mod sessions;
 mod sign_in;
 mod throttle;
+mod tokens;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -66,6 +69,7 @@ use self::posts::Posts;
 use self::sessions::Sessions;
 use self::sign_in::{Conversations, EntryCode, SignInCode};
 use self::throttle::Throttle;
+use self::tokens::{Tokens, TokensError};
 use crate::authority::Lifetimes;
 use crate::codes::Codes;
 use crate::revocations::{RevocationError, Revocations};
@@ -81,6 +85,8 @@ pub struct ServiceSettings {
     pub portal_socket: PathBuf,
     /// Where `portreeve login` asks.
     pub login_socket: PathBuf,
+    /// The directory of forwards, which workers are told.
+    pub forwards: PathBuf,
     /// No uid below it is served.
     pub first_uid: u32,
     /// What a reload may change.
@@ -112,12 +118,19 @@ pub struct Policy {
 impl ServiceSettings {
     /// With the defaults of the configuration file.
     #[must_use]
-    pub fn new(state_dir: PathBuf, portal_socket: PathBuf, login_socket: PathBuf, url: String) -> Self {
+    pub fn new(
+        state_dir: PathBuf,
+        portal_socket: PathBuf,
+        login_socket: PathBuf,
+        forwards: PathBuf,
+        url: String,
+    ) -> Self {
         let policy = Policy::new(url);
         Self {
             state_dir,
             portal_socket,
             login_socket,
+            forwards,
             first_uid: 1000,
             policy,
             reload: None,
@@ -164,6 +177,9 @@ pub enum ServiceError {
     /// The list of ended sessions.
     #[error(transparent)]
     Revocations(#[from] RevocationError),
+    /// Access tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// The login socket can't be made.
     #[error("the login socket {0} can't be made")]
     Login(PathBuf, #[source] io::Error),
@@ -183,6 +199,7 @@ struct Service {
     keys: RefCell<Keyring>,
     revocations: RefCell<Revocations>,
     sessions: RefCell<Sessions>,
+    tokens: RefCell<Tokens>,
     marks: Marks,
     throttle: Throttle,
     conversations: Conversations,
@@ -211,26 +228,40 @@ pub fn run(settings: ServiceSettings, spawner: OwnedFd) -> Result<(), ServiceErr
 
 /// As [`run`], inside a `LocalSet`.
 async fn serve(settings: ServiceSettings, spawner: OwnedFd) -> ServiceError {
-    let begun = Children::new(spawner).and_then(|children| Ok((children, signal(SignalKind::hangup())?)));
-    let (children, hangups) = match begun {
-        Ok((children, hangups)) => (Rc::new(children), hangups),
-        Err(error) => return ServiceError::Begin(error),
-    };
-    let service = match Service::open(settings, Rc::clone(&children)) {
-        Ok(service) => Rc::new(service),
-        Err(error) => return error,
-    };
-    let login = match LoginSocket::bind(&service.settings.login_socket) {
-        Ok(login) => login,
-        Err(error) => return ServiceError::Login(service.settings.login_socket.clone(), error),
-    };
-    tracing::info!(first_uid = service.settings.first_uid, "the broker runs");
-    tokio::select! {
-        error = children.hear() => ServiceError::Spawner(error.into()),
-        never = login.serve(Rc::clone(&service)) => never,
-        never = portals::reach(Rc::clone(&service)) => never,
-        never = tend(Rc::clone(&service), Rc::clone(&children)) => never,
-        never = heed_hangups(Rc::clone(&service), hangups) => never,
+    match Begun::begin(settings, spawner) {
+        Ok(begun) => begun.run().await,
+        Err(error) => error,
+    }
+}
+
+/// A broker that is ready to run.
+struct Begun {
+    service: Rc<Service>,
+    children: Rc<Children>,
+    login: LoginSocket,
+    hangups: Signal,
+}
+
+impl Begun {
+    fn begin(settings: ServiceSettings, spawner: OwnedFd) -> Result<Self, ServiceError> {
+        let children = Rc::new(Children::new(spawner).map_err(ServiceError::Begin)?);
+        let hangups = signal(SignalKind::hangup()).map_err(ServiceError::Begin)?;
+        let service = Rc::new(Service::open(settings, Rc::clone(&children))?);
+        let socket = &service.settings.login_socket;
+        let login = LoginSocket::bind(socket).map_err(|error| ServiceError::Login(socket.clone(), error))?;
+        Ok(Self { service, children, login, hangups })
+    }
+
+    async fn run(self) -> ServiceError {
+        let Self { service, children, login, hangups } = self;
+        tracing::info!(first_uid = service.settings.first_uid, "the broker runs");
+        tokio::select! {
+            error = children.hear() => ServiceError::Spawner(error.into()),
+            never = login.serve(Rc::clone(&service)) => never,
+            never = portals::reach(Rc::clone(&service)) => never,
+            never = tend(Rc::clone(&service), Rc::clone(&children)) => never,
+            never = heed_hangups(Rc::clone(&service), hangups) => never,
+        }
     }
 }
 
@@ -257,6 +288,7 @@ async fn tend(service: Rc<Service>, children: Rc<Children>) -> ServiceError {
         children.end_the_lasting(now).await;
         if count.is_multiple_of(60) {
             service.turn_keys();
+            service.tidy_tokens();
         }
         count = count.wrapping_add(1);
     }
@@ -269,12 +301,14 @@ impl Service {
         let lock = lock(dir)?;
         let keys = Keyring::load(dir.join("ticket-keys.json"), now)?;
         let revocations = Revocations::load(dir.join("ended-sessions.json"), now)?;
+        let tokens = Tokens::load(dir.join("tokens.json"))?;
         let marks = Marks::load(&dir.join("mark-key"))?;
         Ok(Self {
             accounts: Accounts::new(Rc::clone(&children), settings.first_uid),
             keys: RefCell::new(keys),
             revocations: RefCell::new(revocations),
             sessions: RefCell::default(),
+            tokens: RefCell::new(tokens),
             marks,
             throttle: Throttle::new(settings.policy.slow_down),
             conversations: Conversations::default(),

@@ -19,16 +19,31 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the portal for yourself on this machine
     Up(Up),
-    /// Print a fresh address that signs you in at your running portal
+    /// Print a fresh address that signs you in: at your running portal, or at the cluster's
     Login(Login),
+    /// On a cluster: end all your sessions and access tokens
+    SignOut(crate::sessions::SignOut),
+    /// Show what of yours listens where, and by which address it is opened
+    Listening(crate::listening::Listening),
+    /// On a cluster: make, list and revoke access tokens for programs
+    Token(crate::token::Token),
     /// Make, list, change and share lasting names for applications
     Forward(Forward),
     /// Check a configuration file and report every problem in it
     Check(Check),
     /// On a cluster: make, show and revoke the keys of nodes' agents
     Keys(crate::keys::Keys),
-    /// On a cluster: keep the map of nodes
+    /// On a cluster: show the nodes and their agents, and keep the map of nodes
     Nodes(crate::nodes::Nodes),
+    /// On a cluster: show who is signed in (root)
+    Sessions(crate::sessions::Sessions),
+    /// On a cluster: end all sessions and access tokens of a user (root)
+    Revoke(crate::sessions::Revoke),
+    /// Print the completions of a shell
+    Completions(crate::documents::Completions),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(crate::documents::Man),
 }
 
 /// `portreeve up`
@@ -45,6 +60,28 @@ pub(crate) struct Up {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Answer /metrics, /health and /ready at this address, or at a unix socket of this path
+    #[arg(long, value_name = "ADDR|PATH")]
+    pub(crate) metrics: Option<MetricsAt>,
+}
+
+/// Where metrics are.
+#[derive(Debug, Clone)]
+pub(crate) enum MetricsAt {
+    Address(SocketAddr),
+    Path(PathBuf),
+}
+
+impl std::str::FromStr for MetricsAt {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) if text.contains('/') => Ok(Self::Path(text.into())),
+            Err(_) => Err("neither an address such as 127.0.0.1:9464 nor a path with a slash"),
+        }
+    }
 }
 
 /// Where a portal keeps its keys, certificate and forwards.
@@ -60,6 +97,8 @@ pub(crate) struct StateDir {
 pub(crate) struct Login {
     #[command(flatten)]
     pub(crate) state: StateDir,
+    #[command(flatten)]
+    pub(crate) socket: crate::cluster::LoginSocket,
 }
 
 /// `portreeve check`

@@ -81,7 +81,10 @@ async fn answer(mut stream: tokio::net::UnixStream, sign_in: &SignIn) -> anyhow:
             ControlRequest::Where => ControlReply::Portal { url: sign_in.portal(), pid: std::process::id() },
             ControlRequest::SignOutEverywhere
             | ControlRequest::Sessions { .. }
-            | ControlRequest::Revoke { .. } => {
+            | ControlRequest::Revoke { .. }
+            | ControlRequest::MakeToken { .. }
+            | ControlRequest::Tokens { .. }
+            | ControlRequest::RevokeToken { .. } => {
                 let reason = "this is a cluster's; one's own portal has a sign-out on its page".to_owned();
                 ControlReply::Refused { reason }
             }
@@ -94,8 +97,13 @@ async fn answer(mut stream: tokio::net::UnixStream, sign_in: &SignIn) -> anyhow:
     Ok(())
 }
 
+/// Whether a portal runs on this state directory.
+pub(crate) fn runs(state: &Path) -> bool {
+    File::open(state).is_ok_and(|dir| UnixStream::connect(short_path(&dir)).is_ok())
+}
+
 /// Asks the portal that runs on this state directory.
-pub(crate) fn ask(state: &Path, request: ControlRequest) -> anyhow::Result<ControlReply> {
+pub(crate) fn ask(state: &Path, request: &ControlRequest) -> anyhow::Result<ControlReply> {
     let not_running = || {
         format!(
             "no portal is running on {}: start one with `portreeve up`, or name another --state DIR",
@@ -109,7 +117,7 @@ pub(crate) fn ask(state: &Path, request: ControlRequest) -> anyhow::Result<Contr
     if portreeve_sys::peer_uid(&stream)? != Uid::effective().as_raw() {
         bail!("the portal on {} is not yours", state.display());
     }
-    stream.write_all(&wire::encode(&request)?)?;
+    stream.write_all(&wire::encode(request)?)?;
     let mut head = [0; 4];
     stream.read_exact(&mut head).context("the portal did not answer")?;
     let mut frame = vec![0; wire::frame_length(head)?];

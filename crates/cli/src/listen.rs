@@ -1,9 +1,16 @@
 //! Binds the portal's sockets, and finds the names it goes by.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use nix::sys::stat::{Mode, umask};
+use portreeve_portal::MetricsSocket;
+
+use crate::arguments::MetricsAt;
 
 /// Bound sockets, and the host name to print.
 pub(crate) struct Bound {
@@ -45,6 +52,32 @@ pub(crate) fn bind(address: SocketAddr) -> anyhow::Result<Bound> {
     names.sort();
     names.dedup();
     Ok(Bound { sockets, addresses, host, names })
+}
+
+/// Binds the socket for metrics. One at a path is for its owner alone.
+pub(crate) fn metrics(at: &MetricsAt) -> anyhow::Result<MetricsSocket> {
+    let path = match at {
+        MetricsAt::Address(address) => {
+            let socket = TcpListener::bind(address).map_err(|error| explained(error, *address))?;
+            return Ok(MetricsSocket::Tcp(socket));
+        }
+        MetricsAt::Path(path) => path,
+    };
+    let shown = path.display();
+    if fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket()) {
+        match UnixStream::connect(path) {
+            // Left over from a portal that was killed.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).with_context(|| format!("{shown} can't be replaced"))?;
+            }
+            _ => bail!("somebody listens at {shown} already; choose another path for --metrics"),
+        }
+    }
+    // Never anybody else's, not even for a moment. No other thread makes files yet.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    Ok(MetricsSocket::Unix(bound.with_context(|| format!("{shown} can't be made"))?))
 }
 
 fn is_localhost(ip: IpAddr) -> bool {

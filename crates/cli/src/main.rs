@@ -2,15 +2,25 @@
 
 mod arguments;
 mod check;
+mod cluster;
 mod config;
+mod config_page;
 mod control;
+mod documents;
 mod forward;
+mod http_client;
 mod keys;
 mod listen;
+mod listening;
 mod login;
 mod nodes;
 mod nodes_file;
+mod nodes_list;
+mod portal_client;
+mod sessions;
 mod state;
+mod table;
+mod token;
 mod up;
 
 use std::process::ExitCode;
@@ -23,6 +33,13 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Up(up) => up::up(&up),
         Command::Login(login) => login::login(&login),
+        Command::SignOut(sign_out) => sessions::sign_out(&sign_out),
+        Command::Listening(listening) => listening::listening(&listening),
+        Command::Token(token) => token::token(&token),
+        Command::Sessions(sessions) => sessions::sessions(&sessions),
+        Command::Revoke(revoke) => sessions::revoke(&revoke),
+        Command::Completions(completions) => documents::completions(&completions),
+        Command::Man(man) => documents::man(&man),
         Command::Forward(forward) => forward::forward(&forward),
         Command::Check(check) => check::check(&check),
         Command::Keys(keys) => keys::keys(&keys),

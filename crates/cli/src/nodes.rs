@@ -1,4 +1,4 @@
-//! `portreeve nodes`: the map of nodes. `sync` takes addresses over from Slurm. No key is touched by it, and nothing that
+//! `portreeve nodes`: the map of nodes. `sync` takes addresses over from Slurm, `list` shows the nodes. No key is touched by it, and nothing that
 //! was written by hand: what Slurm says stands under a key of its own (`slurm`).
 
 use std::io::{IsTerminal, Read};
@@ -11,6 +11,7 @@ use portreeve_model::nodes::{SlurmNode, slurm_nodes};
 use toml_edit::{Item, Table};
 
 use crate::nodes_file::{NodesFile, set_addresses};
+use crate::nodes_list::{List, list};
 
 /// What Slurm's node table may have at most, in bytes: a hundred thousand nodes.
 const MAX_TABLE: u64 = 256 * 1024 * 1024;
@@ -18,8 +19,9 @@ const MAX_TABLE: u64 = 256 * 1024 * 1024;
 /// `portreeve nodes`
 #[derive(Debug, Args)]
 pub(crate) struct Nodes {
+    /// Without one: list
     #[command(subcommand)]
-    action: Action,
+    action: Option<Action>,
     /// Directory of the cluster's configuration
     #[arg(long, value_name = "DIR", default_value = "/etc/portreeve", global = true)]
     dir: PathBuf,
@@ -27,6 +29,8 @@ pub(crate) struct Nodes {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Show the nodes, their addresses, and whether their agents are connected
+    List(List),
     /// Take nodes and their addresses over from Slurm: scontrol show node -o | portreeve nodes sync
     Sync {
         /// A file with the output of `scontrol show node -o` [default: standard input]
@@ -45,7 +49,11 @@ enum Action {
 }
 
 pub(crate) fn nodes(nodes: &Nodes) -> anyhow::Result<()> {
-    let Action::Sync { from, resolve, prune, dry_run } = &nodes.action;
+    let (from, resolve, prune, dry_run) = match &nodes.action {
+        None => return list(&List::default(), &nodes.dir),
+        Some(Action::List(how)) => return list(how, &nodes.dir),
+        Some(Action::Sync { from, resolve, prune, dry_run }) => (from, resolve, prune, dry_run),
+    };
     let text = table(from.as_deref())?;
     let mut file = NodesFile::open(&nodes.dir)?;
     for line in sync(&mut file, &text, *resolve, *prune)? {

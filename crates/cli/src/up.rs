@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portreeve_broker::{Account, Broker, BrokerError, Forwards};
-use portreeve_model::{Config, HostRules, UserName};
-use portreeve_portal::{Embedded, Listening, Portal, Service, now, run};
+use portreeve_model::{HostRules, UserName};
+use portreeve_portal::{Embedded, Listening, Portal, Service, fit_connections, now, run};
 use portreeve_worker::Worker;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -26,11 +26,12 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let state_dir = up.state.path()?;
     state::prepare(&state_dir)?;
     let mut lock = state::lock(&state_dir)?;
-    fit_connections(&mut checked)?;
+    fit_connections(&mut checked).context("the limit of open files can't be read")?;
     let forwards_dir = config::forwards_dir(up.forwards.as_deref(), &state_dir)?;
     state::prepare_forwards(&forwards_dir)?;
     state::note_forwards(&state_dir, &forwards_dir)?;
     let bound = listen::bind(up.listen)?;
+    let metrics = up.metrics.as_ref().map(listen::metrics).transpose()?;
     let port = bound.addresses.first().map_or(0, std::net::SocketAddr::port);
     let url = if port == 443 {
         format!("https://{}", bound.host)
@@ -43,7 +44,9 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let settings = config::settings(checked, &state_dir, &certified)?;
     let broker = Broker::open(account, &state_dir, Forwards::in_dir(forwards_dir), lifetimes, now())?;
     let machine = portreeve_sys::host_name().unwrap_or_else(|_| "this machine".to_owned());
-    let worker = Worker::new(&broker, machine);
+    let worker = Worker::new(&broker, machine, |uid| {
+        Ok(portreeve_agent::listening(uid)?.into_iter().map(Into::into).collect())
+    });
     let hosts = HostRules { portal_names: bound.names, apps_domain: APPS_DOMAIN.to_owned() };
     let broker = Arc::new(broker);
     let embedded = Embedded::new(Arc::clone(&broker), worker)
@@ -59,7 +62,7 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         .max_blocking_threads(BLOCKING_THREADS)
         .build()?;
     let served = runtime.block_on(async {
-        let listening = Listening::new(bound.sockets)?;
+        let listening = Listening::new(bound.sockets)?.with_metrics(metrics);
         tokio::spawn(control::serve(control::listen(&state_dir)?, Arc::clone(&sign_in)));
         let broker = Arc::clone(&sign_in.broker);
         tokio::spawn(heed_signals(
@@ -81,30 +84,8 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Descriptors that the process needs for itself: sockets to listen on and to ask the kernel with, files of the moment.
-const OUR_OWN: u64 = 64;
-/// The same for each serving thread and those beside it that do what may block.
-const FOR_A_THREAD: u64 = 16;
-/// So many connections are taken in any case.
-const FEWEST: usize = 16;
 /// Threads for what may block, beside those that serve.
 const BLOCKING_THREADS: usize = 4;
-
-/// No more connections are taken than half of the descriptors; the other half is for applications. One HTTP/2
-/// connection can have many requests going, each on a connection of its own to an application, so that half may be used
-/// up all the same. Then those requests are refused, and new browsers wait: nobody who is connected loses anything.
-fn fit_connections(config: &mut Config) -> anyhow::Result<()> {
-    let descriptors =
-        portreeve_sys::raise_descriptor_limit().context("the limit of open files can't be read")?;
-    let threads = config.worker_threads(std::thread::available_parallelism().map_or(1, usize::from));
-    let our_own = OUR_OWN + FOR_A_THREAD * threads as u64;
-    let most = usize::try_from(descriptors.saturating_sub(our_own) / 2).unwrap_or(usize::MAX).max(FEWEST);
-    if config.limits.connections > most {
-        tracing::info!(most, descriptors, "connections are limited by the number of open files (ulimit -Hn)");
-        config.limits.connections = most;
-    }
-    Ok(())
-}
 
 fn start_log() {
     let filter = EnvFilter::try_from_env("PORTREEVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));

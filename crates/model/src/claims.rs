@@ -3,6 +3,7 @@
 //! a limit that goes unread is no limit.
 
 use crate::names::{NameError, NameKind, NodeName, SessionId, UserName, parsed_text};
+use crate::scopes::{Scope, Scopes};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -45,8 +46,19 @@ pub enum SignIn {
     Oidc,
     /// A client certificate.
     Certificate,
-    /// An access token of a program.
-    Token,
+    /// An access token of a program, and all that it is good for.
+    Token(Scopes),
+}
+
+impl Claims {
+    /// Whether the session may be used for this. A person's is good for everything, an access token's for its scopes.
+    #[must_use]
+    pub fn allows(&self, scope: Scope) -> bool {
+        match self.how {
+            SignIn::Token(scopes) => scopes.has(scope),
+            SignIn::Code | SignIn::Pam | SignIn::Oidc | SignIn::Certificate => true,
+        }
+    }
 }
 
 /// Where a ticket is good: on the portal, or on one application's origin. On the wire `portal` or the host name.
@@ -128,6 +140,15 @@ mod tests {
             ("\"exp\":300", "\"exp\":3e99"),
             ("\"sub\":\"alice\"", "\"sub\":\"-alice\""),
             ("\"how\":\"code\"", "\"how\":\"magic\""),
+            // A token without a scope, with an unknown one, with one twice; a person with scopes.
+            ("\"how\":\"code\"", "\"how\":\"token\""),
+            ("\"how\":\"code\"", "\"how\":{\"token\":[]}"),
+            ("\"how\":\"code\"", "\"how\":{\"token\":[\"everything\"]}"),
+            ("\"how\":\"code\"", "\"how\":{\"token\":[\"apps\",\"root\"]}"),
+            ("\"how\":\"code\"", "\"how\":{\"token\":[\"apps\",\"apps\"]}"),
+            ("\"how\":\"code\"", "\"how\":{\"token\":[\"apps\"],\"pam\":null}"),
+            ("\"how\":\"code\"", "\"how\":{\"code\":[\"apps\"]}"),
+            ("\"how\":\"code\"", "\"how\":\"code\",\"scopes\":[\"apps\"]"),
             ("\"aud\":\"portal\"", "\"aud\":[\"portal\"]"),
             ("\"aud\":\"portal\"", "\"aud\":\"Portal\""),
             ("\"aud\":\"portal\"", "\"aud\":\"portal\",\"only\":\"read\""),
@@ -136,6 +157,17 @@ mod tests {
             assert_ne!(changed, TICKET);
             assert!(serde_json::from_str::<Claims>(&changed).is_err(), "{changed}");
         }
+    }
+
+    #[test]
+    fn a_token_is_good_for_its_scopes_and_a_person_for_everything() {
+        let person: Claims = serde_json::from_str(TICKET).unwrap();
+        assert!(Scope::ALL.into_iter().all(|scope| person.allows(scope)));
+        let text = TICKET.replace(r#""code""#, r#"{"token":["files","api"]}"#);
+        let token: Claims = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&token).unwrap(), text);
+        let allowed: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| token.allows(*scope)).collect();
+        assert_eq!(allowed, [Scope::Files, Scope::Api]);
     }
 
     #[test]

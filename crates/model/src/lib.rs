@@ -16,6 +16,7 @@ pub mod names;
 pub mod network;
 pub mod nodes;
 pub mod owner;
+pub mod scopes;
 pub mod secret;
 pub mod wire;
 
@@ -29,9 +30,10 @@ pub use decision::{
 };
 pub use forward_file::{CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, Scheme};
 pub use host::{AppHost, HostForm, HostRules, split_host_port};
-pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, UserName};
+pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, TokenName, UserName};
 pub use network::Network;
 pub use nodes::{Node, NodeMap, Speaker};
 pub use owner::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
+pub use scopes::{Scope, Scopes, ScopesError};
 pub use secret::Secret;
 pub use wire::{ControlReply, ControlRequest, WireError};

@@ -1,4 +1,4 @@
-//! Names that come from outside: users, forwards, nodes, ports, sessions.
+//! Names that come from outside: users, forwards, nodes, ports, sessions, access tokens.
 //! Invariant: a value of one of these types has passed its `parse`, so that it can stand in a path, a host name or a
 //! log line as it is.
 
@@ -27,6 +27,8 @@ pub enum NameKind {
     NodePort,
     /// An audience of a ticket.
     Audience,
+    /// A [`TokenName`].
+    Token,
 }
 
 impl NameKind {
@@ -46,6 +48,7 @@ impl NameKind {
             Self::Audience => {
                 "an audience is 'portal' or an application's host name in lower case, with a dot in it"
             }
+            Self::Token => "a token's name has 1 to 64 of A-Z a-z 0-9 . _ - and does not start with '-'",
         }
     }
 }
@@ -60,6 +63,7 @@ impl fmt::Display for NameKind {
             Self::Session => "session id",
             Self::NodePort => "node and port",
             Self::Audience => "audience",
+            Self::Token => "name of a token",
         })
     }
 }
@@ -208,6 +212,26 @@ impl ForwardName {
     }
 }
 
+/// What the owner of an access token calls it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenName(Box<str>);
+text_name!(TokenName);
+
+impl TokenName {
+    /// 1 to 64 bytes of `[A-Za-z0-9._-]`, not starting with '-' (it would read as an option).
+    ///
+    /// # Errors
+    /// What was wrong, and what is allowed.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let kind = NameKind::Token;
+        check(kind, text, 64, |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))?;
+        if text.starts_with('-') {
+            return Err(NameError::Character { kind, found: '-' });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +271,18 @@ mod tests {
             ["", ".", "..", ".hidden", "-rf", "a/b", "a@b", "a b", "a\n", "ü", "a%2fb", "a\0", &too_long]
         {
             assert!(ForwardName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn token_names() {
+        let longest = "t".repeat(64);
+        for good in ["ci", "laptop.backup_2-b", ".", "0", &longest] {
+            assert_eq!(TokenName::parse(good).unwrap().as_str(), good);
+        }
+        let too_long = "t".repeat(65);
+        for bad in ["", "-x", "a b", "a/b", "a@b", "a\n", "a\0", "\u{1b}[m", "é", &too_long] {
+            assert!(TokenName::parse(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -11,5 +11,5 @@ pub mod pam;
 pub mod spawner;
 pub mod worker;
 
-pub use control::{ControlReply, ControlRequest, SessionRow};
+pub use control::{ControlReply, ControlRequest, SessionRow, TokenRow};
 pub use frame::{MAX_FRAME, WireError, decode, encode, encode_bare, frame_length};

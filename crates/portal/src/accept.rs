@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use crate::flows;
 use crate::front;
 use crate::limits;
+use crate::metrics::{self, MetricsSocket};
 use crate::portal::Portal;
 use crate::room::Room;
 
@@ -32,7 +33,10 @@ struct Thread {
 }
 
 /// Listening sockets, bound before anything else so that a port that is taken is said at once.
-pub struct Listening(Vec<TcpListener>);
+pub struct Listening {
+    browsers: Vec<TcpListener>,
+    metrics: Vec<MetricsSocket>,
+}
 
 impl Listening {
     /// Takes over sockets that are bound and listening.
@@ -43,7 +47,14 @@ impl Listening {
         for socket in &sockets {
             socket.set_nonblocking(true)?;
         }
-        Ok(Self(sockets))
+        Ok(Self { browsers: sockets, metrics: Vec::new() })
+    }
+
+    /// And sockets for whoever watches over the portal.
+    #[must_use]
+    pub fn with_metrics(mut self, sockets: impl IntoIterator<Item = MetricsSocket>) -> Self {
+        self.metrics.extend(sockets);
+        self
     }
 }
 
@@ -60,11 +71,16 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
         threads.push(start_thread(Arc::clone(&portal), number as u64)?);
     }
     let queues: Vec<_> = threads.iter().map(|t| (t.queue.clone(), Arc::clone(&t.connections))).collect();
+    // To the very end: that the portal drains is said there.
+    let mut watched = tokio::task::JoinSet::new();
+    for socket in listening.metrics {
+        watched.spawn(metrics::serve(Arc::clone(&portal), socket));
+    }
     let mut acceptors = tokio::task::JoinSet::new();
     // Until everything has ended: who is signed out while the portal drains is out.
     let mut service = tokio::task::JoinSet::new();
     service.spawn(portal.service.clone().run(Arc::clone(&portal)));
-    for listener in listening.0 {
+    for listener in listening.browsers {
         acceptors.spawn(accept(Arc::clone(&portal), listener, queues.clone(), Arc::clone(&places)));
     }
     drop(queues);
@@ -128,6 +144,7 @@ async fn accept(
                 }
             }
             Err(error) => {
+                portal.metrics.accept_failed();
                 // Out of descriptors, or the peer was gone already: neither may end the listener, nor fill the log.
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(%error, "a connection could not be accepted; it is tried again");
@@ -162,8 +179,10 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
             while let Some(Accepted { stream, peer, place }) = incoming.recv().await {
                 let room_of_task = Rc::clone(&room);
                 let count = Arc::clone(&count);
+                room.tally.connection_accepted();
                 room.tasks.spawn_local(async move {
-                    front::serve_connection(room_of_task, stream, peer).await;
+                    front::serve_connection(Rc::clone(&room_of_task), stream, peer).await;
+                    room_of_task.tally.connection_ended();
                     count.fetch_sub(1, Relaxed);
                     drop(place);
                 });

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::flows::{Basis, Flow};
+use crate::metrics::{Direction, Kind};
 use crate::pool::Link;
 use crate::rewrite::trailers_towards_browser;
 use crate::room::Room;
@@ -111,6 +112,8 @@ impl Body for Answer {
                 if let Some(trailers) = frame.trailers_mut() {
                     trailers_towards_browser(trailers);
                 }
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                carried.room.tally.carried(Direction::ToBrowser, Kind::Body, length);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

@@ -78,7 +78,7 @@ pub(crate) async fn authorize(
 ) -> Result<Owned, Refusal> {
     let (tuple, observed) = match &reached {
         Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
-        Reached::New { tuple, .. } => (*tuple, room.powers.owner(tuple).await),
+        Reached::New { tuple, .. } => (*tuple, room.tally.looked_up(room.powers.owner(tuple)).await),
     };
     let observed = match observed {
         Ok(owner) if needs_group(room, session, grant, &owner) => {

@@ -68,14 +68,16 @@ pub(crate) async fn connect(
                         Ok(Ok(()))
                     );
                 if ready {
+                    room.tally.pooled(true);
                     return Ok(Reached::Open(link));
                 }
             }
         }
     }
+    room.tally.pooled(false);
     let mut failures = Vec::new();
     for address in &target.addresses {
-        match dial(room, session, *address).await {
+        match room.tally.connected(dial(room, session, *address).await) {
             Ok((stream, tuple)) => return Ok(Reached::New { stream, tuple, key: key_of(*address) }),
             Err(error) => failures.push(error),
         }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::authorize;
 use crate::limits;
+use crate::metrics::{Direction, Kind};
 use crate::portal::now;
 use crate::resolve::{Grant, Withdrawn};
 use crate::room::Room;
@@ -83,6 +84,26 @@ impl Flow {
     /// Notes that the person is there: bytes came from the browser.
     pub(crate) fn touch(&self) {
         self.state.basis.session.touch(now());
+    }
+
+    /// Counts a tunnel, until dropped.
+    pub(crate) fn tunnel(&self) -> OpenTunnel {
+        self.room.tally.tunnel_begun();
+        OpenTunnel(Rc::clone(&self.room))
+    }
+
+    /// Notes what a tunnel carried.
+    pub(crate) fn carried(&self, direction: Direction, bytes: usize) {
+        self.room.tally.carried(direction, Kind::Tunnel, bytes);
+    }
+}
+
+/// A tunnel that is counted as open.
+pub(crate) struct OpenTunnel(Rc<Room>);
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.tally.tunnel_ended();
     }
 }
 

@@ -21,7 +21,6 @@ use tokio_rustls::server::TlsStream;
 
 use portreeve_model::{LimitsConfig, Tuple};
 
-use crate::answer::Answer;
 use crate::audit;
 use crate::authenticate::Memo;
 use crate::chain::chain;
@@ -30,7 +29,10 @@ use crate::front_io::{FrontIo, Interim, Stall};
 use crate::http2::serve_http2;
 use crate::interim::InterimSink;
 use crate::limits;
+use crate::metrics::{HandshakeFailure, Turned};
 use crate::powers::Admitted;
+use crate::proxied::{Behind, take_header};
+use crate::record::Sent;
 use crate::room::Room;
 use crate::serve::serve;
 use crate::site::Site;
@@ -112,18 +114,20 @@ impl std::fmt::Display for RequestId {
 
 /// Whether a connection that begins on this machine is answered. From elsewhere nobody can tell whose it is, and the
 /// cookie alone decides.
-fn is_admitted(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
+fn is_admitted(room: &Room, connection: &Tuple) -> bool {
+    let peer = connection.client;
     if !room.portal.nodes.is_this_machine(peer.ip().to_canonical()) {
         return true;
     }
-    let Ok(server) = stream.local_addr() else { return false };
-    match room.powers.admits(&Tuple { client: peer, server }) {
+    match room.powers.admits(connection) {
         Admitted::Yes => true,
         Admitted::Stranger(uid) => {
+            room.tally.turned_away(Turned::Stranger);
             room.note_stranger(|| audit::stranger(uid, peer));
             false
         }
         Admitted::Unknown(why) => {
+            room.tally.turned_away(Turned::Unknown);
             tracing::debug!(%peer, %why, "who connects is not known; most likely they left at once");
             false
         }
@@ -132,14 +136,16 @@ fn is_admitted(room: &Room, stream: &TcpStream, peer: SocketAddr) -> bool {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: SocketAddr) {
-    if !is_admitted(&room, &stream, peer) {
+    let Ok(server) = stream.local_addr() else { return };
+    if !is_admitted(&room, &Tuple { client: peer, server }) {
         return;
     }
-    let tls = tokio::select! {
-        tls = handshake(&room, stream) => tls,
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(limits::TLS_HANDSHAKE, begin(&room, stream, peer)) => begun,
         () = room.portal.stopping.cancelled() => return,
     };
-    let Some(tls) = tls else { return };
+    let Ok(begun) = begun else { return room.tally.handshake_failed(HandshakeFailure::TimedOut) };
+    let Some((tls, peer)) = begun else { return };
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let Some(connection) = Connection::new(room, peer).map(Rc::new) else { return };
     let stall = Stall::after(connection.limits.write_stall);
@@ -152,26 +158,72 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     }
 }
 
-async fn handshake(room: &Rc<Room>, stream: TcpStream) -> Option<TlsStream<tokio::net::TcpStream>> {
+/// What stands before HTTP: whose connection it is, and TLS.
+async fn begin(
+    room: &Room,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(TlsStream<tokio::net::TcpStream>, SocketAddr)> {
     stream.set_nonblocking(true).ok()?;
     let mut stream = tokio::net::TcpStream::from_std(stream).ok()?;
     stream.set_nodelay(true).ok()?;
-    let handshake = async {
-        // Somebody typed http:// instead of https://: say so in the protocol they speak. TLS begins with 22.
-        let mut first = [0];
-        if stream.peek(&mut first).await.ok()? == 1 && first[0] != 22 {
-            let _ = stream.write_all(PLAIN_HTTP).await;
-            let _ = stream.shutdown().await;
-            let mut unread = [0; limits::LINGER_CHUNK];
-            let rest = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
-            let _ = tokio::time::timeout(limits::LINGER, rest).await;
-            return None;
-        }
-        let config = Arc::clone(&room.portal.settings.load().tls);
-        let accepting = TlsAcceptor::from(config).accept(stream).await;
-        accepting.inspect_err(|error| tracing::debug!(%error, "no TLS handshake")).ok()
+    let is_proxy = {
+        let settings = room.portal.settings.load();
+        settings.config.portal.trusted_proxies.iter().any(|network| network.contains(peer.ip()))
     };
-    tokio::time::timeout(limits::TLS_HANDSHAKE, handshake).await.ok().flatten()
+    let peer = if is_proxy { whom_it_is_for(room, &mut stream, peer).await? } else { peer };
+    let tls = handshake(room, stream).await?;
+    Some((tls, peer))
+}
+
+/// Whom a trusted proxy connects for: itself, or a browser whose address it says.
+async fn whom_it_is_for(
+    room: &Room,
+    stream: &mut tokio::net::TcpStream,
+    proxy: SocketAddr,
+) -> Option<SocketAddr> {
+    match take_header(stream).await {
+        Ok(Behind::Nobody) => Some(proxy),
+        // On this machine the kernel knows this connection's other end too.
+        Ok(Behind::Browser(browsers)) => is_admitted(room, &browsers).then_some(browsers.client),
+        Err(error) => {
+            room.tally.turned_away(Turned::ProxyHeader);
+            room.note_bad_header(
+                || tracing::warn!(%proxy, error = %chain(&error), "a trusted proxy's connection was ended"),
+            );
+            None
+        }
+    }
+}
+
+async fn handshake(
+    room: &Room,
+    mut stream: tokio::net::TcpStream,
+) -> Option<TlsStream<tokio::net::TcpStream>> {
+    // Somebody typed http:// instead of https://: say so in the protocol they speak. TLS begins with 22.
+    let mut first = [0];
+    // Who closes at once, as a balancer that only looks whether somebody listens, has not failed at TLS.
+    if stream.peek(&mut first).await.ok()? == 0 {
+        return None;
+    }
+    if first[0] != 22 {
+        room.tally.handshake_failed(HandshakeFailure::PlainHttp);
+        let _ = stream.write_all(PLAIN_HTTP).await;
+        let _ = stream.shutdown().await;
+        let mut unread = [0; limits::LINGER_CHUNK];
+        let rest = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(limits::LINGER, rest).await;
+        return None;
+    }
+    let config = Arc::clone(&room.portal.settings.load().tls);
+    match TlsAcceptor::from(config).accept(stream).await {
+        Ok(tls) => Some(tls),
+        Err(error) => {
+            room.tally.handshake_failed(HandshakeFailure::Tls);
+            tracing::debug!(%error, "no TLS handshake");
+            None
+        }
+    }
 }
 
 const PLAIN_HTTP: &[u8] =
@@ -182,7 +234,7 @@ async fn answer(
     connection: Rc<Connection>,
     mut request: Request<Incoming>,
     interim: Interim,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<Response<Sent>, Infallible> {
     let upgrade = upgrade::is_wanted(&request).then(|| Pending::Http1(hyper::upgrade::on(&mut request)));
     // An HTTP/1.0 client would take an interim answer for the answer.
     let sink = InterimSink::Http1((request.version() == http::Version::HTTP_11).then(|| interim.clone()));

@@ -17,13 +17,13 @@ use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::answer::Answer;
 use crate::chain::chain;
 use crate::front::{Connection, idle};
 use crate::front_body::{FrontBody, StreamIo};
 use crate::front_io::Stall;
 use crate::interim::InterimSink;
 use crate::limits;
+use crate::record::Sent;
 use crate::serve::serve;
 use crate::upgrade::Pending;
 
@@ -164,7 +164,7 @@ enum Step {
 }
 
 /// Sends a body no faster than the browser takes it, who may take nothing of it for so long.
-async fn send_body(answer: Answer, mut stream: SendStream<Bytes>, stall: Duration) {
+async fn send_body(answer: Sent, mut stream: SendStream<Bytes>, stall: Duration) {
     let mut answer = pin!(answer);
     loop {
         let step = poll_fn(|cx| {

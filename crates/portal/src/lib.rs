@@ -4,6 +4,7 @@
 //! | step | file | what it yields |
 //! | --- | --- | --- |
 //! | accept | `accept.rs` | a TCP connection, given to one thread |
+//! | proxied | `proxied.rs` | whose it is, where a trusted proxy stands between |
 //! | tls | `tls.rs`, `front.rs`, `http2.rs` | HTTP/1.1 or HTTP/2 requests |
 //! | authenticate | `authenticate.rs` | a `Principal` |
 //! | route | `site.rs`, `route.rs` | which origin, and the `Place` that was asked for |
@@ -14,7 +15,7 @@
 //! | rewrite | `rewrite.rs`, `headers.rs` | the answer as the browser may see it |
 //! | respond | `reject.rs`, `respond.rs` | the one place where an error becomes a status and a page |
 //!
-//! Beside them: `own/` answers `/-/...`, `flows.rs` ends what lives long when its session does, `room.rs` holds what
+//! Beside them: `record.rs` and `metrics/` count requests and write them down, `own/` answers `/-/...`, `flows.rs` ends what lives long when its session does, `room.rs` holds what
 //! one thread keeps for itself, `aside.rs` does what may block, `limits.rs` has every limit.
 
 mod accept;
@@ -24,6 +25,7 @@ mod aside;
 mod audit;
 mod authenticate;
 mod authorize;
+mod capacity;
 pub mod certificate;
 mod chain;
 mod connect;
@@ -38,12 +40,15 @@ mod headers;
 mod http2;
 mod interim;
 pub mod limits;
+mod metrics;
 mod mode;
 mod nodes;
 mod own;
 mod pool;
 mod portal;
 mod powers;
+mod proxied;
+mod record;
 mod reject;
 mod request_body;
 mod resolve;
@@ -59,6 +64,8 @@ mod tunnel;
 mod upgrade;
 
 pub use accept::{Listening, run};
+pub use capacity::fit_connections;
+pub use metrics::MetricsSocket;
 pub use portal::{Portal, Settings, now};
 pub use powers::{Embedded, Inherited, Served, Service};
 pub use tls::{TlsError, server_config};

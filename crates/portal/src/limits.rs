@@ -5,6 +5,12 @@ use std::time::Duration;
 
 /// From the TCP connection to the end of the TLS handshake.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Of this, for a trusted proxy's PROXY header.
+pub const PROXY_HEADER: Duration = Duration::from_secs(3);
+/// A PROXY header, in bytes, with all that it says beside the addresses.
+pub const PROXY_HEADER_BYTES: usize = 4 * 1024;
+/// Between two records of connections that trusted proxies began without a good header, for each thread.
+pub const PROXY_RECORDS: Duration = Duration::from_secs(1);
 /// For taking in what somebody still sends whose connection ends, over plain HTTP or HTTP/1.1: closed with something
 /// unread, a connection is reset, and the answer may be lost with it.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -124,6 +130,14 @@ pub const CODE_FAILURES: u32 = 10;
 pub const CODE_FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose refused codes are counted.
 pub const CODE_FAILURE_ADDRESSES: usize = 4096;
+/// Of a path, what the access log has, in characters.
+pub const PATH_SHOWN: usize = 1024;
+/// Connections to the metrics socket at once; more wait in the kernel's queue.
+pub const METRICS_CONNECTIONS: usize = 16;
+/// From such a connection to the end of its answer; it carries one request.
+pub const METRICS_REQUEST: Duration = Duration::from_secs(10);
+/// The head of such a request, in bytes.
+pub const METRICS_HEAD_BYTES: usize = 16 * 1024;
 /// From an agent's TCP connection to its greeting, TLS included.
 pub const AGENT_HANDSHAKE: Duration = Duration::from_secs(5);
 /// Connections of agents that have not greeted yet, and of one address. One more ends the oldest: a genuine agent needs

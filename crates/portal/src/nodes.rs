@@ -136,9 +136,8 @@ mod tests {
     fn the_addresses_of_this_machine_are_asked_anew_and_never_forgotten() {
         let [first, second] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
         ADDRESS.set(Some(first));
-        let nodes =
-            Here::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into()))
-                .unwrap();
+        let nodes = Here::new(vec![], || ADDRESS.get().map(|it| vec![it]).ok_or(io::ErrorKind::Other.into()))
+            .unwrap();
         let grow_old = |by| {
             let mut known = nodes.interfaces.lock().unwrap();
             known.0 -= by;

@@ -49,7 +49,6 @@ impl Link {
             *self.mode.borrow_mut() = Some((Rc::clone(prefix), mode));
         }
     }
-
 }
 
 struct Idle {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use portreeve_broker::Verifier;
@@ -10,7 +10,9 @@ use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::Agents;
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::mode::Modes;
 use crate::nodes::Nodes;
 use crate::own::Attempts;
@@ -57,6 +59,7 @@ pub struct Portal {
     pub(crate) nodes: Nodes,
     pub(crate) modes: Modes,
     pub(crate) attempts: Attempts,
+    pub(crate) metrics: Metrics,
     /// Our own addresses: an application can't be there.
     pub(crate) listening: Vec<SocketAddr>,
     /// Cancelled when no new work is to be taken on.
@@ -85,6 +88,7 @@ impl Portal {
             nodes,
             modes: Modes::default(),
             attempts: Attempts::default(),
+            metrics: Metrics::default(),
             hosts,
             listening,
             draining: CancellationToken::new(),
@@ -95,6 +99,33 @@ impl Portal {
     /// Takes new settings into use. Connections that exist keep their certificate; every request sees the rest.
     pub fn reload(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
+    }
+
+    /// Whether it may answer people now; a clause why not.
+    ///
+    /// # Errors
+    /// When it is to be left alone: by a load balancer, for one.
+    pub fn is_ready(&self) -> Result<(), &'static str> {
+        if self.draining.is_cancelled() {
+            return Err("it is draining");
+        }
+        if !self.service.knows_who_is_over() {
+            return Err("the broker has not said for a while which sessions are over");
+        }
+        Ok(())
+    }
+
+    /// The nodes' agents, where there are any.
+    pub(crate) fn agents(&self) -> Option<&Agents> {
+        match &self.service {
+            Service::Embedded(_) => None,
+            Service::Served(served) => Some(served.agents()),
+        }
+    }
+
+    /// Since when nothing was heard of the broker, where there is one.
+    pub(crate) fn broker_news_age(&self) -> Option<Duration> {
+        self.service.news_age()
     }
 
     /// Takes no new connections, lets requests end, and cuts off what still runs after `limits.drain`.

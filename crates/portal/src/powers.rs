@@ -18,8 +18,8 @@ use portreeve_model::wire::worker::{NodeView, View};
 use portreeve_model::{
     Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName,
 };
-pub use served::{Inherited, Served};
 pub(crate) use served::WorkerError;
+pub use served::{Inherited, Served};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -255,11 +255,7 @@ impl Powers {
     }
 
     /// Goes on with one.
-    pub(crate) async fn reply(
-        &self,
-        conversation: Secret,
-        answers: Vec<Secret>,
-    ) -> Result<Talk, PowerError> {
+    pub(crate) async fn reply(&self, conversation: Secret, answers: Vec<Secret>) -> Result<Talk, PowerError> {
         match self {
             Self::Embedded(_) => Ok(Talk::Refused { why: PamRefusal::System, said: Vec::new() }),
             Self::Served(served) => served.reply(conversation, answers).await,
@@ -349,11 +345,7 @@ impl Powers {
     }
 
     /// Connects as the session's user.
-    pub(crate) async fn dial(
-        &self,
-        session: &Session,
-        address: SocketAddr,
-    ) -> Result<TcpStream, DialError> {
+    pub(crate) async fn dial(&self, session: &Session, address: SocketAddr) -> Result<TcpStream, DialError> {
         match self {
             Self::Embedded(own) => own.dial(address).await.map_err(DialError::Io),
             Self::Served(served) => served.dial(session, address).await,

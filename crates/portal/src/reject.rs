@@ -143,9 +143,13 @@ impl Reject {
                 "A part of it that knows who is signed in does not answer. Nobody is let in meanwhile; what runs on the nodes goes on.",
                 "Try again in a moment.",
             ),
-            Self::Worker(WorkerError::Over) => {
-                text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", "Your session has ended.", ASK_FOR_AN_ADDRESS)
-            }
+            Self::Worker(WorkerError::Over) => text(
+                S::UNAUTHORIZED,
+                "not-signed-in",
+                "Sign in first",
+                "Your session has ended.",
+                ASK_FOR_AN_ADDRESS,
+            ),
             Self::Account(why) => text(
                 S::FORBIDDEN,
                 "account",

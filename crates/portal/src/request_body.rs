@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::front_body::{FrontBody, FrontBodyError};
 use crate::headers::trailers_towards_application;
+use crate::metrics::{Direction, Kind};
 use crate::portal::now;
+use crate::room::Room;
 use crate::sessions::Session;
 
 /// Why a body was cut off.
@@ -35,6 +38,7 @@ pub(crate) struct RequestBody(Option<Box<Carried>>);
 
 struct Carried {
     incoming: FrontBody,
+    room: Rc<Room>,
     session: Arc<Session>,
     stall_after: Duration,
     /// How long a session lasts without use, in seconds.
@@ -62,11 +66,17 @@ impl RequestBody {
         Self(None)
     }
 
-    pub(crate) fn new(incoming: FrontBody, session: Arc<Session>, stall_after: Duration, idle: i64) -> Self {
+    pub(crate) fn new(
+        incoming: FrontBody,
+        room: Rc<Room>,
+        session: Arc<Session>,
+        stall_after: Duration,
+        idle: i64,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Box::new(Carried { incoming, session, stall_after, idle, stall: None, gate: None })))
+        Self(Some(Box::new(Carried { incoming, room, session, stall_after, idle, stall: None, gate: None })))
     }
 
     pub(crate) fn is_none(&self) -> bool {
@@ -118,6 +128,10 @@ impl Body for RequestBody {
             Poll::Ready(frame) => {
                 carried.stall = None;
                 carried.session.touch(now);
+                if let Some(Ok(frame)) = &frame {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    carried.room.tally.carried(Direction::ToApplication, Kind::Body, length);
+                }
                 let checked = |mut frame: Frame<Bytes>| {
                     if let Some(trailers) = frame.trailers_mut() {
                         trailers_towards_application(trailers);

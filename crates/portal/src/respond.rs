@@ -101,6 +101,11 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     response
 }
 
+/// The code on an answer that [`reject`] made; empty when it refuses nothing.
+pub(crate) fn code(rejected: &Response<Answer>) -> &str {
+    rejected.headers().get(ERROR).and_then(|code| code.to_str().ok()).unwrap_or_default()
+}
+
 /// A page of ours.
 pub(crate) fn page(html: String) -> Response<Answer> {
     let mut response = Response::new(Answer::from(html));

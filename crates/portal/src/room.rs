@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::authenticate::Known;
 use crate::flows::Flows;
 use crate::limits;
+use crate::metrics::Tally;
 use crate::pool::{Link, Pool};
 use crate::portal::Portal;
 use crate::powers::Powers;
@@ -33,12 +34,15 @@ pub(crate) struct Room {
     /// What forward files say, to each user of their own.
     pub(crate) forwards: RefCell<LruCache<(u32, ForwardName), ForwardEntry>>,
     pub(crate) tasks: TaskTracker,
+    /// What happens here is counted here.
+    pub(crate) tally: Tally,
     /// Login groups of other users, for a while.
     pub(crate) logins: RefCell<LruCache<u32, (Instant, Option<LoginGroup>)>>,
     /// The first flow or idle connection is there: `flows::sweep` has work.
     pub(crate) to_look_after: Notify,
     connections: Cell<u64>,
     strangers: Rarely,
+    bad_headers: Rarely,
     number: u64,
 }
 
@@ -50,6 +54,7 @@ impl Room {
     pub(crate) fn open(portal: Arc<Portal>, number: u64) -> std::io::Result<Self> {
         Ok(Self {
             powers: Powers::open(&portal.service)?,
+            tally: portal.metrics.tally(),
             portal,
             pool: Pool::default(),
             flows: Flows::default(),
@@ -61,6 +66,7 @@ impl Room {
             to_look_after: Notify::new(),
             connections: Cell::new(0),
             strangers: Rarely::new(limits::STRANGER_RECORDS),
+            bad_headers: Rarely::new(limits::PROXY_RECORDS),
             number,
         })
     }
@@ -85,6 +91,13 @@ impl Room {
     /// Lets a stranger be written down, at most once in a while: nobody may fill the log from outside.
     pub(crate) fn note_stranger(&self, write: impl FnOnce()) {
         if self.strangers.is_due(Instant::now()) {
+            write();
+        }
+    }
+
+    /// The same for a proxy whose header is not good.
+    pub(crate) fn note_bad_header(&self, write: impl FnOnce()) {
+        if self.bad_headers.is_due(Instant::now()) {
             write();
         }
     }
@@ -139,7 +152,7 @@ pub(crate) mod tests {
         let lifetimes = Lifetimes { code: 60, session: 3600 };
         let account = Account::of_this_process().unwrap();
         let broker = Broker::open(account, state.path(), forwards, lifetimes, 0).unwrap();
-        let worker = Worker::new(&broker, "here".to_owned());
+        let worker = Worker::new(&broker, "here".to_owned(), |_| Ok(Vec::new()));
         let hosts = HostRules { portal_names: vec!["localhost".to_owned()], apps_domain: String::new() };
         let service = Service::Embedded(Arc::new(Embedded::new(Arc::new(broker), worker).unwrap()));
         let portal = Portal::new(settings, service, hosts, vec![]).unwrap();

@@ -24,10 +24,11 @@ use crate::mode::{Listener, Mode, leads_into};
 use crate::own;
 use crate::own::origins;
 use crate::portal::Settings;
+use crate::record::{Record, Sent};
 use crate::reject::Reject;
 use crate::request_body::RequestBody;
 use crate::resolve::{Target, resolve};
-use crate::respond::{Asker, redirect, reject, wants_page};
+use crate::respond::{self, Asker, redirect, reject, wants_page};
 use crate::rewrite::{View, towards_browser};
 use crate::route::{Place, Route, route};
 use crate::sessions::InFlight;
@@ -40,20 +41,24 @@ pub(crate) async fn serve(
     request: Request<FrontBody>,
     upgrade: Option<Pending>,
     interim: InterimSink,
-) -> Response<Answer> {
+) -> Response<Sent> {
     let id = connection.next_request();
+    let settings = connection.room.portal.settings.load_full();
     let (parts, body) = request.into_parts();
+    let record = Record::begin(connection, id, &parts, settings.config.portal.access_log);
     let wants_page = wants_page(&parts.method, &parts.headers);
     let head_only = parts.method == Method::HEAD;
-    let response = match answer(connection, parts, body, upgrade, interim).await {
+    let response = match answer(connection, &settings, &record, parts, body, upgrade, interim).await {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
-            reject(&why, &Asker { id, user, wants_page })
+            let rejected = reject(&why, &Asker { id, user, wants_page });
+            record.refused(respond::code(&rejected));
+            rejected
         }
     };
-    if head_only { without_body(response) } else { response }
+    record.answered(if head_only { without_body(response) } else { response })
 }
 
 /// The answer to HEAD: what GET would say, without saying it. Over HTTP/2 nobody else takes the body off.
@@ -68,13 +73,14 @@ fn without_body(mut response: Response<Answer>) -> Response<Answer> {
 
 async fn answer(
     connection: &Rc<Connection>,
+    settings: &Arc<Settings>,
+    record: &Record<'_>,
     parts: Parts,
     body: FrontBody,
     upgrade: Option<Pending>,
     interim: InterimSink,
 ) -> Result<Response<Answer>, Reject> {
     let room = &connection.room;
-    let settings = room.portal.settings.load_full();
     let site = {
         let mut known = connection.site.borrow_mut();
         let site = site(&room.portal.hosts, known.as_ref(), &parts)?;
@@ -84,30 +90,36 @@ async fn answer(
         site
     };
     if own::is_ours(&site, parts.uri.path()) {
-        return own::answer(connection, &settings, &site, &parts, body).await;
+        return own::answer(connection, settings, &site, &parts, body).await;
     }
-    let who = match authenticate(connection, &settings, &site, &parts.headers).await {
+    let who = match authenticate(connection, settings, &site, &parts.headers).await {
         Ok(who) => who,
         Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)) => return Err(why.into()),
         Err(why) => {
             return own::ask_to_sign_in(connection, &site, &parts).ok_or(Reject::Unauthenticated(why));
         }
     };
+    record.comes_from(who.session());
     origins::refuse_cross_site(&site, &parts)?;
     let route = route(room, &site, parts.uri.path())?;
     let mut response = match route {
-        Route::Workspace => own::workspace(connection, &site, &who, &parts).await?,
+        Route::Workspace => {
+            record.goes_to(|| "workspace".to_owned());
+            own::workspace(connection, &site, &who, &parts).await?
+        }
         Route::MissingSlash => {
             let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
             redirect(StatusCode::PERMANENT_REDIRECT, &format!("{}/{query}", parts.uri.path()))
         }
         Route::Application { place, prefix_length } => {
-            let in_flight = who.session().begin(places(&settings)).ok_or(Reject::TooMany)?;
+            record.goes_to(|| place.what.path());
+            let in_flight = who.session().begin(places(settings)).ok_or(Reject::TooMany)?;
             let resolved = resolve(room, who.session(), &place).await;
             let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
             let visit = Journey {
                 connection,
-                settings: &settings,
+                settings,
+                record,
                 site: &site,
                 who: &who,
                 place: &place,
@@ -135,6 +147,7 @@ fn places(settings: &Settings) -> u32 {
 struct Journey<'a> {
     connection: &'a Rc<Connection>,
     settings: &'a Arc<Settings>,
+    record: &'a Record<'a>,
     site: &'a Site,
     who: &'a Principal,
     place: &'a Place,
@@ -180,6 +193,7 @@ impl Journey<'_> {
         } else {
             RequestBody::new(
                 body,
+                Rc::clone(&self.connection.room),
                 Arc::clone(self.who.session()),
                 self.settings.config.limits.body_stall,
                 self.settings.idle_seconds(),
@@ -264,12 +278,10 @@ impl Journey<'_> {
     }
 
     fn mode(&self, owned: &Owned) -> Option<Mode> {
-        self.fixed_mode()
-            .or_else(|| owned.known_mode(&self.place.prefix))
-            .or_else(|| {
-                let listener = self.listener(&owned.tuple(), &owned.owner());
-                self.connection.room.portal.modes.get(listener, &self.place.prefix)
-            })
+        self.fixed_mode().or_else(|| owned.known_mode(&self.place.prefix)).or_else(|| {
+            let listener = self.listener(&owned.tuple(), &owned.owner());
+            self.connection.room.portal.modes.get(listener, &self.place.prefix)
+        })
     }
 
     /// The socket that listened: the same for all connections until the application is restarted.
@@ -373,7 +385,7 @@ impl Journey<'_> {
             View { prefix: &self.place.prefix, base: &self.target.base, mode, host: &self.site.authority };
         if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or(Reject::NoWebSocket)?;
-            return upgrade.begin(room, answered, &view, in_flight);
+            return upgrade.begin(room, answered, &view, in_flight, self.record.line());
         }
         // Over HTTP/2 any success would tell the browser that its WebSocket is open.
         if upgrade.as_ref().is_some_and(Upgrade::is_http2) && answered.response.status().is_success() {

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::flows::Flow;
 use crate::limits;
+use crate::metrics::Direction as Metered;
+use crate::record::Line;
 
 thread_local! {
     static CHUNK: RefCell<Vec<u8>> = RefCell::new(vec![0; limits::TUNNEL_CHUNK]);
@@ -38,11 +40,12 @@ struct Direction {
     needs_flush: bool,
     end_of_input: bool,
     closed: bool,
-    moved: bool,
+    /// Bytes that were read and not yet counted.
+    moved: usize,
 }
 
 /// Carries bytes until both sides have closed, one breaks off, or the flow must end.
-pub(crate) async fn carry<B, A>(mut browser: B, mut application: A, flow: &Flow) -> Ended
+pub(crate) async fn carry<B, A>(mut browser: B, mut application: A, flow: &Flow, line: Option<&Line>) -> Ended
 where
     B: AsyncRead + AsyncWrite + Unpin,
     A: AsyncRead + AsyncWrite + Unpin,
@@ -53,10 +56,19 @@ where
             return Poll::Ready(Ended::Withdrawn);
         }
         let upward = up.poll(cx, &mut browser, &mut application);
-        if std::mem::take(&mut up.moved) {
+        let moved = std::mem::take(&mut up.moved);
+        if moved > 0 {
             flow.touch();
+            flow.carried(Metered::ToApplication, moved);
         }
         let downward = down.poll(cx, &mut application, &mut browser);
+        let moved = std::mem::take(&mut down.moved);
+        if moved > 0 {
+            flow.carried(Metered::ToBrowser, moved);
+            if let Some(line) = line {
+                line.sent(moved as u64);
+            }
+        }
         match (upward, downward) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Ended::Broken(error)),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Closed),
@@ -120,7 +132,8 @@ impl Direction {
                 self.end_of_input = true;
                 return Poll::Ready(Ok(()));
             }
-            (self.moved, self.needs_flush) = (true, true);
+            self.moved += read.len();
+            self.needs_flush = true;
             let mut taken = 0;
             while taken < read.len() {
                 match Pin::new(&mut *to).poll_write(cx, &read[taken..]) {

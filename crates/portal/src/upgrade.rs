@@ -24,6 +24,7 @@ use crate::forward::Answered;
 use crate::front_body::{FrontBody, StreamIo};
 use crate::headers::contains_token;
 use crate::limits;
+use crate::record::{End, Line};
 use crate::reject::Reject;
 use crate::rewrite::{View, towards_browser};
 use crate::room::Room;
@@ -143,6 +144,7 @@ impl Upgrade {
         answered: Answered,
         view: &View<'_>,
         in_flight: InFlight,
+        line: Option<Rc<Line>>,
     ) -> Result<Response<Answer>, Reject> {
         let Answered { mut response, link, basis } = answered;
         let application = hyper::upgrade::on(&mut response);
@@ -173,10 +175,14 @@ impl Upgrade {
             let Ok(Ok((browser, application))) = tokio::time::timeout(limits::UPGRADE, both).await else {
                 return;
             };
-            let carried = tunnel::carry(browser, TokioIo::new(application), &flow);
+            // From here on it is the tunnel's end that counts, not that of the answer without a body before it.
+            let ended = |end| line.iter().for_each(|line| line.ended(end));
+            ended(End::Cut);
+            let _open = flow.tunnel();
+            let carried = tunnel::carry(browser, TokioIo::new(application), &flow, line.as_deref());
             tokio::select! {
-                ended = carried => match ended {
-                    Ended::Closed => {}
+                end = carried => match end {
+                    Ended::Closed => ended(End::Closed),
                     Ended::Withdrawn => tracing::debug!("a tunnel was ended"),
                     Ended::Broken(error) => tracing::debug!(%error, "a tunnel broke off"),
                 },

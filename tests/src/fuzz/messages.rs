@@ -3,7 +3,7 @@
 use portreeve_model::wire::{
     ControlReply, ControlRequest, MAX_FRAME, WireError, decode, encode, frame_length,
 };
-use portreeve_model::{Audience, Claims};
+use portreeve_model::{Audience, Claims, Scope, SignIn};
 use portreeve_portal::fuzz as portal;
 
 /// A frame as it comes from the socket: four bytes of length, then JSON.
@@ -32,6 +32,10 @@ pub fn control_frame(data: &[u8]) {
         if let ControlReply::Address { url } = &reply {
             assert!(url.len() < 24 || !format!("{reply:?}").contains(url.as_str()), "the code is shown");
         }
+        if let ControlReply::Token { token, expires } = &reply {
+            let shown = format!("Token {{ token: (hidden), expires: {expires} }}");
+            assert_eq!(format!("{reply:?}"), shown, "the token {} is shown", token.reveal().len());
+        }
     }
 }
 
@@ -41,6 +45,14 @@ pub fn claims(data: &[u8]) {
     let written = serde_json::to_vec(&claims).expect("claims have a JSON form");
     let again: Claims = serde_json::from_slice(&written).expect("what we wrote can be read");
     assert_eq!(again, claims);
+    let allowed = Scope::ALL.into_iter().filter(|scope| claims.allows(*scope));
+    match claims.how {
+        SignIn::Token(scopes) => {
+            assert!(scopes.iter().count() > 0, "a token without a scope");
+            assert!(allowed.eq(scopes.iter()), "a token is good for more than its scopes");
+        }
+        SignIn::Code | SignIn::Pam | SignIn::Oidc | SignIn::Certificate => assert_eq!(allowed.count(), 3),
+    }
     if let Audience::Application(host) = &claims.aud {
         let host = host.as_str();
         assert!(host.contains('.') && host == host.to_ascii_lowercase() && host != "portal", "{host:?}");

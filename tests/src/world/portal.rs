@@ -25,6 +25,8 @@ pub struct PortalOptions {
     pub forwards: Option<PathBuf>,
     /// `--listen`; `127.0.0.1:0` by default.
     pub listen: Option<String>,
+    /// `--metrics`.
+    pub metrics: Option<String>,
     /// Who runs it; by default whoever runs the tests.
     pub person: Option<Person>,
     /// A command that executes the rest of its line, and puts the portal under constraints before (`prlimit`,
@@ -96,6 +98,9 @@ impl Portal {
         }
         if let Some(forwards) = &options.forwards {
             arguments.extend(["--forwards".into(), forwards.display().to_string()]);
+        }
+        if let Some(metrics) = &options.metrics {
+            arguments.extend(["--metrics".into(), metrics.clone()]);
         }
         if let Some(person) = &options.person {
             person.own(home.path());

@@ -11,9 +11,6 @@ use super::own_addresses::OwnAddresses;
 use crate::listening::{Listening, listening};
 use crate::lookup::Lookup;
 
-/// The longest name of a program that is told, in bytes.
-const COMMAND: usize = 64;
-
 /// Answers questions about this node.
 pub(super) struct Answerer {
     /// For the quick questions, on the thread that reads them.
@@ -118,14 +115,9 @@ fn tuple_of(question: &Question) -> Option<&Tuple> {
 
 fn rows(found: Vec<Listening>) -> Answer {
     let more = found.len() > MAX_ROWS;
-    let row = |row: Listening| Row {
-        address: row.address,
-        port: row.port,
-        command: row.command.map(|command| {
-            let end = (0..=COMMAND.min(command.len())).rev().find(|&end| command.is_char_boundary(end));
-            command[..end.unwrap_or(0)].to_owned()
-        }),
-        job: row.pid.and_then(jobs::of_process),
+    let row = |row: Listening| {
+        let job = row.pid.and_then(jobs::of_process);
+        Row { job, ..Row::from(row) }
     };
     Answer::Listening { rows: found.into_iter().take(MAX_ROWS).map(row).collect(), more }
 }
@@ -217,7 +209,10 @@ mod tests {
         };
         let answer = rows((0..300).map(|n| row(60_000 + n)).collect());
         let Answer::Listening { rows, more: true } = &answer else { panic!() };
-        assert_eq!((rows.len(), rows[0].command.as_ref().unwrap().len()), (MAX_ROWS, COMMAND));
+        assert_eq!(
+            (rows.len(), rows[0].command.as_ref().unwrap().len()),
+            (MAX_ROWS, crate::listening::COMMAND)
+        );
         wire::encode(&wire::agent::FromAgent::Answer { id: u32::MAX, answer }).unwrap();
     }
 }

@@ -20,6 +20,25 @@ use super::throttle::NameKey;
 use super::{Service, limits};
 use crate::authority::ISSUER;
 
+/// What a user has left when all sessions end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    /// Access tokens. They are good again when the account is.
+    Tokens,
+}
+
+/// What ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AllEnded {
+    /// Sessions that were known.
+    pub(super) known: u32,
+    /// Access tokens.
+    pub(super) tokens: u32,
+    /// It stays so over a restart.
+    pub(super) kept: bool,
+}
+
 /// An answer that says that something did not work, and is no verdict.
 pub(super) fn failed(why: &str) -> Answer {
     Answer::Failed { why: why.to_owned() }
@@ -40,6 +59,13 @@ impl Service {
         self.accounts.serves(claims.uid)
             && self.now() < claims.exp
             && !self.revocations.borrow().is_over(claims)
+            && (!matches!(claims.how, SignIn::Token(_)) || self.tokens.borrow().has(&claims.sid))
+    }
+
+    /// The `auth_time` of what begins now. A session that begins in the very second in which the older ones ended, or after
+    /// the clock went back, is not one of them.
+    pub(super) fn begins_at(&self, uid: u32) -> i64 {
+        self.now().max(self.revocations.borrow().user_until(uid).saturating_add(1))
     }
 
     /// The account of a ticket's holder as it is now.
@@ -61,7 +87,7 @@ impl Service {
 
     /// An account was not found. Looks once more after a while: a user database that is just being started has nobody. Until
     /// then nothing is done for the account.
-    fn doubt(self: &Rc<Self>, uid: u32, user: &UserName) {
+    pub(super) fn doubt(self: &Rc<Self>, uid: u32, user: &UserName) {
         if !self.doubtful.borrow_mut().insert(uid) {
             return;
         }
@@ -79,13 +105,14 @@ impl Service {
                 }
             };
             if let Some(why) = why {
-                service.end_user(uid, why);
+                service.end_user(uid, why, Left::Nothing);
             }
             service.doubtful.borrow_mut().remove(&uid);
         });
     }
 
-    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions.
+    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions. Access tokens stay: each use of one is
+    /// checked, and PAM may close an account for a day (pam_nologin).
     pub(super) async fn check(&self, claims: &Claims) -> Result<(), Answer> {
         match self.accounts.check(&claims.sub).await {
             // An expired password is for the next sign-in to ask about.
@@ -93,7 +120,7 @@ impl Service {
             Ok(()) | Err(PamRefusal::PasswordExpired) => Err(Answer::NoTicket),
             Err(PamRefusal::System) => Err(failed("the account could not be checked")),
             Err(PamRefusal::Account | PamRefusal::Credentials | PamRefusal::TooManyTries) => {
-                self.end_user(claims.uid, "PAM does not let the account in any more");
+                self.end_user(claims.uid, "PAM does not let the account in any more", Left::Tokens);
                 Err(Answer::NoTicket)
             }
         }
@@ -110,9 +137,7 @@ impl Service {
     ) -> Answer {
         let now = self.now();
         let Ok(id) = random() else { return failed("the system gives no random numbers") };
-        // A session that begins in the very second in which the older ones ended, or after the clock went back, is
-        // not one of them.
-        let auth_time = now.max(self.revocations.borrow().user_until(identity.uid).saturating_add(1));
+        let auth_time = self.begins_at(identity.uid);
         let claims = Claims {
             iss: ISSUER.to_owned(),
             sub: identity.name.clone(),
@@ -193,9 +218,14 @@ impl Service {
         is_kept(kept)
     }
 
-    /// Ends all sessions of a user, also those that were not seen since the broker started, and what runs for them.
-    /// Returns how many were known, and false when that can't be kept over a restart.
-    pub(super) fn end_user(&self, uid: u32, why: &str) -> (u32, bool) {
+    /// Ends all sessions of a user, also those that were not seen since the broker started, and what runs for them. The
+    /// tickets that were given for access tokens end with them; the tokens themselves as `left` says.
+    pub(super) fn end_user(&self, uid: u32, why: &str, left: Left) -> AllEnded {
+        let (tokens, tokens_kept) = match left {
+            Left::Nothing => self.remove_tokens(why, |token| token.uid == uid),
+            Left::Tokens => (Vec::new(), true),
+        };
+        let tokens = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         let now = self.now();
         let latest = self.sessions.borrow().latest_of(uid).unwrap_or(now);
         let tickets_end = self.keys.borrow().tickets_end();
@@ -205,8 +235,8 @@ impl Service {
         self.news.user_ended(ended);
         self.dialers.close(uid);
         self.workers.close(uid);
-        tracing::warn!(target: "audit", event = "sessions-ended", uid, known, why, "a user's sessions were ended");
-        (known, is_kept(kept))
+        tracing::warn!(target: "audit", event = "sessions-ended", uid, known, tokens, why, "a user's sessions were ended");
+        AllEnded { known, tokens, kept: is_kept(kept) && tokens_kept }
     }
 
     /// Every second: sessions that ended by themselves. A user's dialer ends with the last one; the worker leaves when it is
@@ -215,6 +245,13 @@ impl Service {
         let without = self.sessions.borrow_mut().expire(self.policy().idle, self.now());
         for uid in without {
             self.dialers.close(uid);
+        }
+    }
+
+    /// Every minute: access tokens whose end was a while ago, and the days on which they were used.
+    pub(super) fn tidy_tokens(&self) {
+        if let Err(error) = self.tokens.borrow_mut().tidy(self.now()) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the access tokens can't be written");
         }
     }
 

@@ -74,6 +74,11 @@ pub(super) const CODES_OF_A_USER: usize = 16;
 /// Entry codes of one session that are open.
 pub(super) const ENTRIES_OF_A_SESSION: usize = 64;
 
+/// Access tokens of one user, expired ones that are still shown among them.
+pub(super) const TOKENS_OF_A_USER: usize = 64;
+/// Access tokens of everybody: 4 MiB of them.
+pub(super) const TOKENS: usize = 8192;
+
 /// Callers of the login socket at once.
 pub(super) const CALLERS: usize = 128;
 /// Callers at once of one user.

@@ -1,11 +1,11 @@
-//! The login socket: whoever types `portreeve login` on this machine has proven by that who they are. And the sysadmin's
-//! verbs.
+//! The login socket: whoever types `portreeve login` or `portreeve token` on this machine has proven by that who they are.
+//! And the sysadmin's verbs.
 //!
 //! Invariant: who asks is read from the socket's peer credentials; a process of a worker's is refused; only uid 0 hears or
 //! ends what is somebody else's.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,8 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
 
+use super::access::Whose;
 use super::caller::is_of_a_worker;
 use super::channel::{Buffer, Channel, ChannelError};
+use super::holders::{AllEnded, Left};
 use super::{Service, ServiceError, limits};
 
 /// Listens.
@@ -92,12 +94,13 @@ async fn one_question(
     channel.send(&reply).await
 }
 
-fn refused(reason: &str) -> ControlReply {
+pub(super) fn refused(reason: &str) -> ControlReply {
     ControlReply::Refused { reason: reason.to_owned() }
 }
 
 impl Service {
-    async fn control(&self, request: ControlRequest, uid: u32, pid: Option<i32>) -> ControlReply {
+    /// Answers whoever has this uid, by the kernel's word.
+    pub(super) async fn control(&self, request: ControlRequest, uid: u32, pid: Option<i32>) -> ControlReply {
         if request == ControlRequest::Where {
             return ControlReply::Portal { url: format!("{}/", self.policy().url), pid: std::process::id() };
         }
@@ -111,14 +114,30 @@ impl Service {
         match request {
             ControlRequest::Login => self.login_address(uid, "this machine").await,
             ControlRequest::SignOutEverywhere if self.accounts.serves(uid) => {
-                ended(self.end_user(uid, "signed out everywhere"))
+                ended(&[self.end_user(uid, "signed out everywhere", Left::Nothing)])
             }
             ControlRequest::Sessions { user, after } if uid == 0 => {
                 self.sessions.borrow().list(user.as_ref(), after.as_ref())
             }
             ControlRequest::Revoke { user } if uid == 0 => self.revoke(&user).await,
+            ControlRequest::MakeToken { name, scopes, lifetime } => {
+                self.make_token(uid, name, scopes, lifetime).await
+            }
+            ControlRequest::Tokens { user, after } if uid == 0 => {
+                self.list_tokens(&Whose::Of(user), after.as_ref())
+            }
+            ControlRequest::Tokens { user: None, after } => {
+                self.list_tokens(&Whose::Own(uid), after.as_ref())
+            }
+            ControlRequest::RevokeToken { user, name } if uid == 0 => {
+                self.revoke_token(&Whose::Of(user), &name)
+            }
+            ControlRequest::RevokeToken { user: None, name } => self.revoke_token(&Whose::Own(uid), &name),
             ControlRequest::SignOutEverywhere => refused("this account is not served"),
-            ControlRequest::Sessions { .. } | ControlRequest::Revoke { .. } => {
+            ControlRequest::Sessions { .. }
+            | ControlRequest::Revoke { .. }
+            | ControlRequest::Tokens { user: Some(_), .. }
+            | ControlRequest::RevokeToken { user: Some(_), .. } => {
                 tracing::warn!(target: "audit", event = "control-refused", uid, "somebody asked as only root may");
                 refused("only root may do that")
             }
@@ -126,31 +145,29 @@ impl Service {
         }
     }
 
-    /// Ends all sessions of a user. One whom the user database does not know any more may have some still.
+    /// Ends all sessions and access tokens of a user. One whom the user database does not know any more may have some still; and
+    /// the name may have gone to another uid while the old one's lived.
     async fn revoke(&self, user: &UserName) -> ControlReply {
-        let known = self.sessions.borrow().uid_of(user);
-        let uid = match self.accounts.by_name_anew(user).await {
-            Ok(identity) => identity.uid,
-            Err(missing) => match (known, missing) {
-                (Some(uid), _) => uid,
-                (None, Missing::NoAccount) => {
-                    return refused("there is no such account, and no session of that name");
-                }
-                (None, missing) => return refused(&missing.to_string()),
-            },
-        };
-        let now = ended(self.end_user(uid, "revoked by root"));
-        match known.filter(|known| *known != uid) {
-            // The name went to another uid while the old one's sessions lived.
-            Some(other) => ended(self.end_user(other, "revoked by root")),
-            None => now,
+        let mut uids: BTreeSet<u32> = self.sessions.borrow().uid_of(user).into_iter().collect();
+        uids.extend(self.tokens.borrow().uids_of(user));
+        match self.accounts.by_name_anew(user).await {
+            Ok(identity) => drop(uids.insert(identity.uid)),
+            Err(Missing::NoAccount) if uids.is_empty() => {
+                return refused("there is no such account, and no session or access token of that name");
+            }
+            Err(missing) if uids.is_empty() => return refused(&missing.to_string()),
+            Err(_) => {}
         }
+        let all: Vec<AllEnded> =
+            uids.into_iter().map(|uid| self.end_user(uid, "revoked by root", Left::Nothing)).collect();
+        ended(&all)
     }
 }
 
-fn ended((known, kept): (u32, bool)) -> ControlReply {
-    match kept {
-        true => ControlReply::Ended { known },
+fn ended(all: &[AllEnded]) -> ControlReply {
+    let sum = |number: fn(&AllEnded) -> u32| all.iter().map(number).fold(0, u32::saturating_add);
+    match all.iter().all(|ended| ended.kept) {
+        true => ControlReply::Ended { known: sum(|ended| ended.known), tokens: sum(|ended| ended.tokens) },
         false => refused("the sessions are over, but that could not be written down: see the broker's log"),
     }
 }

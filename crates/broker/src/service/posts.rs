@@ -115,12 +115,12 @@ impl Posts {
     }
 
     /// Hands `descriptor` with `message` to the user's process. If none runs, or one by another order (the user's groups
-    /// changed), one is started by `order` and told `first`.
+    /// changed), one is started by `order` and told what is `first`.
     pub(super) async fn hand_over<F: Serialize, M: Serialize>(
         &self,
         uid: u32,
         order: Start,
-        first: impl Fn() -> Option<F>,
+        first: impl Fn() -> Vec<F>,
         message: &M,
         descriptor: OwnedFd,
     ) -> Result<(), PostError> {
@@ -138,10 +138,7 @@ impl Posts {
                     return Err(PostError::Full);
                 }
                 let child = self.children.start(order.clone()).await?;
-                let told = match first() {
-                    Some(first) => tell(&child, &first).await,
-                    None => Ok(()),
-                };
+                let told = tell_each(&child, &first()).await;
                 manned.running = Some(Running { child, order: order.clone(), since: Instant::now() });
                 if let Err(error) = told {
                     manned.ended(Instant::now());
@@ -210,6 +207,13 @@ impl Posts {
             manned.running.is_some() || manned.not_before.is_some_and(|at| now < at + limits::RESTART_MOST)
         });
     }
+}
+
+async fn tell_each<M: Serialize>(child: &Child, messages: &[M]) -> Result<(), PostError> {
+    for message in messages {
+        tell(child, message).await?;
+    }
+    Ok(())
 }
 
 async fn tell<M: Serialize>(child: &Child, message: &M) -> Result<(), PostError> {

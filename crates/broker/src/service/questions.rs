@@ -10,11 +10,11 @@ use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::wire::dialer::ToDialer;
 use portreeve_model::wire::spawner::{Missing, Start};
 use portreeve_model::wire::worker::ToWorker;
-use portreeve_model::{Audience, Claims, ForwardName, Secret};
+use portreeve_model::{Audience, Claims, ForwardName, Scope, Secret, SignIn};
 
 use super::Service;
 use super::accounts::all_groups;
-use super::holders::failed;
+use super::holders::{Left, failed};
 use super::portal::PortalId;
 use super::posts::PostError;
 
@@ -49,6 +49,7 @@ impl Service {
             }
             (Question::Look { code }, None) => self.look(&code),
             (Question::Enter { code, from }, None) => self.enter(&code, from).await,
+            (Question::Token { token, from }, None) => self.take_token(&token, from).await,
             (Question::Renew { ticket }, None) => self.renew(&ticket).await,
             (Question::Entry { ticket, host, browser }, None) => self.entry(&ticket, &host, browser),
             (Question::TakeEntry { code, host, browser }, None) => {
@@ -85,9 +86,12 @@ impl Service {
             Err(Answer::NoTicket) => return Answer::Done,
             Err(other) => return other,
         };
-        let kept = match everywhere {
-            true => self.end_user(claims.uid, "signed out everywhere").1,
-            false => self.end_session(&claims),
+        let kept = match (claims.how, everywhere) {
+            // Whoever has a token may end that token, and nothing else.
+            (SignIn::Token(_), true) => return failed("an access token does not end other sessions"),
+            (SignIn::Token(_), false) => self.end_tokens("signed out", |token| token.has(&claims.sid)).1,
+            (_, true) => self.end_user(claims.uid, "signed out everywhere", Left::Nothing).kept,
+            (_, false) => self.end_session(&claims),
         };
         match kept {
             true => Answer::Done,
@@ -101,26 +105,30 @@ impl Service {
     }
 
     async fn dialer(self: &Rc<Self>, ticket: &Secret, channel: OwnedFd) -> Answer {
-        let claims = or_answer!(self.holder(ticket));
+        let claims = or_answer!(self.holder_for(ticket, &[Scope::Apps]));
         if !is_channel(&channel, SockType::SeqPacket) {
             return failed("a dialer's channel is a pair of SEQPACKET sockets");
         }
         let identity = or_answer!(self.identity(&claims).await);
         let order = Start::Dialer((*identity).clone());
-        let no_news = || None::<ToDialer>;
+        let no_news = Vec::<ToDialer>::new;
         let handed = self.dialers.hand_over(claims.uid, order, no_news, &ToDialer::Channel, channel).await;
         self.handed(&claims, "dialer", handed)
     }
 
     async fn worker(self: &Rc<Self>, ticket: &Secret, connection: OwnedFd) -> Answer {
-        let claims = or_answer!(self.holder(ticket));
+        let claims = or_answer!(self.holder_for(ticket, &[Scope::Files, Scope::Api]));
         if !is_channel(&connection, SockType::Stream) {
             return failed("a worker's connection is a pair of STREAM sockets");
         }
         let identity = or_answer!(self.identity(&claims).await);
         let order = Start::Worker { user: identity.name.clone() };
-        let keys = || Some(ToWorker::Keys(self.keys.borrow().public()));
-        let handed = self.workers.hand_over(claims.uid, order, keys, &ToWorker::Connection, connection).await;
+        let first = || {
+            let site = ToWorker::Site { forwards: self.settings.forwards.clone() };
+            vec![site, ToWorker::Keys(self.keys.borrow().public())]
+        };
+        let handed =
+            self.workers.hand_over(claims.uid, order, first, &ToWorker::Connection, connection).await;
         self.handed(&claims, "worker", handed)
     }
 
@@ -143,7 +151,7 @@ impl Service {
     }
 
     async fn forward(self: &Rc<Self>, ticket: &Secret, name: ForwardName) -> Answer {
-        let claims = or_answer!(self.holder(ticket));
+        let claims = or_answer!(self.holder_for(ticket, &[Scope::Apps]));
         let identity = or_answer!(self.identity(&claims).await);
         let found = self.accounts.forward((*identity).clone(), name).await;
         if !self.is_live(&claims) {
@@ -171,7 +179,7 @@ impl Service {
 
     /// A code that lets a session enter an application's origin.
     fn entry(&self, ticket: &Secret, host: &str, browser: String) -> Answer {
-        let claims = or_answer!(self.holder(ticket));
+        let claims = or_answer!(self.holder_for(ticket, &[Scope::Apps]));
         let is_application = matches!(Audience::parse(host), Ok(Audience::Application(_)));
         if claims.aud != Audience::Portal || !is_application || !is_digest(&browser) {
             return failed("only the portal's own session enters an application's origin");

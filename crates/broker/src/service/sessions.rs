@@ -27,12 +27,14 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// A ticket with these claims was made or seen.
-    pub(super) fn shown(&mut self, claims: &Claims, from: Option<IpAddr>, now: i64) {
+    /// A ticket with these claims was made or seen. Says whether its session was not known.
+    pub(super) fn shown(&mut self, claims: &Claims, from: Option<IpAddr>, now: i64) -> bool {
         if let Some(known) = self.by_id.get_mut(&claims.sid) {
             known.shown = now;
             known.row.renewed = known.row.renewed.max(claims.iat);
-            return;
+            // Each ticket that is given for an access token begins anew.
+            known.row.since = known.row.since.max(claims.auth_time);
+            return false;
         }
         if self.by_id.len() >= limits::SESSIONS {
             self.make_room(claims.uid);
@@ -49,6 +51,7 @@ impl Sessions {
         };
         self.by_uid.entry(claims.uid).or_default().insert(claims.sid.clone());
         self.by_id.insert(claims.sid.clone(), Session { row, shown: now });
+        true
     }
 
     /// Forgets the session that was shown longest ago: of this user if they have very many, else of anybody.

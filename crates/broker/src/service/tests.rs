@@ -6,4 +6,5 @@ mod frames;
 mod people;
 mod sign_in;
 mod spawner;
+mod tokens;
 mod world;

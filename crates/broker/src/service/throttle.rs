@@ -91,6 +91,8 @@ struct Tables {
     names: LruCache<NameKey, Tries>,
     marks: LruCache<MarkId, Tries>,
     networks: LruCache<Network, Tries>,
+    /// Wrong access tokens: a program with an old one must not make the people behind its address wait.
+    tokens: LruCache<Network, Tries>,
 }
 
 /// Counts tries.
@@ -143,8 +145,9 @@ fn take_back<K: Hash + Eq>(table: &mut LruCache<K, Tries>, key: &K) {
 
 impl Throttle {
     pub(super) fn new(slow_down: SlowDown) -> Self {
-        let (names, marks, networks) = (LruCache::new(PLACES), LruCache::new(PLACES), LruCache::new(PLACES));
-        Self { tables: Rc::new(RefCell::new(Tables { slow_down, names, marks, networks })) }
+        let (names, marks) = (LruCache::new(PLACES), LruCache::new(PLACES));
+        let (networks, tokens) = (LruCache::new(PLACES), LruCache::new(PLACES));
+        Self { tables: Rc::new(RefCell::new(Tables { slow_down, names, marks, networks, tokens })) }
     }
 
     /// Takes another measure; what was counted stays.
@@ -193,6 +196,21 @@ impl Throttle {
             Counted::No => {}
         }
         Ok(Try { tables: Rc::clone(&self.tables), counted, network })
+    }
+
+    /// A wrong access token came from there, and is counted.
+    ///
+    /// # Errors
+    /// How long to wait before the next one is looked at; then it is not counted.
+    pub(super) fn wrong_token(&self, from: IpAddr, now: Instant) -> Result<(), Duration> {
+        let mut tables = self.tables.borrow_mut();
+        let (slow_down, network) = (tables.slow_down, Network::of(from));
+        let wait = tables.rest(tables.tokens.peek(&network), slow_down.free_of_an_address, now);
+        if wait > Duration::ZERO {
+            return Err(wait);
+        }
+        count(&mut tables.tokens, network, slow_down.forgotten, now);
+        Ok(())
     }
 }
 

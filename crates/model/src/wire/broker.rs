@@ -55,6 +55,14 @@ pub enum Question {
         /// The browser's address.
         from: IpAddr,
     },
+    /// Takes an access token. Answered with `SignedIn` (a ticket for the portal's own origin, always of the same session, as
+    /// long as the token lasts), `BadToken`, `Wait`, or `Refused` when the account may not be used.
+    Token {
+        /// The token, as the program showed it.
+        token: Secret,
+        /// The program's address.
+        from: IpAddr,
+    },
     /// A younger ticket of the same session, for the same origin.
     Renew {
         /// One that is good still.
@@ -188,7 +196,7 @@ pub enum Answer {
         /// What PAM said on the way.
         said: Vec<Prompt>,
     },
-    /// PAM did not grant: to `Begin`, `Reply`, and to `Enter` when the account may not be used.
+    /// PAM did not grant: to `Begin`, `Reply`, and to `Enter` and `Token` when the account may not be used.
     Refused {
         /// Of which kind.
         why: PamRefusal,
@@ -207,6 +215,8 @@ pub enum Answer {
     },
     /// To `Look`, `Enter` and `TakeEntry`: the code is no good.
     BadCode(BadCode),
+    /// To `Token`: it is no good.
+    BadToken(BadToken),
     /// To `Entry`.
     Entry {
         /// The code.
@@ -255,5 +265,17 @@ pub enum BadCode {
     Expired,
     /// No such code was handed out.
     #[error("this code is not one that was handed out")]
+    Unknown,
+}
+
+/// Why an access token is no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum BadToken {
+    /// Its time is over.
+    #[error("this access token has expired")]
+    Expired,
+    /// There is no such token, or not any more.
+    #[error("this is no access token, or it was revoked")]
     Unknown,
 }

@@ -1,6 +1,8 @@
-//! What the broker says on the control channel of a user's worker. SEQPACKET; its end is the worker's.
+//! What a user's worker is told: by the broker on its control channel (SEQPACKET; its end is the worker's), and by the
+//! portal, which speaks HTTP/1.1 on each connection that is handed over on it.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,12 @@ pub const MAX_BODY: usize = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToWorker {
-    /// What tickets may be signed with: first, and whenever it changes.
+    /// What is so for everybody: first, and once.
+    Site {
+        /// The directory of forwards, absolute.
+        forwards: PathBuf,
+    },
+    /// What tickets may be signed with: second, and whenever it changes.
     Keys(Vec<PublicKey>),
     /// The descriptor that comes along is one more connection of the portal's: a stream that carries HTTP/1.1.
     Connection,

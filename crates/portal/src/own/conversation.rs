@@ -8,7 +8,7 @@ use askama::Template;
 use http::Response;
 use http::request::Parts;
 use portreeve_model::wire::pam::{PamRefusal, Prompt, PromptKind};
-use portreeve_model::{Secret, UserName};
+use portreeve_model::{Secret, SignIn, UserName};
 use portreeve_pages::Frame;
 use zeroize::Zeroizing;
 
@@ -85,6 +85,7 @@ pub(super) async fn post(
             Ok(response)
         }
         Ok(Talk::Refused { why, said }) => {
+            connection.room.tally.sign_in_refused(SignIn::Pam);
             let mut trouble: Vec<String> = said.into_iter().map(|prompt| prompt.text).collect();
             trouble.push(format!("{}.", capital(&why.to_string())));
             sign_in::page_again(connection, &wanted, user.trim(), &trouble)

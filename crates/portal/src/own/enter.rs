@@ -11,7 +11,7 @@ use http::{Method, Response};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
 use portreeve_broker::CodeError;
-use portreeve_model::Audience;
+use portreeve_model::{Audience, SignIn};
 use portreeve_pages::Frame;
 
 use super::origins::{STATE_COOKIE, state_of};
@@ -63,7 +63,8 @@ pub(super) async fn enter(
     }
     let typed = code.unwrap_or_default();
     let entered = connection.room.powers.enter(code_in(&typed), connection.peer.ip()).await;
-    let signed_in = counted(connection, entered)?;
+    let tally = &connection.room.tally;
+    let signed_in = counted(connection, entered).inspect_err(|_| tally.sign_in_refused(SignIn::Code))?;
     let wanted = wanted_in(parts, wanted);
     let mut response = respond::see_other(next::checked(&wanted).unwrap_or("/"));
     let_in(connection, &signed_in, response.headers_mut())?;
@@ -90,6 +91,7 @@ pub(super) fn let_in(
 ) -> Result<(), Reject> {
     let SignedIn { claims, ticket, groups, mark } = signed_in;
     admit(&connection.room, claims, ticket, groups, now())?;
+    connection.room.tally.signed_in(claims.how);
     audit::session("sign-in", Some(claims.sub.as_str()), Some(claims.sid.as_str()), connection.peer);
     headers.append(header::SET_COOKIE, session_cookie(ticket, claims.exp - now())?);
     headers.append(header::SET_COOKIE, gone(NEXT_COOKIE));

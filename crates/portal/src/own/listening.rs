@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Response;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::Response;
 use portreeve_model::wire::worker::NodeView;
 use serde_json::{Value, json};
 

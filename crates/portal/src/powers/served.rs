@@ -31,10 +31,8 @@ use portreeve_model::forward_file::CountingLine;
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, ForwardFound, Question};
 use portreeve_model::wire::spawner::Missing;
-use portreeve_model::wire::worker::View;
-use portreeve_model::{
-    Claims, ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName,
-};
+use portreeve_model::wire::worker::{MAX_BODY, View, WORKSPACE};
+use portreeve_model::{Claims, ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -184,8 +182,7 @@ fn refused(error: &LineError) -> ControlReply {
 }
 
 async fn take_agents(agents: Arc<Agents>, listener: std::net::TcpListener) {
-    let listener =
-        listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     let listener = match listener {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the agents' socket can't be listened on"),
@@ -270,11 +267,7 @@ impl Thread {
         talk(self.ask(Question::Begin { user, from: from.to_canonical(), mark }).await?)
     }
 
-    pub(super) async fn reply(
-        &self,
-        conversation: Secret,
-        answers: Vec<Secret>,
-    ) -> Result<Talk, PowerError> {
+    pub(super) async fn reply(&self, conversation: Secret, answers: Vec<Secret>) -> Result<Talk, PowerError> {
         talk(self.ask(Question::Reply { conversation, answers }).await?)
     }
 
@@ -349,11 +342,7 @@ impl Thread {
         }
     }
 
-    pub(super) async fn dial(
-        &self,
-        session: &Session,
-        address: SocketAddr,
-    ) -> Result<TcpStream, DialError> {
+    pub(super) async fn dial(&self, session: &Session, address: SocketAddr) -> Result<TcpStream, DialError> {
         let stream = self.dialers.dial(session, address).await?;
         TcpStream::from_std(stream).map_err(DialError::Io)
     }
@@ -404,10 +393,18 @@ impl Thread {
     }
 
     pub(super) async fn workspace(&self, session: &Session, view: View) -> Result<String, WorkerError> {
-        let nodes = Some(self.nodes_view(session.uid).await);
-        let view = View { nodes, ..view };
-        let json = serde_json::to_vec(&view).map_err(|error| WorkerError::BrokeOff(error.into()))?;
-        self.workers.post(session, "/workspace", json).await
+        let mut view = View { nodes: Some(self.nodes_view(session.uid).await), ..view };
+        let text =
+            |view: &View| serde_json::to_vec(view).map_err(|error| WorkerError::BrokeOff(error.into()));
+        let mut json = text(&view)?;
+        // Somebody with so much listening sees the first nodes.
+        while json.len() > MAX_BODY
+            && let Some(nodes) = view.nodes.as_mut().filter(|nodes| !nodes.is_empty())
+        {
+            nodes.truncate(nodes.len() / 2);
+            json = text(&view)?;
+        }
+        self.workers.post(session, WORKSPACE, json).await
     }
 }
 

@@ -151,11 +151,11 @@ fn root_revokes_a_user_whose_sessions_were_never_seen() {
         let (alice, bob) = (portal.sign_in("alice").await, portal.sign_in("bob").await);
         world.restart().await;
         let revoke = |user: &str| ControlRequest::Revoke { user: name(user) };
-        assert_eq!(world.control(revoke("alice")).await, ControlReply::Ended { known: 0 });
+        assert_eq!(world.control(revoke("alice")).await, ControlReply::Ended { known: 0, tokens: 0 });
         let portal = world.portal().await;
         assert_eq!(renew(&portal, &alice.ticket).await, Answer::NoTicket);
         signed_in(renew(&portal, &bob.ticket).await);
-        assert_eq!(world.control(revoke("bob")).await, ControlReply::Ended { known: 1 });
+        assert_eq!(world.control(revoke("bob")).await, ControlReply::Ended { known: 1, tokens: 0 });
         assert_eq!(renew(&portal, &bob.ticket).await, Answer::NoTicket);
         assert!(matches!(world.control(revoke("stranger")).await, ControlReply::Refused { .. }));
         // One whose account is gone, but not the sessions.
@@ -164,7 +164,7 @@ fn root_revokes_a_user_whose_sessions_were_never_seen() {
         world.spawner.users.borrow_mut().insert("otp2".to_owned(), gone);
         let left = portal.sign_in("otp2").await;
         world.spawner.users.borrow_mut().remove("otp2");
-        assert_eq!(world.control(revoke("otp2")).await, ControlReply::Ended { known: 1 });
+        assert_eq!(world.control(revoke("otp2")).await, ControlReply::Ended { known: 1, tokens: 0 });
         assert_eq!(renew(&portal, &left.ticket).await, Answer::NoTicket);
     });
 }

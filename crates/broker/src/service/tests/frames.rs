@@ -237,6 +237,7 @@ fn the_state_belongs_to_one_broker() {
             world.dir.path().to_owned(),
             world.dir.path().join("portal.sock"),
             world.dir.path().join("other.sock"),
+            world.dir.path().join("forwards"),
             String::new(),
         );
         let (_spawner, brokers) = crate::service::channel::Channel::pair().unwrap();
@@ -251,8 +252,8 @@ fn the_broker_ends_with_its_spawner() {
     run(async || {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let settings =
-            crate::service::ServiceSettings::new(dir.path().to_owned(), at("p"), at("l"), String::new());
+        let state = dir.path().to_owned();
+        let settings = crate::service::ServiceSettings::new(state, at("p"), at("l"), at("f"), String::new());
         let (spawner, brokers) = crate::service::channel::Channel::pair().unwrap();
         drop(spawner);
         let error = crate::service::serve(settings, brokers).await;

@@ -224,23 +224,26 @@ fn new_groups_mean_a_new_dialer() {
 }
 
 #[test]
-fn a_worker_knows_the_keys_before_its_first_connection() {
+fn a_worker_knows_site_and_keys_before_its_first_connection() {
     run(async || {
         let mut world = World::new();
         let portal = world.portal().await;
         let session = portal.sign_in("alice").await;
         worker(&portal, &session.ticket).await;
-        until(|| world.spawner.handed.borrow().len() == 2).await;
+        until(|| world.spawner.handed.borrow().len() == 3).await;
         portal.until(|heard| !heard.keys.is_empty()).await;
         {
             let handed = world.spawner.handed.borrow();
-            let (Handed::Keys(keys), Handed::Connection) = (&handed[0].1, &handed[1].1) else { panic!() };
+            assert!(
+                matches!(&handed[0].1, Handed::Site(forwards) if *forwards == world.dir.path().join("forwards"))
+            );
+            let (Handed::Keys(keys), Handed::Connection) = (&handed[1].1, &handed[2].1) else { panic!() };
             assert_eq!(*keys, portal.heard.borrow().keys);
         }
         // And when they change.
         set_clock(now() + 31 * 24 * 3600);
-        until(|| world.spawner.handed.borrow().len() == 3).await;
-        assert!(matches!(&world.spawner.handed.borrow()[2].1, Handed::Keys(keys) if keys.len() == 1));
+        until(|| world.spawner.handed.borrow().len() == 4).await;
+        assert!(matches!(&world.spawner.handed.borrow()[3].1, Handed::Keys(keys) if keys.len() == 1));
     });
 }
 
@@ -299,7 +302,7 @@ fn dialers_and_workers_leave_room_for_signing_in() {
         assert!(!children.has_room_for_lasting());
         let posts = crate::service::posts::Posts::new(std::rc::Rc::new(children));
         let order = Start::Worker { user: name("alice") };
-        let handed = posts.hand_over(20001, order, || None::<()>, &(), pair(SockType::Stream).0).await;
+        let handed = posts.hand_over(20001, order, Vec::<()>::new, &(), pair(SockType::Stream).0).await;
         assert!(matches!(handed, Err(crate::service::posts::PostError::Full)), "{handed:?}");
     });
 }

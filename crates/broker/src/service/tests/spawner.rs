@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ pub(super) enum Handed {
     Channel(OwnedFd),
     Connection,
     Keys(Vec<PublicKey>),
+    Site(PathBuf),
 }
 
 fn identity(name_: &str, uid: u32, groups: &[u32]) -> Identity {
@@ -162,6 +164,7 @@ impl Spawner {
             }
             Start::Worker { .. } => {
                 self.be_handed(child, &channel, |message, descriptor| match message {
+                    ToWorker::Site { forwards } => Some(Handed::Site(forwards)),
                     ToWorker::Keys(keys) => Some(Handed::Keys(keys)),
                     ToWorker::Connection => descriptor.map(|_| Handed::Connection),
                 })

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -17,7 +17,7 @@ use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use super::spawner::Spawner;
 use crate::service::channel::{Buffer, Channel, ChannelError};
-use crate::service::{ServiceError, ServiceSettings, serve};
+use crate::service::{Begun, Service, ServiceError, ServiceSettings};
 
 /// The address that browsers come from.
 pub(super) const HOME: &str = "192.0.2.1";
@@ -63,6 +63,7 @@ pub(super) struct World {
     pub(super) spawner: Rc<Spawner>,
     listener: UnixSeqpacketListener,
     settings: ServiceSettings,
+    service: Weak<Service>,
     broker: JoinHandle<ServiceError>,
 }
 
@@ -78,13 +79,14 @@ impl World {
             dir.path().to_owned(),
             at("portal.sock"),
             at("login.sock"),
+            at("forwards"),
             "https://portal.example.org".to_owned(),
         );
         settings.clock = now;
         change(&mut settings);
         let listener = UnixSeqpacketListener::bind(&settings.portal_socket).unwrap();
-        let (broker, spawner) = start(&settings);
-        Self { dir, spawner, listener, settings, broker }
+        let (broker, service, spawner) = start(&settings);
+        Self { dir, spawner, listener, settings, service, broker }
     }
 
     /// Ends the broker and starts another one on the same state.
@@ -94,7 +96,7 @@ impl World {
         assert!(ended.is_err_and(|error| error.is_cancelled()));
         // What waits in the queue is the old one's.
         while let Ok(Ok(_)) = timeout(Duration::from_millis(10), self.listener.accept()).await {}
-        (self.broker, self.spawner) = start(&self.settings);
+        (self.broker, self.service, self.spawner) = start(&self.settings);
     }
 
     /// Whether the broker runs still.
@@ -123,6 +125,12 @@ impl World {
         channel.receive_plain(&mut Buffer::new()).await.unwrap()
     }
 
+    /// The same as anybody: what the broker answers once the kernel has told it the uid.
+    pub(super) async fn control_as(&self, uid: u32, request: ControlRequest) -> ControlReply {
+        let service = self.service.upgrade().expect("the broker runs");
+        service.control(request, uid, Some(std::process::id().cast_signed())).await
+    }
+
     pub(super) async fn caller(&self) -> Channel {
         loop {
             match UnixSeqpacket::connect(&self.settings.login_socket).await {
@@ -134,14 +142,15 @@ impl World {
     }
 }
 
-fn start(settings: &ServiceSettings) -> (JoinHandle<ServiceError>, Rc<Spawner>) {
+fn start(settings: &ServiceSettings) -> (JoinHandle<ServiceError>, Weak<Service>, Rc<Spawner>) {
     let (ours, brokers) = Channel::pair().unwrap();
     let spawner = Rc::new(Spawner::new(ours));
     spawn_local(Rc::clone(&spawner).serve());
-    let settings = settings.clone();
+    let begun = Begun::begin(settings.clone(), brokers).unwrap();
+    let service = Rc::downgrade(&begun.service);
     // Its tasks end with it, as those of a process do.
-    let broker = spawn_local(async move { LocalSet::new().run_until(serve(settings, brokers)).await });
-    (broker, spawner)
+    let broker = spawn_local(async move { LocalSet::new().run_until(begun.run()).await });
+    (broker, service, spawner)
 }
 
 /// What a portal heard unasked.

@@ -67,9 +67,9 @@ impl Channel {
         descriptor: Option<BorrowedFd<'_>>,
     ) -> Result<(), ChannelError> {
         let frame = zeroize::Zeroizing::new(encode_bare(message)?);
-        let sent = self.socket.async_io(Interest::WRITABLE, || {
-            message::send(&self.socket, &frame, descriptor.as_slice())
-        });
+        let sent = self
+            .socket
+            .async_io(Interest::WRITABLE, || message::send(&self.socket, &frame, descriptor.as_slice()));
         Ok(sent.await?)
     }
 
@@ -80,9 +80,7 @@ impl Channel {
     ) -> Result<(M, Option<OwnedFd>), ChannelError> {
         let received = self.socket.async_io(Interest::READABLE, || {
             match message::receive(self.socket.as_fd(), buffer, 1) {
-                Ok(mut message) => {
-                    Ok(Ok((decode(message.bytes), message.descriptors.pop())))
-                }
+                Ok(mut message) => Ok(Ok((decode(message.bytes), message.descriptors.pop()))),
                 // Told apart by its kind: it waits on.
                 Err(ReceiveError::Io(error)) => Err(error),
                 Err(other) => Ok(Err(other)),

@@ -113,11 +113,14 @@ mod tests {
         ] {
             assert_eq!(list.has(&claims), over, "{claims:?}");
         }
-        list.add((0..=limits::ENDED_SESSIONS).map(|n| {
-            let mut bytes = [0; 16];
-            bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            SessionId::from_bytes(bytes)
-        }), []);
+        list.add(
+            (0..=limits::ENDED_SESSIONS).map(|n| {
+                let mut bytes = [0; 16];
+                bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+                SessionId::from_bytes(bytes)
+            }),
+            [],
+        );
         assert!(list.is_full());
     }
 

@@ -142,7 +142,8 @@ impl Line {
         sessions: &Sessions,
     ) -> ChannelError {
         let mut buffer = zeroize::Zeroizing::new(vec![0; MAX_FRAME]);
-        let mut conversation = Conversation { line: self, sessions, open: HashMap::new(), whole: Some(List::default()) };
+        let mut conversation =
+            Conversation { line: self, sessions, open: HashMap::new(), whole: Some(List::default()) };
         let mut next = 0u32;
         loop {
             // Hearing first: answers free places for questions.
@@ -275,4 +276,3 @@ impl Questions {
         while self.queue.try_recv().is_ok() {}
     }
 }
-

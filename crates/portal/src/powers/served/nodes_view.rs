@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use portreeve_model::wire::worker::{NodeView, Rows};
 use portreeve_model::Node;
+use portreeve_model::wire::worker::{NodeView, Rows};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

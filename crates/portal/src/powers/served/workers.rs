@@ -24,7 +24,7 @@ use crate::limits;
 use crate::sessions::Session;
 
 /// Carries the ticket.
-const TICKET: HeaderName = HeaderName::from_static("portreeve-ticket");
+const TICKET: HeaderName = HeaderName::from_static(portreeve_model::wire::worker::TICKET);
 
 /// The workers of one thread.
 pub(super) struct Workers {
@@ -69,8 +69,7 @@ impl Workers {
         json: Vec<u8>,
     ) -> Result<String, WorkerError> {
         let json = Bytes::from(json);
-        let mut ticket =
-            HeaderValue::try_from(session.ticket().reveal()).map_err(|_| WorkerError::Over)?;
+        let mut ticket = HeaderValue::try_from(session.ticket().reveal()).map_err(|_| WorkerError::Over)?;
         ticket.set_sensitive(true);
         let request = || {
             let mut request = Request::post(path).body(Full::new(json.clone())).unwrap_or_default();

@@ -1,0 +1,53 @@
+//! One HTTP/1.1 request over a connection that is there already.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The longest answer, in bytes.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// For an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An answer.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+/// Asks, and waits for the whole answer.
+///
+/// # Errors
+/// When none comes, or it is too long or no text.
+pub(crate) async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<String>,
+) -> anyhow::Result<Reply> {
+    let asked = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let answered = async {
+            let response = sender.send_request(request.map(|body| Full::new(Bytes::from(body)))).await?;
+            let (head, body) = response.into_parts();
+            let body =
+                Limited::new(body, MAX_BODY).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
+            let body = String::from_utf8(body.to_vec()).context("the answer is no text")?;
+            Ok(Reply { status: head.status, headers: head.headers, body })
+        };
+        // The connection has to be driven, and has nothing to do afterwards.
+        tokio::pin!(connection);
+        tokio::select! {
+            answer = answered => answer,
+            ended = &mut connection => match ended {
+                Err(error) => Err(anyhow::Error::from(error)),
+                Ok(()) => Err(anyhow!("the connection ended")),
+            },
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.context("it took too long")?
+}

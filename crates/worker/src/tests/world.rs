@@ -1,0 +1,190 @@
+//! A worker, with the broker and the portal that a test plays.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use portreeve_broker::{Forwards, TicketKey};
+use portreeve_model::wire::encode_bare;
+use portreeve_model::wire::worker::{NodeView, Rows, ToWorker, View, WORKSPACE};
+use portreeve_model::{Audience, Claims, NodeName, SessionId, SignIn, UserName};
+use portreeve_sys::message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::timeout;
+
+use crate::process::{ControlError, Settings, serve};
+use crate::workspace::OwnForward;
+
+pub(super) const UID: u32 = 20001;
+pub(super) const NOW: i64 = 1_000_000_000;
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) type List = fn(&Forwards, u32) -> Result<Vec<OwnForward>, String>;
+
+/// Runs a test on one thread.
+pub(super) fn run(test: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test());
+    runtime.shutdown_background();
+}
+
+/// A worker of [`UID`]'s.
+pub(super) struct Worker {
+    pub(super) control: OwnedFd,
+    pub(super) key: TicketKey,
+    pub(super) forwards: tempfile::TempDir,
+    running: JoinHandle<Result<(), ControlError>>,
+}
+
+pub(super) fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
+}
+
+impl Worker {
+    /// One that was told nothing.
+    pub(super) fn silent(settings: Settings) -> Self {
+        let (control, theirs) = pair(SockType::SeqPacket);
+        let running = spawn_local(async move { LocalSet::new().run_until(serve(theirs, &settings)).await });
+        let key = TicketKey::generate().unwrap().0;
+        Self { control, key, forwards: tempfile::tempdir().unwrap(), running }
+    }
+
+    pub(super) fn with(idle: Duration, list: List) -> Self {
+        let settings = Settings { idle, clock: || NOW, list, ..Settings::of(UID) };
+        let worker = Self::silent(settings);
+        worker.tell(&ToWorker::Site { forwards: worker.forwards.path().to_owned() }, &[]);
+        worker.tell(&ToWorker::Keys(vec![worker.key.public_key()]), &[]);
+        worker
+    }
+
+    pub(super) fn new() -> Self {
+        Self::with(Duration::from_secs(600), |_, _| Ok(Vec::new()))
+    }
+
+    pub(super) fn tell(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
+        message::send(&self.control, &encode_bare(message).unwrap(), descriptors).unwrap();
+    }
+
+    /// Another connection of the portal's.
+    pub(super) fn connect(&self) -> UnixStream {
+        self.try_to_connect().unwrap()
+    }
+
+    pub(super) fn try_to_connect(&self) -> std::io::Result<UnixStream> {
+        let (ours, theirs) = pair(SockType::Stream);
+        let frame = encode_bare(&ToWorker::Connection).unwrap();
+        message::send(&self.control, &frame, &[theirs.as_fd()])?;
+        let ours = std::os::unix::net::UnixStream::from(ours);
+        ours.set_nonblocking(true)?;
+        UnixStream::from_std(ours)
+    }
+
+    pub(super) fn ticket(&self, change: impl FnOnce(&mut Claims)) -> String {
+        ticket_of(&self.key, change)
+    }
+
+    /// Posts this to the workspace with a good ticket.
+    pub(super) async fn post(&self, body: &[u8]) -> Said {
+        let ticket = self.ticket(|_| ());
+        ask(&mut self.connect(), "POST", WORKSPACE, &[&format!("portreeve-ticket: {ticket}")], body).await
+    }
+
+    /// How it ended.
+    pub(super) async fn end(self) -> Result<(), ControlError> {
+        timeout(PATIENCE, self.running).await.expect("it ends").unwrap()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.running.is_finished()
+    }
+}
+
+/// A ticket of [`UID`]'s, but for what is changed.
+pub(super) fn ticket_of(key: &TicketKey, change: impl FnOnce(&mut Claims)) -> String {
+    let mut claims = Claims {
+        iss: "portreeve".to_owned(),
+        sub: UserName::parse("alice").unwrap(),
+        uid: UID,
+        sid: SessionId::from_bytes([1; 16]),
+        iat: NOW - 10,
+        auth_time: NOW - 10,
+        exp: NOW + 3600,
+        how: SignIn::Pam,
+        aud: Audience::Portal,
+    };
+    change(&mut claims);
+    key.sign(&claims).unwrap()
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+/// Asks and reads one answer, which says its length.
+pub(super) async fn ask(
+    connection: &mut UnixStream,
+    method: &str,
+    path: &str,
+    fields: &[&str],
+    body: &[u8],
+) -> Said {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: worker\r\n");
+    for field in fields {
+        head += &format!("{field}\r\n");
+    }
+    head += &format!("content-length: {}\r\n\r\n", body.len());
+    connection.write_all(head.as_bytes()).await.unwrap();
+    // It may be refused before all of it was read.
+    let _ = connection.write_all(body).await;
+    timeout(PATIENCE, answer(connection)).await.expect("an answer comes").expect("there is one")
+}
+
+/// The next answer; `None` when the connection ends instead.
+pub(super) async fn answer(connection: &mut UnixStream) -> Option<Said> {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        match connection.read_buf(&mut bytes).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return None,
+        }
+    };
+    let text = String::from_utf8(bytes[..head].to_vec()).unwrap().to_lowercase();
+    let length: usize = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.parse().unwrap());
+    while bytes.len() < head + length {
+        assert!(connection.read_buf(&mut bytes).await.unwrap() > 0, "half an answer");
+    }
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = String::from_utf8(bytes[head..head + length].to_vec()).unwrap();
+    Some(Said { status, head: text, body })
+}
+
+pub(super) fn view() -> View {
+    let node = NodeView {
+        node: NodeName::parse("c1").unwrap(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        listening: Ok(Rows { rows: Vec::new(), more: false }),
+    };
+    View {
+        user: UserName::parse("alice").unwrap(),
+        own_origins: None,
+        own_port: None,
+        not_understood: None,
+        nodes: Some(vec![node]),
+    }
+}
+
+pub(super) fn json(view: &View) -> Vec<u8> {
+    serde_json::to_vec(view).unwrap()
+}

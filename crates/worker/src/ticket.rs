@@ -1,0 +1,113 @@
+//! Whose request this is. Before: `connection`. After: `routes`, each of which wants a [`Holder`].
+//!
+//! Invariant: only here is a `Holder` made, of a ticket that was verified with the keys as they are now, is the portal's
+//! own and is this process's own user's. Its header field goes no further.
+
+use http::{HeaderMap, HeaderValue};
+use portreeve_broker::Verifier;
+use portreeve_model::wire::worker::TICKET;
+use portreeve_model::{Audience, UserName};
+
+/// The person whose session asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    user: UserName,
+}
+
+impl Holder {
+    pub(crate) fn user(&self) -> &UserName {
+        &self.user
+    }
+}
+
+/// Takes the ticket out of a request's fields: whose it is, if it is good for this process of `uid`. Without keys nobody's is.
+pub(crate) fn holder(headers: &mut HeaderMap, keys: Option<&Verifier>, uid: u32, now: i64) -> Option<Holder> {
+    let shown: Vec<HeaderValue> = headers.get_all(TICKET).iter().cloned().collect();
+    headers.remove(TICKET);
+    // Of two, somebody else may have looked at the other one.
+    let [ticket] = &shown[..] else { return None };
+    // The ticket of an application's own origin opens that application, and nothing here.
+    let claims = keys?.verify(ticket.to_str().ok()?, Audience::Portal.as_str(), now)?;
+    (claims.uid == uid).then_some(Holder { user: claims.sub })
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_broker::TicketKey;
+    use portreeve_model::{Claims, SessionId, SignIn};
+
+    use super::*;
+
+    const UID: u32 = 20001;
+    const NOW: i64 = 1000;
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "portreeve".to_owned(),
+            sub: UserName::parse("alice").unwrap(),
+            uid: UID,
+            sid: SessionId::from_bytes([1; 16]),
+            iat: 900,
+            auth_time: 900,
+            exp: 2000,
+            how: SignIn::Pam,
+            aud: Audience::Portal,
+        }
+    }
+
+    fn knows(keys: &[&TicketKey]) -> Verifier {
+        Verifier::new(keys.iter().map(|key| (key.id(), key.public())))
+    }
+
+    fn fields(tickets: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for ticket in tickets {
+            headers.append(TICKET, HeaderValue::from_str(ticket).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn one_good_ticket_of_ones_own() {
+        let (old, new) = (TicketKey::generate().unwrap().0, TicketKey::generate().unwrap().0);
+        let both = knows(&[&old, &new]);
+        for key in [&old, &new] {
+            let mut headers = fields(&[&key.sign(&claims()).unwrap()]);
+            let found = holder(&mut headers, Some(&both), UID, NOW).unwrap();
+            assert_eq!(found.user().as_str(), "alice");
+            assert!(headers.is_empty(), "it goes no further");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_denied() {
+        let (old, new) = (TicketKey::generate().unwrap().0, TicketKey::generate().unwrap().0);
+        let knows_new = knows(&[&new]);
+        let signed = |claims: Claims| new.sign(&claims).unwrap();
+        let good = signed(claims());
+        assert!(holder(&mut fields(&[&good]), Some(&knows_new), UID, NOW).is_some());
+        let application = Audience::parse("c1-8888.example.org").unwrap();
+        for (what, tickets) in [
+            ("no ticket", vec![]),
+            ("an empty one", vec![String::new()]),
+            ("two", vec![good.clone(), good.clone()]),
+            ("a good one after another", vec!["x".to_owned(), good.clone()]),
+            ("two in one field", vec![format!("{good}, {good}")]),
+            ("another user's", vec![signed(Claims { uid: UID + 1, ..claims() })]),
+            ("root's", vec![signed(Claims { uid: 0, ..claims() })]),
+            ("an expired one", vec![signed(Claims { exp: NOW, ..claims() })]),
+            ("one of the future", vec![signed(Claims { iat: NOW + 61, ..claims() })]),
+            ("one of another key", vec![old.sign(&claims()).unwrap()]),
+            ("an application's", vec![signed(Claims { aud: application, ..claims() })]),
+            ("half of one", vec![good[..good.len() / 2].to_owned()]),
+        ] {
+            let tickets: Vec<&str> = tickets.iter().map(String::as_str).collect();
+            let mut headers = fields(&tickets);
+            assert_eq!(holder(&mut headers, Some(&knows_new), UID, NOW), None, "{what}");
+            assert!(headers.is_empty(), "{what}");
+        }
+        for keys in [None, Some(&knows(&[])), Some(&knows(&[&old]))] {
+            assert_eq!(holder(&mut fields(&[&good]), keys, UID, NOW), None);
+        }
+    }
+}

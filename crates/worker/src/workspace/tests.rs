@@ -1,0 +1,89 @@
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+
+use portreeve_model::wire::worker::Rows;
+use portreeve_model::{NodeName, UserName};
+
+use super::*;
+
+fn view(nodes: Option<Vec<NodeView>>) -> View {
+    View {
+        user: UserName::parse("alice").unwrap(),
+        own_origins: None,
+        own_port: Some(8443),
+        not_understood: None,
+        nodes,
+    }
+}
+
+fn row(address: &str, port: u16, command: &str) -> Row {
+    let address: IpAddr = address.parse().unwrap();
+    Row { address, port, command: Some(command.to_owned()), job: Some(4711) }
+}
+
+fn node(name: &str, listening: Result<Vec<Row>, &str>) -> NodeView {
+    NodeView {
+        node: NodeName::parse(name).unwrap(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        listening: listening.map(|rows| Rows { rows, more: false }).map_err(str::to_owned),
+    }
+}
+
+fn page(view: &View) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alice-tb");
+    std::fs::write(&path, "http://c1:8888/\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let forwards = Forwards::in_dir(dir.path().to_owned());
+    let own = own_forwards(&forwards, nix::unistd::getuid().as_raw());
+    page_of_nodes(view, view.nodes.as_deref().unwrap(), &forwards, own).unwrap()
+}
+
+#[test]
+fn forwards_and_what_listens_on_the_nodes() {
+    let html = page(&view(Some(vec![
+        node("c1", Ok(vec![row("0.0.0.0", 8888, "jupyter-lab"), row("127.0.0.1", 9999, "python")])),
+        node("c2", Err("no agent is connected")),
+    ])));
+    for part in [
+        "<a href=\"/fw/alice-tb/\">alice-tb</a>",
+        "http://c1:8888/",
+        "<a href=\"/fw2/c1:8888/\">c1:8888</a>",
+        "<bdi>jupyter-lab</bdi>",
+        "job 4711",
+        "port 9999 of 127.0.0.1 on c1",
+        "c2 can't be asked: no agent is connected.",
+        "<h1>Workspace</h1>",
+    ] {
+        let part = part.replace('\'', "&#39;");
+        assert!(html.contains(&part), "{part} is not in {html}");
+    }
+    assert!(!html.contains("/fw2/127.0.0.1:9999/") && !html.contains("/fw2/c1:9999/"));
+}
+
+#[test]
+fn hostile_text_is_escaped_and_short() {
+    let evil = "<script>alert(1)</script>";
+    let long = "x".repeat(100_000);
+    let mut view = view(Some(vec![
+        node("c1", Ok(vec![row("0.0.0.0", 8888, evil), row("0.0.0.0", 8889, &long)])),
+        node("c2", Err(evil)),
+        node("c3", Err(&long)),
+    ]));
+    view.not_understood = Some(format!("\"><img src=x onerror=alert(1)>{long}"));
+    view.own_origins = Some("\"><b>".to_owned());
+    let html = page(&view);
+    let body = html.split("<main").nth(1).unwrap();
+    for part in ["<script", "<img", "<b>"] {
+        assert!(!body.contains(part), "{part} is in {body}");
+    }
+    assert!(body.len() < 20_000, "{} bytes", body.len());
+}
+
+#[test]
+fn what_can_not_be_listed_is_said() {
+    let forwards = Forwards::in_dir("/nonexistent".into());
+    let own = own_forwards(&forwards, 0);
+    let html = page_of_nodes(&view(None), &[], &forwards, own).unwrap();
+    assert!(html.contains("Your forwards can&#39;t be listed: No such file"), "{html}");
+}
