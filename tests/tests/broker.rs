@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::io::BufRead;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -59,6 +60,7 @@ impl Cluster {
             std::fs::copy(from, etc.path("bin").join(to)).unwrap();
         }
         let listener = UnixSeqpacketListener::bind(etc.path("portal.sock")).unwrap();
+        configure(&etc, "");
         let broker = run(&etc);
         Ok(Self { etc, listener, broker })
     }
@@ -105,11 +107,19 @@ impl Cluster {
     }
 }
 
+/// What the broker is configured with, and `more` of it.
+fn configure(etc: &Etc, more: &str) {
+    let forwards = etc.path("forwards");
+    let text = format!(
+        "[portal]\nurl = \"https://portal.example.org/\"\n[forwards]\ndirectory = {forwards:?}\n{more}"
+    );
+    etc.write("portreeve.toml", &text);
+}
+
 fn run(etc: &Etc) -> Child {
     let mut command = etc.command(&etc.path("bin/portreeve-broker"));
-    command.args(["--url", "https://portal.example.org"]);
     for (option, name) in [
-        ("--forwards", "forwards"),
+        ("--config", "portreeve.toml"),
         ("--state", "state"),
         ("--portal", "portal.sock"),
         ("--login", "login.sock"),
@@ -117,7 +127,8 @@ fn run(etc: &Etc) -> Child {
     ] {
         command.arg(option).arg(etc.path(name));
     }
-    command.stdin(Stdio::null()).spawn().unwrap()
+    let log = std::fs::File::create(etc.path("log")).unwrap();
+    command.stdin(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 struct Portal {
@@ -359,4 +370,57 @@ async fn sessions_outlive_a_restart_and_so_do_their_ends() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_reload_reads_the_file_again_and_a_broken_one_changes_nothing() {
+    check("a_reload_reads_the_file_again_and_a_broken_one_changes_nothing", async |mut cluster| {
+        let mut portal = cluster.portal().await;
+        let lasts = |(claims, _): (Claims, Secret)| claims.exp - claims.iat;
+        assert_eq!(lasts(portal.sign_in("alice").await), 24 * 3600);
+        let log = std::fs::File::open(cluster.etc.path("log")).unwrap();
+        let mut log = std::io::BufReader::new(log);
+        for (more, outcome, lifetime) in [
+            ("[session]\nlifetime = \"2h\"\n", "the configuration was reloaded", 2 * 3600),
+            ("[session]\nlifetime = \"later\"\nidel = \"1h\"\n", "not reloaded", 2 * 3600),
+            ("[users]\nfirst_uid = 30000\n", "the configuration was reloaded", 24 * 3600),
+        ] {
+            configure(&cluster.etc, more);
+            signal(cluster.broker.id(), Signal::SIGHUP);
+            let said = said_until(&mut log, outcome);
+            match outcome {
+                "not reloaded" => {
+                    // Every problem, with its line and what to do.
+                    for problem in [
+                        "portreeve.toml:6: session.lifetime: this is no duration; write hours",
+                        "portreeve.toml:7: session.idel: there is no such key; did you mean session.idle?",
+                    ] {
+                        assert!(said.contains(problem), "{said}");
+                    }
+                }
+                _ => assert!(!said.contains("portreeve.toml:"), "{said}"),
+            }
+            // Whom root's process serves only a restart changes.
+            assert_eq!(
+                said.contains("users.first_uid: only a restart changes it"),
+                more.contains("first_uid")
+            );
+            assert_eq!(lasts(portal.sign_in("alice").await), lifetime, "{more}");
+        }
+        cluster.restart().await;
+        let mut portal = cluster.portal().await;
+        let refused = portal.try_password("alice", PASSWORD).await;
+        assert!(matches!(refused, Answer::Refused { why: PamRefusal::Account, .. }), "{refused:?}");
+    })
+    .await;
+}
+
+/// What the log says from here to the line that has `end`.
+fn said_until(log: &mut impl BufRead, end: &str) -> String {
+    let mut said = String::new();
+    eventually(end, || {
+        while log.read_line(&mut said).unwrap() > 0 {}
+        said.contains(end).then_some(())
+    });
+    said
 }

@@ -37,7 +37,6 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["forward", "add", "tb"], "<TARGET>"),
         (&["forward", "add", "a/b", "8888"], "a/b"),
         (&["forward", "share", "tb"], "--group"),
-        (&["check"], "--config"),
     ] {
         let said = portreeve(arguments, None);
         assert!(said.status == 2 && said.out.is_empty() && said.err.contains(why), "{arguments:?}: {said:?}");

@@ -5,6 +5,7 @@ use std::fs::Permissions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -482,8 +483,10 @@ fn the_broker_is_confined_and_they_end_together() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
         let mut command = portreeve_broker();
-        command.args(["--url", "https://portal.example.org", "--forwards", "/nonexistent"]);
-        command.args(["--pam", "/nonexistent", "--first-uid", "1000"]);
+        let config = dir.path().join("portreeve.toml");
+        std::fs::write(&config, "portal.url = 'https://p.example'\nforwards.directory = '/nonexistent'\n")
+            .unwrap();
+        command.args(["--pam", "/nonexistent"]).arg("--config").arg(config);
         for (option, name) in [("--state", "state"), ("--portal", "portal.sock"), ("--login", "login.sock")] {
             command.arg(option).arg(dir.path().join(name));
         }
@@ -523,16 +526,37 @@ fn the_broker_is_confined_and_they_end_together() {
         assert_eq!(ended.code(), expected, "{how}");
         eventually("the broker ends", || (!is_alive(broker)).then_some(()));
     }
-    for arguments in [
-        &[][..],
-        &["--forwards"],
-        &["--forwards", "/x"],
-        &["--url", "https://portal.example.org"],
-        &["--url", "http://portal.example.org", "--forwards", "/x"],
-        &["--url", "https://portal.example.org", "--forwards", "relative"],
-        &["--shell", "/bin/sh"],
+}
+
+#[test]
+fn the_broker_says_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("portreeve.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, "[users]\nfirst_uid = 0\n").unwrap();
+    let root = nix::unistd::Uid::effective().is_root();
+    for (arguments, needs_root, expected) in [
+        (&["--config"][..], false, &["--config lacks a value"][..]),
+        (&["--config", "relative.toml"], false, &["relative.toml is not an absolute path"]),
+        (&["--shell", "/bin/sh"], false, &["there is no option --shell"]),
+        (&["--config", "/nonexistent"], true, &["/nonexistent can't be read"]),
+        (
+            &["--config", file],
+            true,
+            &[
+                "portreeve.toml:2: users.first_uid: 0 is out of range; write a number from 1 to",
+                "portreeve.toml: portal.url: it is missing",
+                "portreeve.toml: forwards.directory: it is missing",
+            ],
+        ),
     ] {
-        let refused = portreeve_broker().args(arguments).output().unwrap();
-        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        if needs_root && !root {
+            skip("the_broker_says_what_it_lacks", "needs root");
+            continue;
+        }
+        let refused = portreeve_broker().args(arguments).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(expected.iter().all(|part| said.contains(part)), "{arguments:?}: {said}");
     }
 }

@@ -11,6 +11,7 @@
 //! | [`forwards`] | reads a forward file for a person who may use it |
 //! | [`forward_edit`] | makes, changes, disables and shares one's own forward files |
 //! | [`dial`] | opens a connection as that person |
+//! | [`config`] | on a cluster: what the configuration file says to the broker |
 //! | [`service`] | all of that for many users, as a process of its own on a cluster |
 //! | [`spawner`] | on a cluster: root's process, which forks all others |
 //! | [`dialer`] | on a cluster: the process that connects as a user |
@@ -21,6 +22,7 @@
 pub mod account;
 mod authority;
 pub mod codes;
+pub mod config;
 pub mod dial;
 pub mod dialer;
 pub mod forward_edit;

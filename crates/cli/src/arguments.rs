@@ -29,8 +29,8 @@ pub(crate) enum Command {
     Token(crate::token::Token),
     /// Make, list, change and share lasting names for applications
     Forward(Forward),
-    /// Check a configuration file and report every problem in it
-    Check(Check),
+    /// Report every problem of a configuration, and with --live of a cluster's portal node
+    Check(crate::check::Check),
     /// On a cluster: make, show and revoke the keys of nodes' agents
     Keys(crate::keys::Keys),
     /// On a cluster: show the nodes and their agents, and keep the map of nodes
@@ -54,7 +54,7 @@ pub(crate) struct Up {
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
     pub(crate) state: StateDir,
-    /// Directory of forward files [default: forwards in the state directory]
+    /// Directory of forward files [default: the configured one, or forwards in the state directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) forwards: Option<PathBuf>,
     /// Configuration file
@@ -101,14 +101,6 @@ pub(crate) struct Login {
     pub(crate) socket: crate::cluster::LoginSocket,
 }
 
-/// `portreeve check`
-#[derive(Debug, Args)]
-pub(crate) struct Check {
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-}
-
 /// `portreeve forward`
 #[derive(Debug, Args)]
 pub(crate) struct Forward {
@@ -116,7 +108,7 @@ pub(crate) struct Forward {
     pub(crate) action: ForwardAction,
     #[command(flatten)]
     pub(crate) state: StateDir,
-    /// Directory of forward files [default: the running portal's, or forwards in the state directory]
+    /// Directory of forward files [default: your running portal's, the cluster's, or forwards in the state directory]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) forwards: Option<PathBuf>,
 }

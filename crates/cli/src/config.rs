@@ -1,14 +1,17 @@
 //! Reads the configuration and turns it into the portal's settings, at start and at every reload.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use portreeve_broker::Lifetimes;
 use portreeve_broker::account::group_id;
 use portreeve_model::config::{self, GroupRef};
 use portreeve_model::{Config, GroupRules};
 use portreeve_portal::{Settings, certificate, now, server_config};
 use std::sync::Arc;
+
+/// Where a cluster's configuration is.
+pub(crate) const SYSTEM_FILE: &str = "/etc/portreeve/portreeve.toml";
 
 /// The checked configuration; the defaults without a file.
 pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Config> {
@@ -48,13 +51,17 @@ pub(crate) fn lifetimes(config: &Config) -> Lifetimes {
     }
 }
 
-/// Where forwards are: as asked, or in the state directory.
-pub(crate) fn forwards_dir(asked: Option<&Path>, state: &Path) -> anyhow::Result<std::path::PathBuf> {
-    match asked {
-        Some(dir) => match std::path::absolute(dir) {
-            Ok(dir) => Ok(dir),
-            Err(_) => bail!("{}: no such path", dir.display()),
-        },
-        None => Ok(state.join("forwards")),
+/// The absolute path of a directory that somebody named.
+pub(crate) fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(dir).with_context(|| format!("{}: no such path", dir.display()))
+}
+
+/// Where forwards are on this cluster; `None` on a machine of none.
+pub(crate) fn cluster_forwards() -> anyhow::Result<Option<PathBuf>> {
+    let file = Path::new(SYSTEM_FILE);
+    match file.try_exists() {
+        Ok(true) => Ok(read(Some(file))?.forwards.directory),
+        // What nobody may look into is not for people on this machine.
+        Ok(false) | Err(_) => Ok(None),
     }
 }

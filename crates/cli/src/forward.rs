@@ -4,24 +4,22 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::unistd::Uid;
 use portreeve_broker::Forwards;
 use portreeve_broker::account::group_name;
-use portreeve_model::{CertificatePin, ForwardFile, ForwardTarget, NodePort, Port, Scheme};
+use portreeve_model::{CertificatePin, ControlRequest, ForwardFile, ForwardTarget, NodePort, Port, Scheme};
 
 use crate::arguments::{Forward, ForwardAction, ForwardNameArgument};
-use crate::{config, state};
+use crate::{config, control, state};
 
 pub(crate) fn forward(forward: &Forward) -> anyhow::Result<()> {
-    let forwards = Forwards::in_dir(dir(forward)?);
+    let directory = dir(forward)?;
+    let forwards = Forwards::in_dir(directory.path.clone());
     match &forward.action {
         ForwardAction::Add { name: ForwardNameArgument(name), target, pin } => {
             let target = parse_target(target, *pin)?;
-            if forward.forwards.is_none() {
-                state::prepare(&forward.state.path()?)?;
-            }
-            state::prepare_forwards(forwards.dir())?;
+            directory.prepare()?;
             let new = forwards.add(name, &target)?;
             println!("{} /fw/{name}/ -> {target}", if new { "added" } else { "changed" });
         }
@@ -49,16 +47,52 @@ pub(crate) fn forward(forward: &Forward) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn dir(forward: &Forward) -> anyhow::Result<PathBuf> {
+/// Where forwards are, in this order: as asked; where the user's own portal that runs has them; where this cluster has
+/// them; where the user's own portal had them; in the state directory.
+fn dir(forward: &Forward) -> anyhow::Result<Directory> {
     if let Some(dir) = &forward.forwards {
-        return config::forwards_dir(Some(dir), dir);
+        return Ok(Directory { path: config::absolute(dir)?, state: None, is_shared: false });
     }
-    let home = forward.state.path()?;
-    // A portal that was started with --forwards left word of it.
-    Ok(match std::fs::read_to_string(home.join(state::FORWARDS_NOTE)) {
-        Ok(noted) if !noted.trim_end_matches('\n').is_empty() => PathBuf::from(noted.trim_end_matches('\n')),
-        _ => home.join("forwards"),
-    })
+    // Without a home directory there is no portal of one's own.
+    let state = forward.state.path();
+    // Whoever names a state directory means the portal that has it.
+    if forward.state.dir.is_none()
+        && !state.as_ref().is_ok_and(|state| control::ask(state, &ControlRequest::Where).is_ok())
+        && let Some(path) = config::cluster_forwards()?
+    {
+        return Ok(Directory { path, state: None, is_shared: true });
+    }
+    let state = state?;
+    let path = state::noted_forwards(&state).unwrap_or_else(|| state.join("forwards"));
+    Ok(Directory { path, state: Some(state), is_shared: false })
+}
+
+/// A directory of forward files.
+struct Directory {
+    path: PathBuf,
+    /// The state directory that it was found by.
+    state: Option<PathBuf>,
+    /// It is the cluster's: root makes it.
+    is_shared: bool,
+}
+
+impl Directory {
+    /// Makes what is missing, if it is the user's own.
+    fn prepare(&self) -> anyhow::Result<()> {
+        if let Some(state) = &self.state {
+            state::prepare(state)?;
+        }
+        if self.is_shared {
+            ensure!(
+                self.path.is_dir(),
+                "there is no {}, where {} has forwards: ask whoever runs this cluster",
+                self.path.display(),
+                config::SYSTEM_FILE
+            );
+            return Ok(());
+        }
+        state::prepare_forwards(&self.path)
+    }
 }
 
 /// A whole address, or the short forms `host:port` and `port`.

@@ -14,7 +14,7 @@ use toml_edit::{Array, value};
 use crate::nodes_file::{NodesFile, set_addresses};
 
 /// The portal's private key in the directory, PEM.
-const PORTAL_KEY: &str = "agents-key.pem";
+pub(crate) const PORTAL_KEY: &str = "agents-key.pem";
 /// Key files for nodes, until they are copied there.
 const KEY_FILES: &str = "agent-keys";
 /// Where agents dial in if nobody says otherwise.

@@ -70,13 +70,19 @@ pub(crate) fn prepare_forwards(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// In the state directory: the directory of forwards that its portal was last started with.
-pub(crate) const FORWARDS_NOTE: &str = "forwards-directory";
+const FORWARDS_NOTE: &str = "forwards-directory";
 
 /// Leaves word of the directory, so that `portreeve forward` works on the same one.
 pub(crate) fn note_forwards(state: &Path, forwards: &Path) -> anyhow::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let text = [forwards.as_os_str().as_bytes(), b"\n"].concat();
     Ok(portreeve_broker::private_file::write(&state.join(FORWARDS_NOTE), &text)?)
+}
+
+/// The directory of forwards that this state directory's portal was last started with, if there was one.
+pub(crate) fn noted_forwards(state: &Path) -> Option<PathBuf> {
+    let noted = std::fs::read_to_string(state.join(FORWARDS_NOTE)).ok()?;
+    Some(noted.trim_end_matches('\n')).filter(|noted| !noted.is_empty()).map(PathBuf::from)
 }
 
 /// Holds the state directory for one portal until dropped.

@@ -27,7 +27,10 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     state::prepare(&state_dir)?;
     let mut lock = state::lock(&state_dir)?;
     fit_connections(&mut checked).context("the limit of open files can't be read")?;
-    let forwards_dir = config::forwards_dir(up.forwards.as_deref(), &state_dir)?;
+    let forwards_dir = match up.forwards.as_deref().or(checked.forwards.directory.as_deref()) {
+        Some(dir) => config::absolute(dir)?,
+        None => state_dir.join("forwards"),
+    };
     state::prepare_forwards(&forwards_dir)?;
     state::note_forwards(&state_dir, &forwards_dir)?;
     let bound = listen::bind(up.listen)?;

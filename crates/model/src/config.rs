@@ -268,30 +268,56 @@ pub struct ClusterConfig {
 /// # Errors
 /// Every problem of the text, in the order of its lines, and after them what is missing.
 pub fn parse_cluster(text: &str, file: &str) -> Result<ClusterConfig, Vec<Problem>> {
-    let (config, mut problems) = read(text, file);
-    let mut missing = |key: &str, remedy: &str| {
-        // A key that was refused is not missing, and one on a broken line may be there.
-        if !problems.iter().any(|problem| problem.key == key || problem.key.is_empty()) {
-            problems.push(Problem {
-                file: file.to_owned(),
-                line: None,
-                key: key.to_owned(),
-                what: "it is missing, and a cluster needs it".to_owned(),
-                remedy: remedy.to_owned(),
-            });
-        }
-    };
-    let (url, forwards) = (config.portal.url.clone(), config.forwards.directory.clone());
-    if url.is_none() {
-        missing("portal.url", "write the address that people type, such as \"https://portal.example.org\"");
-    }
-    if forwards.is_none() {
-        missing("forwards.directory", "write the directory of forward files that all nodes share");
-    }
-    match (url, forwards) {
+    let Review { config, problems, for_cluster: _ } = review(text, file, true);
+    match (config.portal.url.clone(), config.forwards.directory.clone()) {
         (Some(url), Some(forwards)) if problems.is_empty() => Ok(ClusterConfig { config, url, forwards }),
         _ => Err(problems),
     }
+}
+
+/// All that can be said of a file, good or not: for whoever tells people about it. Nothing may run by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Review {
+    /// What was understood; in the place of what was refused stand defaults.
+    pub config: Config,
+    /// What is wrong, and what is missing.
+    pub problems: Vec<Problem>,
+    /// Whether it was taken for a cluster's.
+    pub for_cluster: bool,
+}
+
+/// Reviews a file, as a cluster's if it is said to be one or has the address of a portal.
+#[must_use]
+pub fn review(text: &str, file: &str, for_cluster: bool) -> Review {
+    let (config, mut problems) = read(text, file);
+    // A key that was refused is not missing, and one on a broken line may be there.
+    let is_noted = |problems: &[Problem], key: &str| problems.iter().any(|problem| problem.key == key);
+    let for_cluster = for_cluster || config.portal.url.is_some() || is_noted(&problems, "portal.url");
+    if for_cluster && !is_noted(&problems, "") {
+        for (key, is_there, remedy) in [
+            (
+                "portal.url",
+                config.portal.url.is_some(),
+                "write the address that people type, such as \"https://portal.example.org\"",
+            ),
+            (
+                "forwards.directory",
+                config.forwards.directory.is_some(),
+                "write the directory of forward files that all nodes share",
+            ),
+        ] {
+            if !is_there && !is_noted(&problems, key) {
+                problems.push(Problem {
+                    file: file.to_owned(),
+                    line: None,
+                    key: key.to_owned(),
+                    what: "it is missing, and a cluster needs it".to_owned(),
+                    remedy: remedy.to_owned(),
+                });
+            }
+        }
+    }
+    Review { config, problems, for_cluster }
 }
 
 fn read(text: &str, file: &str) -> (Config, Vec<Problem>) {

@@ -68,4 +68,4 @@ pub use capacity::fit_connections;
 pub use metrics::MetricsSocket;
 pub use portal::{Portal, Settings, now};
 pub use powers::{Embedded, Inherited, Served, Service};
-pub use tls::{TlsError, server_config};
+pub use tls::{TlsError, client_config, server_config};

@@ -44,7 +44,10 @@ pub fn server_config(
 
 /// TLS towards an application. Its certificate is not checked against any authority: that its owner was proven is
 /// worth more than a name it gave itself. A pin, where the forward has one, must match.
-pub(crate) fn client_config(pin: Option<CertificatePin>) -> Result<ClientConfig, Error> {
+///
+/// # Errors
+/// When the library refuses its own defaults.
+pub fn client_config(pin: Option<CertificatePin>) -> Result<ClientConfig, Error> {
     let crypto = crypto();
     let verifier = Pinned { pin, crypto: Arc::clone(&crypto) };
     let mut config = ClientConfig::builder_with_provider(crypto)

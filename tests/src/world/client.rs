@@ -1,5 +1,7 @@
 //! Plays a browser or a program that asks the portal, with a jar of cookies.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Version};
@@ -100,6 +102,7 @@ impl Answer {
 /// Who asks. Cheap to clone; a clone has its own cookies from then on.
 #[derive(Debug, Clone)]
 pub struct Client {
+    address: IpAddr,
     port: u16,
     host: String,
     version: Version,
@@ -111,7 +114,15 @@ impl Client {
     /// Somebody without cookies, at `https://localhost:PORT`.
     pub fn new(port: u16) -> Self {
         let (host, version) = ("localhost".into(), Version::HTTP_11);
-        Self { port, host, version, cookies: Vec::new(), headers: HeaderMap::new() }
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self { address, port, host, version, cookies: Vec::new(), headers: HeaderMap::new() }
+    }
+
+    /// The same towards a portal at another address.
+    #[must_use]
+    pub fn towards(mut self, address: IpAddr) -> Self {
+        self.address = address;
+        self
     }
 
     /// The same over HTTP/2.
@@ -166,6 +177,9 @@ impl Client {
 
     /// `localhost:8443`: the host as a browser sends it.
     pub fn authority(&self) -> String {
+        if self.port == 443 {
+            return self.host.clone();
+        }
         format!("{}:{}", self.host, self.port)
     }
 
@@ -248,7 +262,9 @@ impl Client {
     /// # Panics
     /// When there is none.
     pub async fn link(&self) -> Link {
-        Link::open(self.port, &self.host, self.version).await.expect("the portal takes a connection")
+        Link::open(SocketAddr::new(self.address, self.port), &self.host, self.version)
+            .await
+            .expect("the portal takes a connection")
     }
 
     /// Sends a request on a fresh connection and waits for the answer's head.
@@ -306,7 +322,9 @@ impl Client {
         if !self.cookies.is_empty() {
             headers.insert(COOKIE, HeaderValue::try_from(self.cookie_line()).expect("cookies"));
         }
-        let stream = link::secure(self.port, &self.host, &[b"http/1.1"]).await.expect("a TLS connection");
+        let stream = link::secure(SocketAddr::new(self.address, self.port), &self.host, &[b"http/1.1"])
+            .await
+            .expect("a TLS connection");
         let opened = tokio::time::timeout(PATIENCE, tokio_tungstenite::client_async(request, stream)).await;
         match opened.expect("an answer to the WebSocket's request") {
             Ok((socket, _)) => Ok(socket),
@@ -338,7 +356,7 @@ impl Client {
     /// When it is not let in.
     pub async fn enter(&self, host: &str) -> Self {
         let home = self.clone().browser();
-        let mut there = Self::new(self.port).at(host).browser();
+        let mut there = Self::new(self.port).towards(self.address).at(host).browser();
         let sent = there.get("/").await;
         there.take_cookies(&sent);
         let to_portal = sent.location().strip_prefix(&home.origin());

@@ -81,8 +81,7 @@ impl ForeignApp {
     /// # Panics
     /// When it does not answer.
     pub fn ask(&mut self) -> Reached {
-        let stdin = self.running.stdin().expect("its input is piped");
-        stdin.write_all(b"report\n").and_then(|()| stdin.flush()).expect("it listens");
+        self.running.say("report");
         let line = self.running.line(PATIENCE).expect("it answers");
         let numbers: Vec<usize> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
         let [connections, ended, bytes] = numbers[..] else { panic!("no report: {line}") };

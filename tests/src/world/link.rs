@@ -1,6 +1,6 @@
 //! One HTTP connection to the portal, over either version.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -24,12 +24,12 @@ pub enum Link {
     Two(http2::SendRequest<SendBody>),
 }
 
-/// A TLS stream to `port` on the loopback, for the host `name`.
+/// A TLS stream to this address, for the host `name`.
 ///
 /// # Panics
 /// When there is none.
-pub(super) async fn secure(port: u16, name: &str, alpn: &[&[u8]]) -> std::io::Result<Secure> {
-    let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+pub(super) async fn secure(at: SocketAddr, name: &str, alpn: &[&[u8]]) -> std::io::Result<Secure> {
+    let stream = TcpStream::connect(at).await?;
     stream.set_nodelay(true)?;
     let name = rustls::pki_types::ServerName::try_from(name.to_owned())
         .unwrap_or_else(|_| rustls::pki_types::ServerName::try_from("localhost").expect("a name"));
@@ -44,9 +44,9 @@ impl Link {
     ///
     /// # Panics
     /// When it agrees on another version.
-    pub async fn open(port: u16, name: &str, version: Version) -> std::io::Result<Self> {
+    pub async fn open(at: SocketAddr, name: &str, version: Version) -> std::io::Result<Self> {
         let alpn: &[u8] = if version == Version::HTTP_2 { b"h2" } else { b"http/1.1" };
-        let stream = secure(port, name, &[alpn]).await?;
+        let stream = secure(at, name, &[alpn]).await?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn), "ALPN");
         let io = TokioIo::new(stream);
         if version == Version::HTTP_2 {

@@ -14,6 +14,7 @@ mod people;
 mod portal;
 mod process;
 mod share;
+pub mod site;
 pub mod spawner;
 pub mod testbed;
 mod tls;

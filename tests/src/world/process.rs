@@ -222,6 +222,16 @@ impl Running {
         self.child.stdin.as_mut()
     }
 
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// When it does not read.
+    pub fn say(&mut self, line: &str) {
+        use std::io::Write;
+        let stdin = self.stdin().expect("its input is piped");
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()

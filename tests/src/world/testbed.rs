@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::people::{Person, Skip};
-use super::process::{Finished, built};
+use super::process::{Finished, Running, built};
 
 /// How long anything on a node is waited for: it may be a service that starts on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,6 +87,29 @@ impl Testbed {
     #[must_use]
     pub fn run(&self, node: &str, user: &str, command: &[&str]) -> Finished {
         finished(&mut cluster(&self.dir, &[&["exec", node, user], command].concat()))
+    }
+
+    /// Where its state is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The first process of a node, as this machine counts.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    #[must_use]
+    pub fn pid(&self, node: &str) -> u32 {
+        let words =
+            std::fs::read_to_string(self.dir.join("nodes").join(node)).expect("a node of the cluster");
+        words.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("its pid")
+    }
+
+    /// Starts a shell there that runs this as this user, to be killed with this value.
+    #[must_use]
+    pub fn start(&self, node: &str, user: &str, script: &str) -> Running {
+        Running::start(cluster(&self.dir, &["exec", node, user, "bash", "-c", script]))
     }
 
     /// Has a shell run this as this user.
