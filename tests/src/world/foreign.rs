@@ -1,6 +1,5 @@
 //! An application that runs as another user, in a process of its own. It reports what reached it.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::PATIENCE;
