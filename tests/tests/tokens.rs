@@ -180,7 +180,7 @@ async fn others_tokens_are_root_s_business_and_nobody_else_s() {
         }
         cluster.done(DAVE, &["token", "revoke", "ci"]);
         assert!(cluster.refused(DAVE, &["token", "revoke", "ci"]).contains("no token"));
-        signed_in(show(&mut portal, &alices).await);
+        let _ = signed_in(show(&mut portal, &alices).await);
         assert_eq!(show(&mut portal, &daves).await, UNKNOWN);
         // Root has none, sees all, and ends anybody's.
         let make = ["token", "create", "--name", "x", "--scope", "apps"];
@@ -247,7 +247,7 @@ async fn tokens_outlive_a_restart_and_a_reload_and_so_do_their_ends() {
         let (ended, ticket) = signed_in(show(&mut portal, &over).await);
         cluster.done(ALICE, &["token", "revoke", "over"]);
         signal(cluster.0.pid(), Signal::SIGHUP);
-        signed_in(show(&mut portal, &lives).await);
+        let _ = signed_in(show(&mut portal, &lives).await);
         cluster.restart().await;
         let mut portal = cluster.portal().await;
         portal.hear_until(|portal| portal.ended.contains(&ended.sid)).await;
@@ -293,7 +293,7 @@ async fn login_sessions_revoke_and_sign_out() {
         // Somebody else's sign-out is theirs alone.
         let token = cluster.make(ALICE, "ci", &["apps"]);
         assert!(cluster.done(DAVE, &["sign-out", "--everywhere"]).contains("(0 were known), and 0 access"));
-        signed_in(renew(&mut portal, &ticket).await);
+        let _ = signed_in(renew(&mut portal, &ticket).await);
         let said = cluster.done(ALICE, &["sign-out", "--everywhere"]);
         assert!(said.contains("(1 were known), and 1 access token(s)"), "{said}");
         assert_eq!(renew(&mut portal, &ticket).await, Answer::NoTicket);
