@@ -26,6 +26,8 @@ mod paths;
 mod proxied;
 #[path = "fuzz/referee.rs"]
 mod referee;
+#[path = "fuzz/workspace.rs"]
+mod workspace;
 
 pub use agents::node_map;
 pub use channels::{agent_messages, broker_messages, dialer_messages, pam_messages, spawner_messages};
@@ -37,6 +39,7 @@ pub use messages::{claims, control_frame, ticket};
 pub use names::{host, names};
 pub use paths::{next, request_site};
 pub use proxied::proxy_header;
+pub use workspace::worker_messages;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
@@ -63,4 +66,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sock_diag", sock_diag),
     ("spawner_messages", spawner_messages),
     ("ticket", ticket),
+    ("worker_messages", worker_messages),
 ];

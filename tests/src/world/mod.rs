@@ -4,6 +4,7 @@
 //! has a deadline; nothing outside the loopback is spoken to.
 
 mod app;
+pub mod chain;
 mod client;
 mod cluster;
 pub mod etc;
