@@ -102,7 +102,8 @@ async function signingIn(meet) {
     await page.waitForURL(`${url}/fw2/c1:1024/`);
     await visitor.open("/");
     same(await heading(page), "Workspace", "the page");
-  });
+    // The page of an application that is not up yet asks whether it is.
+  }, [/^503: HEAD /]);
 
   await meet(names.code, async (visitor) => {
     const { page } = visitor;
