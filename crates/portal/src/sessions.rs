@@ -71,11 +71,6 @@ impl Session {
         *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Secret::new(ticket.to_owned());
     }
 
-    /// Whether anything was done for it since then (seconds since 1970), or goes on still.
-    pub(crate) fn is_in_use(&self, since: i64) -> bool {
-        self.in_flight.load(Relaxed) > 0 || self.last_used.load(Relaxed) >= since
-    }
-
     /// Ends it in this portal.
     pub(crate) fn end(&self) {
         self.over.store(true, Relaxed);

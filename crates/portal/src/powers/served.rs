@@ -148,7 +148,7 @@ impl Served {
         std::future::pending::<()>().await;
     }
 
-    /// Asks for the groups of whoever uses the portal again, from time to time.
+    /// Asks for the groups of everybody who is signed in again, from time to time.
     async fn refresh_groups(&self, portal: &Portal) {
         loop {
             let (every, idle) = {
@@ -156,24 +156,26 @@ impl Served {
                 (settings.groups_refresh(), settings.idle_seconds())
             };
             tokio::time::sleep(every).await;
-            let since = now() - 2 * every.as_secs().cast_signed() - 1;
+            let mut asking = JoinSet::new();
+            // Of those who are away, too: who comes back is not judged by what was so an hour ago.
             for session in portal.sessions.live(now(), idle) {
-                if session.is_in_use(since) {
-                    self.refresh(&session).await;
+                // Side by side: somebody whose directory hangs holds nobody else up.
+                if asking.len() >= limits::GROUPS_AT_ONCE {
+                    asking.join_next().await;
                 }
+                asking.spawn(refresh(Arc::clone(&self.line), session));
             }
+            while asking.join_next().await.is_some() {}
         }
     }
+}
 
-    async fn refresh(&self, session: &Session) {
-        match self.line.ask(Question::Groups { ticket: session.ticket() }, None).await {
-            Ok(Answer::Groups(groups)) => session.set_groups(&groups),
-            Ok(Answer::NoTicket) => session.end(),
-            // A directory that hangs stalls nobody who is in: the broker ends what must end.
-            Ok(_) | Err(_) => {
-                tracing::debug!(user = %session.user, "the groups could not be read again");
-            }
-        }
+async fn refresh(line: Arc<Line>, session: Arc<Session>) {
+    match line.ask(Question::Groups { ticket: session.ticket() }, None).await {
+        Ok(Answer::Groups(groups)) => session.set_groups(&groups),
+        Ok(Answer::NoTicket) => session.end(),
+        // A directory that hangs stalls nobody who is in: the broker ends what must end.
+        Ok(_) | Err(_) => tracing::debug!(user = %session.user, "the groups could not be read again"),
     }
 }
 
