@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
-use portreeve_model::{Claims, Secret, SessionId, UserName};
+use portreeve_model::{Claims, Secret, SessionId, SignIn, UserName};
 
 /// One sign-in.
 #[derive(Debug)]
@@ -42,8 +42,11 @@ impl Session {
     }
 
     /// Neither ended, nor past its end, nor idle for too long. `idle` in seconds.
+    /// A program's token is left alone for as long as its owner likes.
     pub(crate) fn is_live(&self, now: i64, idle: i64) -> bool {
-        !self.over.load(Relaxed) && now < self.claims.exp && now < self.last_used.load(Relaxed) + idle
+        let is_used =
+            || matches!(self.claims.how, SignIn::Token(_)) || now < self.last_used.load(Relaxed) + idle;
+        !self.over.load(Relaxed) && now < self.claims.exp && is_used()
     }
 
     /// The groups as they were read last.
@@ -66,11 +69,6 @@ impl Session {
     /// A ticket of this session was verified.
     pub(crate) fn note_ticket(&self, ticket: &str) {
         *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Secret::new(ticket.to_owned());
-    }
-
-    /// Whether anything was done for it since then (seconds since 1970), or goes on still.
-    pub(crate) fn is_in_use(&self, since: i64) -> bool {
-        self.in_flight.load(Relaxed) > 0 || self.last_used.load(Relaxed) >= since
     }
 
     /// Ends it in this portal.
@@ -155,9 +153,16 @@ impl Sessions {
         now: i64,
     ) -> Option<Arc<Session>> {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = by_id.get(&claims.sid) {
-            known.touch(claims.iat);
-            return Some(Arc::clone(known));
+        match by_id.get(&claims.sid) {
+            // An access token keeps its session's id. The broker vouches for it anew: what ended it is over.
+            Some(known) if known.over.load(Relaxed) && known.claims.auth_time < claims.auth_time => {
+                by_id.remove(&claims.sid);
+            }
+            Some(known) => {
+                known.touch(claims.iat);
+                return Some(Arc::clone(known));
+            }
+            None => {}
         }
         if by_id.len() >= self.most {
             by_id.retain(|_, session| now < session.claims.exp);
@@ -185,7 +190,7 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use portreeve_model::{Audience, SignIn};
+    use portreeve_model::Audience;
 
     use super::*;
 
@@ -236,6 +241,9 @@ mod tests {
         sessions.admit(&claims(0, 1000), "", &[], 0).unwrap().end();
         let again = sessions.admit(&claims(0, 1000), "", &[], 1).unwrap();
         assert!(!again.is_live(1, 500));
+        // But an access token for which the broker vouched again does.
+        let later = Claims { auth_time: 2, iat: 2, ..claims(0, 1000) };
+        assert!(sessions.admit(&later, "", &[], 2).unwrap().is_live(2, 500));
     }
 
     #[test]
