@@ -44,9 +44,9 @@ pub(crate) enum Reject {
     /// The browser is sent to the application's own origin.
     #[error("the application has an origin of its own")]
     Elsewhere(String),
-    /// Somebody else's application, and no origin of its own to show it in.
+    /// Somebody else's application, which is not shown here. `has_origins`: there are addresses where it would be.
     #[error("somebody else's application can't share the portal's address")]
-    ForeignHere,
+    ForeignHere { has_origins: bool },
     /// A page of another origin asked with this visitor's cookie.
     #[error("the request comes from another site's page")]
     CrossSite,
@@ -236,12 +236,19 @@ impl Reject {
             Self::Elsewhere(_) => {
                 text(S::SEE_OTHER, "elsewhere", "This application has its own address", sentence(self), "")
             }
-            Self::ForeignHere => text(
+            Self::ForeignHere { has_origins } => text(
                 S::FORBIDDEN,
                 "foreign-application",
                 "This application needs an address of its own",
                 "It belongs to somebody else. Under the portal's own address it could act in your name.",
-                "Open the portal under the name localhost on this machine, where each application has an address of its own.",
+                match has_origins {
+                    true => {
+                        "Open the portal under the name localhost on this machine, where each application has an address of its own."
+                    }
+                    false => {
+                        "This portal has one address for everything, so programs may use this application, and browsers not. Whoever runs the portal can tell what is planned."
+                    }
+                },
             ),
             Self::CrossSite => text(
                 S::FORBIDDEN,
@@ -412,6 +419,16 @@ fn connect_text(error: &ConnectError) -> Text {
             format!("Nothing is listening on {address}. It may still be starting, or have ended."),
             "This page opens it as soon as it answers.",
         ),
+        ConnectError::LoopbackOnly(address) => text(
+            S::BAD_GATEWAY,
+            "loopback-only",
+            "The application listens on its node's loopback address only",
+            format!(
+                "What you run on port {} takes connections from its own node alone, on 127.0.0.1 or ::1.",
+                address.port()
+            ),
+            "Start it so that it listens on the node's address: with --host \"$(hostname -s)\", or --ip for Jupyter.",
+        ),
         ConnectError::NoAddress => {
             text(S::BAD_GATEWAY, "unreachable", "The application can't be reached", sentence(error), "")
         }
@@ -489,7 +506,7 @@ fn forward_text(error: &ForwardError) -> Text {
 fn what_to_do(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NotYours { .. } => {
-            "Ask its owner to share it: with a forward, or by running it under a group that you are both in (sg GROUP)."
+            "Ask its owner to share it: with a forward, or by running it under a group that you are both in (sg GROUP). If yours has the same port at another address of the node, open that address: portreeve listening prints it."
         }
         Refusal::RootSocket => "Run the application as yourself.",
         Refusal::GroupGrantsNothing { .. } => "Ask its owner to use a group made for sharing (sg PROJECT).",

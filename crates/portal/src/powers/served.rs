@@ -388,6 +388,10 @@ impl Thread {
         nodes.at(address.ip()).map_or(0, |node| self.shared.agents.generation(&node.name))
     }
 
+    pub(super) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
+        nodes_view::is_loopback_only(&self.shared.agents, uid, address).await
+    }
+
     pub(super) async fn nodes_view(&self, uid: u32) -> Vec<portreeve_model::wire::worker::NodeView> {
         nodes_view::ask(&self.shared.agents, uid).await
     }
