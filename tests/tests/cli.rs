@@ -7,7 +7,20 @@ use portreeve_tests::world::{Portal, portreeve, portreeve_at};
 fn help_explains_every_command() {
     let help = portreeve(&["--help"], None);
     assert_eq!(help.status, 0);
-    for command in ["up", "login", "forward", "check"] {
+    for command in [
+        "up",
+        "login",
+        "sign-out",
+        "listening",
+        "token",
+        "forward",
+        "check",
+        "keys",
+        "nodes",
+        "sessions",
+        "revoke",
+        "completions",
+    ] {
         assert!(help.out.contains(&format!("\n  {command} ")), "{command}: {}", help.out);
         let of_command = portreeve(&[command, "--help"], None);
         assert!(of_command.status == 0 && of_command.out.contains("Usage: portreeve"), "{of_command:?}");

@@ -15,7 +15,7 @@ use nix::sys::time::TimeVal;
 use portreeve_model::wire::{self, ControlReply, ControlRequest, MAX_FRAME};
 
 /// Where it is.
-const SOCKET: &str = "/run/portreeve/login.sock";
+pub(crate) const SOCKET: &str = "/run/portreeve/login.sock";
 /// Says where it is instead.
 const VARIABLE: &str = "PORTREEVE_LOGIN_SOCKET";
 /// For an answer, in seconds: the broker may have to ask the user database and PAM.
@@ -75,19 +75,20 @@ fn connected(path: &Path) -> anyhow::Result<OwnedFd> {
     setsockopt(&socket, sockopt::SendTimeout, &patience).context("no socket can be made")?;
     let address =
         UnixAddr::new(path).with_context(|| format!("{} is no path of a socket", path.display()))?;
-    let shown = path.display();
-    connect(socket.as_raw_fd(), &address).map_err(|errno| {
-        let why = match errno {
-            Errno::ENOENT => format!("{shown} is not there: this machine is no login node of a cluster's portal"),
-            Errno::ECONNREFUSED => format!(
-                "nobody answers at {shown}: portreeve-broker does not run (on a login node without the portal, \
-                 portreeve-agent)"
-            ),
-            _ => format!("{shown} can't be used"),
-        };
-        anyhow::Error::from(io::Error::from(errno)).context(why)
-    })?;
-    Ok(socket)
+    match connect(socket.as_raw_fd(), &address) {
+        Ok(()) => Ok(socket),
+        Err(Errno::ENOENT) => {
+            bail!("{} is not there: this machine is no login node of a cluster's portal", path.display())
+        }
+        Err(Errno::ECONNREFUSED) => bail!(
+            "nobody answers at {}: portreeve-broker does not run (on a login node without the portal, \
+             portreeve-agent)",
+            path.display()
+        ),
+        Err(errno) => {
+            Err(io::Error::from(errno)).with_context(|| format!("{} can't be used", path.display()))
+        }
+    }
 }
 
 fn lost(path: &Path, errno: Errno) -> anyhow::Error {

@@ -30,7 +30,7 @@ enum ShellArgument {
 /// `portreeve man`
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// Directory for the pages; it must be there
+    /// Directory for the pages; made if it is not there
     dir: PathBuf,
 }
 
@@ -57,6 +57,7 @@ pub(crate) fn completions(completions: &Completions) -> anyhow::Result<()> {
 pub(crate) fn man(man: &Man) -> anyhow::Result<()> {
     let dir = &man.dir;
     let failed = || format!("{}: the pages can't be written", dir.display());
+    fs::create_dir_all(dir).with_context(failed)?;
     clap_mangen::generate_to(Arguments::command(), dir).with_context(failed)?;
     for (name, text) in WRITTEN {
         write(dir, name, text).with_context(failed)?;
@@ -108,7 +109,8 @@ mod tests {
             assert!(name.contains("\\- ") && !name.ends_with("\\- "), "{page}: {name}");
             assert!(!text.contains("@VERSION@"), "{page}");
         }
-        assert!(man(&Man { dir: dir.path().join("none") }).is_err());
+        man(&Man { dir: dir.path().join("one/more") }).unwrap();
+        assert!(man(&Man { dir: dir.path().join("portreeve.1") }).is_err(), "a file is in the way");
     }
 
     #[test]

@@ -39,13 +39,13 @@ pub(crate) async fn ask(
             let body = String::from_utf8(body.to_vec()).context("the answer is no text")?;
             Ok(Reply { status: head.status, headers: head.headers, body })
         };
-        // The connection has to be driven, and has nothing to do afterwards.
-        tokio::pin!(connection);
+        // The connection has to be driven. It may end as soon as all of the answer is here.
+        tokio::pin!(answered);
         tokio::select! {
-            answer = answered => answer,
-            ended = &mut connection => match ended {
+            answer = &mut answered => answer,
+            ended = connection => match ended {
+                Ok(()) => answered.await,
                 Err(error) => Err(anyhow::Error::from(error)),
-                Ok(()) => Err(anyhow!("the connection ended")),
             },
         }
     };

@@ -68,6 +68,8 @@ enum Reached {
     Own { url: String },
     /// As this node of a cluster. The portal's address is not known on every node.
     Node { name: String, url: Option<String> },
+    /// There is none.
+    Not,
 }
 
 pub(crate) fn listening(listening: &Listening) -> anyhow::Result<()> {
@@ -97,10 +99,7 @@ fn show(nodes: &[Node]) -> anyhow::Result<()> {
         .flat_map(|node| node.rows.iter().map(move |row| (node, row)))
         .map(|(node, row)| {
             let at = std::net::SocketAddr::from((row.address, row.port)).to_string();
-            let open = row.open.clone().unwrap_or_else(|| match row.address.to_canonical().is_loopback() {
-                true => "not from elsewhere: it listens on the loopback alone".to_owned(),
-                false => String::new(),
-            });
+            let open = row.open.clone().unwrap_or_else(|| why_not(row.address).to_owned());
             let job = row.job.map(|job| job.to_string()).unwrap_or_default();
             [node.node.clone(), at, row.command.clone().unwrap_or_default(), job, open]
         })
@@ -123,6 +122,11 @@ fn show(nodes: &[Node]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Why something has no address to open.
+fn why_not(address: IpAddr) -> &'static str {
+    if address.to_canonical().is_loopback() { "on the loopback alone: not from elsewhere" } else { "" }
+}
+
 fn this_machine(login: &Login) -> anyhow::Result<Node> {
     let name = portreeve_sys::host_name().context("this machine has no name")?;
     let name = name.split('.').next().unwrap_or_default().to_owned();
@@ -132,7 +136,7 @@ fn this_machine(login: &Login) -> anyhow::Result<Node> {
         Reached::Own { url } => {
             url.trim_end_matches('/').rsplit_once(':').and_then(|(_, port)| port.parse().ok())
         }
-        Reached::Node { .. } => None,
+        Reached::Node { .. } | Reached::Not => None,
     };
     let rows: BTreeSet<(u16, IpAddr, Option<String>)> = found
         .into_iter()
@@ -154,15 +158,21 @@ fn this_machine(login: &Login) -> anyhow::Result<Node> {
 }
 
 fn reached(login: &Login, name: &str) -> Reached {
-    let place = Place::of(login).ok();
-    let url = place.as_ref().and_then(|place| match place.ask(&ControlRequest::Where) {
-        Ok(ControlReply::Portal { url, .. }) => Some(url),
-        // A login node's agent does not say.
-        _ => None,
-    });
-    match (place, url) {
-        (Some(Place::Own(_)), Some(url)) => Reached::Own { url },
-        (_, url) => Reached::Node { name: name.to_owned(), url },
+    let place = match Place::of(login) {
+        Ok(place) => place,
+        Err(error) => {
+            eprintln!("nothing can be opened: {error:#}");
+            return Reached::Not;
+        }
+    };
+    match (&place, place.ask(&ControlRequest::Where)) {
+        (Place::Own(_), Ok(ControlReply::Portal { url, .. })) => Reached::Own { url },
+        (Place::Cluster(_), Ok(ControlReply::Portal { url, .. })) => {
+            Reached::Node { name: name.to_owned(), url: Some(url) }
+        }
+        // A login node's agent does not say where the portal is.
+        (Place::Cluster(_), _) => Reached::Node { name: name.to_owned(), url: None },
+        (Place::Own(_), _) => Reached::Not,
     }
 }
 
@@ -181,6 +191,7 @@ fn open(reached: &Reached, address: IpAddr, port: u16) -> Option<String> {
                 if address.is_unspecified() || is_first_loopback { "localhost" } else { literal.as_str() };
             Some(format!("{url}fw2/{node}:{port}/"))
         }
+        Reached::Not => None,
         Reached::Node { .. } if address.is_loopback() => None,
         Reached::Node { name, url } => {
             let node = if address.is_unspecified() { name.as_str() } else { literal.as_str() };
@@ -211,6 +222,7 @@ mod tests {
             (&portal, "::1", None),
             (&portal, "::ffff:127.0.0.1", None),
             (&node(None), "0.0.0.0", Some("/fw2/c1:8888/")),
+            (&Reached::Not, "0.0.0.0", None),
         ] {
             assert_eq!(open(reached, address.parse().unwrap(), 8888).as_deref(), opened, "{address}");
         }

@@ -30,6 +30,7 @@ pub(crate) struct Nodes {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show the nodes, their addresses, and whether their agents are connected
+    #[command(visible_alias = "status")]
     List(List),
     /// Take nodes and their addresses over from Slurm: scontrol show node -o | portreeve nodes sync
     Sync {

@@ -34,6 +34,6 @@ pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, Tok
 pub use network::Network;
 pub use nodes::{Node, NodeMap, Speaker};
 pub use owner::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
-pub use scopes::{Scope, Scopes, ScopesError};
+pub use scopes::{Scope, Scopes, ScopesError, TOKEN_PREFIX};
 pub use secret::Secret;
 pub use wire::{ControlReply, ControlRequest, WireError};

@@ -4,6 +4,9 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// What every access token begins with, so that people and programs that look for secrets know one.
+pub const TOKEN_PREFIX: &str = "ptr_";
+
 /// One thing that a token may be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::COOKIE;
-use portreeve_model::Claims;
+use portreeve_model::{Claims, Scope, SignIn};
 
 use crate::chain::chain;
 use crate::front::Connection;
 use crate::portal::{Settings, now};
 use crate::powers::PowerError;
+use crate::reject::Reject;
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::site::Site;
@@ -61,6 +62,27 @@ pub(crate) struct Known {
     key_epoch: u64,
 }
 
+impl Known {
+    pub(crate) fn new(session: Arc<Session>, signed: i64, key_epoch: u64) -> Self {
+        Self { session, signed, key_epoch }
+    }
+
+    /// Whether it was verified since a key was taken back last.
+    pub(crate) fn is_of(&self, key_epoch: u64) -> bool {
+        self.key_epoch == key_epoch
+    }
+
+    /// Who it is, if the session is live. Notes that they are there.
+    pub(crate) fn principal(self, now: i64, idle: i64) -> Result<Principal, Unauthenticated> {
+        let Self { session, .. } = self;
+        if !session.is_live(now, idle) {
+            return Err(Unauthenticated::Over);
+        }
+        session.touch(now);
+        Ok(Principal { session, old_ticket: None })
+    }
+}
+
 impl Memo {
     /// The login name.
     pub(crate) fn user(&self) -> &str {
@@ -71,6 +93,19 @@ impl Memo {
 impl Principal {
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
+    }
+
+    /// A person may do all that a person may; a program what its token is for.
+    pub(crate) fn require(&self, scope: Scope) -> Result<(), Reject> {
+        if self.session.claims.allows(scope) { Ok(()) } else { Err(Reject::Scope(scope)) }
+    }
+
+    /// Pages are for people.
+    pub(crate) fn require_person(&self) -> Result<(), Reject> {
+        match self.session.claims.how {
+            SignIn::Token(_) => Err(Reject::ForPeople),
+            SignIn::Code | SignIn::Pam | SignIn::Oidc | SignIn::Certificate => Ok(()),
+        }
     }
 
     /// The ticket, if it should be replaced by a younger one, so that the session outlives a restart of the portal.
@@ -91,14 +126,11 @@ pub(crate) async fn authenticate(
         return Err(Unauthenticated::Unavailable);
     }
     let now = now();
-    let Known { session, signed, .. } = known(connection, site.audience(), ticket, now).await?;
+    let known = known(connection, site.audience(), ticket, now).await?;
     let idle = settings.idle_seconds();
-    if !session.is_live(now, idle) {
-        return Err(Unauthenticated::Over);
-    }
-    session.touch(now);
-    let is_old = now - signed > idle / 4;
-    Ok(Principal { session, old_ticket: is_old.then(|| ticket.into()) })
+    let is_old = now - known.signed > idle / 4;
+    let who = known.principal(now, idle)?;
+    Ok(Principal { old_ticket: is_old.then(|| ticket.into()), ..who })
 }
 
 async fn known(
@@ -111,7 +143,7 @@ async fn known(
     if let Some(memo) = &*connection.memo.borrow()
         && *memo.ticket == *ticket
         && *memo.audience == *audience
-        && memo.known.key_epoch == key_epoch
+        && memo.known.is_of(key_epoch)
     {
         return Ok(memo.known.clone());
     }
@@ -119,7 +151,7 @@ async fn known(
     // The audience is part of the key: a ticket for one origin says nothing about another.
     let key = format!("{audience} {ticket}").into_boxed_str();
     let remembered = room.tickets.borrow_mut().get(&key).cloned();
-    let remembered = remembered.filter(|known| known.key_epoch == key_epoch);
+    let remembered = remembered.filter(|known| known.is_of(key_epoch));
     let known = match remembered {
         Some(known) => known,
         None => {
@@ -141,7 +173,7 @@ async fn known(
                     admit(room, &claims, ticket, &groups, now)?
                 }
             };
-            let known = Known { session, signed: claims.iat, key_epoch };
+            let known = Known::new(session, claims.iat, key_epoch);
             room.tickets.borrow_mut().put(key, known.clone());
             known
         }
@@ -171,7 +203,9 @@ pub(crate) fn admit(
 /// The groups of whom a genuine ticket is about, if its session has not ended and its account is served still.
 async fn groups(room: &Room, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>, Unauthenticated> {
     room.powers.groups(claims, ticket).await.map_err(|error| match error {
-        PowerError::Over | PowerError::Code(_) | PowerError::Refused(_) => Unauthenticated::Over,
+        PowerError::Over | PowerError::Code(_) | PowerError::Token(_) | PowerError::Refused(_) => {
+            Unauthenticated::Over
+        }
         PowerError::Wait(_) => Unauthenticated::Unavailable,
         PowerError::Failed(why) | PowerError::Unavailable(why) => {
             tracing::error!(error = %chain(&*why), "a session's groups can't be had");
@@ -195,8 +229,6 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 mod tests {
     use std::num::NonZeroUsize;
     use std::rc::Rc;
-
-    use portreeve_model::SignIn;
 
     use super::*;
 

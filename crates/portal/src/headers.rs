@@ -4,6 +4,7 @@
 use http::header::{self, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::authenticate::COOKIE_NAME;
+use crate::token;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -124,6 +125,7 @@ pub(crate) fn towards_application(headers: &mut HeaderMap, visit: &Visit<'_>) {
         headers.remove(name);
     }
     keep_our_cookies(headers);
+    token::keep_from_application(headers);
     headers.insert(X_FORWARDED_FOR, visit.peer.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(X_FORWARDED_HOST, visit.host.clone());

@@ -60,6 +60,7 @@ mod serve;
 mod sessions;
 mod site;
 mod tls;
+mod token;
 mod tunnel;
 mod upgrade;
 

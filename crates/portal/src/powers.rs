@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 pub use embedded::Embedded;
 use portreeve_broker::{CodeError, ForwardRead, ReadError, Verifier};
+use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::pam::{PamRefusal, Prompt};
 use portreeve_model::wire::worker::{NodeView, View};
 use portreeve_model::{
@@ -165,6 +166,9 @@ pub(crate) enum PowerError {
     /// The code is no good.
     #[error(transparent)]
     Code(#[from] CodeError),
+    /// The token is no good.
+    #[error(transparent)]
+    Token(#[from] BadToken),
     /// The account may not be used.
     #[error(transparent)]
     Refused(PamRefusal),
@@ -238,6 +242,15 @@ impl Powers {
         match self {
             Self::Embedded(own) => own.enter(code),
             Self::Served(served) => served.enter(code, from).await,
+        }
+    }
+
+    /// Takes an access token.
+    pub(crate) async fn token(&self, token: Secret, from: IpAddr) -> Result<SignedIn, PowerError> {
+        match self {
+            // One's own portal hands out none.
+            Self::Embedded(_) => Err(BadToken::Unknown.into()),
+            Self::Served(served) => served.token(token, from).await,
         }
     }
 

@@ -3,8 +3,9 @@
 
 use http::StatusCode;
 use portreeve_broker::{CodeError, ReadError};
+use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::pam::PamRefusal;
-use portreeve_model::{Refusal, Unowned};
+use portreeve_model::{Refusal, Scope, Unowned};
 
 use crate::authenticate::Unauthenticated;
 use crate::connect::ConnectError;
@@ -33,6 +34,12 @@ pub(crate) enum Reject {
     Forward(#[from] ForwardError),
     #[error("a code was refused")]
     Code(#[from] CodeError),
+    #[error(transparent)]
+    Token(BadToken),
+    #[error("the access token is not for this: it lacks the scope {0}")]
+    Scope(Scope),
+    #[error("pages are for people, not for access tokens")]
+    ForPeople,
     #[error(transparent)]
     Account(PamRefusal),
     #[error("too many tries, or too many people at once: {0} s to wait")]
@@ -95,6 +102,7 @@ impl From<PowerError> for Reject {
         match error {
             PowerError::Code(error) => Self::Code(error),
             PowerError::Over => Self::Unauthenticated(Unauthenticated::Over),
+            PowerError::Token(error) => Self::Token(error),
             PowerError::Refused(why) => Self::Account(why),
             PowerError::Wait(seconds) => Self::Wait(seconds),
             PowerError::Unavailable(source) => Self::Unavailable(source),
@@ -150,6 +158,23 @@ impl Reject {
                 "Your session has ended.",
                 ASK_FOR_AN_ADDRESS,
             ),
+            Self::Token(error) => text(
+                S::UNAUTHORIZED,
+                "bad-token",
+                "This access token is no good",
+                sentence(error),
+                "Make another one: portreeve token create.",
+            ),
+            Self::Scope(scope) => text(
+                S::FORBIDDEN,
+                "scope",
+                "This access token is not for that",
+                format!("It was not made with --scope {scope}."),
+                "Make one that is: portreeve token create.",
+            ),
+            Self::ForPeople => {
+                text(S::FORBIDDEN, "for-people", "This is a page for people", sentence(self), "")
+            }
             Self::Account(why) => text(
                 S::FORBIDDEN,
                 "account",

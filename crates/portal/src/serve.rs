@@ -7,7 +7,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use portreeve_model::{Owner, Tuple};
+use portreeve_model::{Owner, Scope, Tuple};
 
 use crate::answer::Answer;
 use crate::audit;
@@ -33,6 +33,7 @@ use crate::rewrite::{View, towards_browser};
 use crate::route::{Place, Route, route};
 use crate::sessions::InFlight;
 use crate::site::{Site, site};
+use crate::token;
 use crate::upgrade::{Pending, Upgrade};
 
 /// Answers one request, whatever it is.
@@ -92,10 +93,15 @@ async fn answer(
     if own::is_ours(&site, parts.uri.path()) {
         return own::answer(connection, settings, &site, &parts, body).await;
     }
-    let who = match authenticate(connection, settings, &site, &parts.headers).await {
-        Ok(who) => who,
-        Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)) => return Err(why.into()),
-        Err(why) => {
+    let by_cookie = authenticate(connection, settings, &site, &parts.headers).await;
+    let token = by_cookie.is_err().then(|| token::shown(&parts)).flatten();
+    let who = match (by_cookie, token) {
+        (Ok(who), _) => who,
+        (Err(Unauthenticated::NoTicket), Some(token)) => {
+            token::authenticate(connection, settings, token).await?
+        }
+        (Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)), _) => return Err(why.into()),
+        (Err(why), _) => {
             return own::ask_to_sign_in(connection, &site, &parts).ok_or(Reject::Unauthenticated(why));
         }
     };
@@ -105,6 +111,7 @@ async fn answer(
     let mut response = match route {
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
+            who.require_person()?;
             own::workspace(connection, &site, &who, &parts).await?
         }
         Route::MissingSlash => {
@@ -113,6 +120,7 @@ async fn answer(
         }
         Route::Application { place, prefix_length } => {
             record.goes_to(|| place.what.path());
+            who.require(Scope::Apps)?;
             let in_flight = who.session().begin(places(settings)).ok_or(Reject::TooMany)?;
             let resolved = resolve(room, who.session(), &place).await;
             let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
@@ -309,6 +317,7 @@ impl Journey<'_> {
             room,
             session,
             interim: self.interim,
+            asked: self.record.begun(),
             patience: self.settings.config.limits.response_head,
             idle: self.settings.idle_seconds(),
         };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
-use portreeve_model::{Claims, Secret, SessionId, UserName};
+use portreeve_model::{Claims, Secret, SessionId, SignIn, UserName};
 
 /// One sign-in.
 #[derive(Debug)]
@@ -42,8 +42,11 @@ impl Session {
     }
 
     /// Neither ended, nor past its end, nor idle for too long. `idle` in seconds.
+    /// A program's token is left alone for as long as its owner likes.
     pub(crate) fn is_live(&self, now: i64, idle: i64) -> bool {
-        !self.over.load(Relaxed) && now < self.claims.exp && now < self.last_used.load(Relaxed) + idle
+        let is_used =
+            || matches!(self.claims.how, SignIn::Token(_)) || now < self.last_used.load(Relaxed) + idle;
+        !self.over.load(Relaxed) && now < self.claims.exp && is_used()
     }
 
     /// The groups as they were read last.
@@ -185,7 +188,7 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use portreeve_model::{Audience, SignIn};
+    use portreeve_model::Audience;
 
     use super::*;
 

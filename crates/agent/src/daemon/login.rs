@@ -110,7 +110,9 @@ impl LoginDesk {
                 // One that was longer was cut, and is no whole message.
                 match wire::decode(&question[..length]) {
                     Ok(ControlRequest::Login) => self.ask(uid).await,
-                    Ok(_) => refused("only sign-in addresses can be asked for here"),
+                    Ok(_) => refused(
+                        "only sign-in addresses can be asked for on this node: type that where the portal runs",
+                    ),
                     Err(error) => refused(&error.to_string()),
                 }
             }

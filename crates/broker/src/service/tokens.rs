@@ -13,7 +13,9 @@ use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::control::MAX_TOKEN_ROWS;
 use portreeve_model::wire::spawner::Identity;
 use portreeve_model::wire::{ControlReply, TokenRow};
-use portreeve_model::{Audience, Claims, Scopes, Secret, SessionId, SignIn, TokenName, UserName};
+use portreeve_model::{
+    Audience, Claims, Scopes, Secret, SessionId, SignIn, TOKEN_PREFIX, TokenName, UserName,
+};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -22,9 +24,7 @@ use super::random::{NoRandom, random};
 use crate::authority::ISSUER;
 use crate::private_file::{self, FileError};
 
-/// What every token begins with, so that scanners for secrets find it.
-const PREFIX: &str = "ptr_";
-/// Behind that, so many random bytes in base32, lower case: 32 characters.
+/// Behind [`TOKEN_PREFIX`], so many random bytes in base32, lower case: 32 characters.
 const RANDOM: usize = 20;
 /// An expired token is shown for so long, in seconds: 7 days.
 const SHOWN_EXPIRED: i64 = 7 * DAY;
@@ -360,7 +360,7 @@ fn secret() -> Result<Zeroizing<String>, NoRandom> {
     getrandom::fill(&mut *bytes).map_err(|_| NoRandom)?;
     let mut text = Zeroizing::new(BASE32_NOPAD.encode(&*bytes));
     text.make_ascii_lowercase();
-    text.insert_str(0, PREFIX);
+    text.insert_str(0, TOKEN_PREFIX);
     Ok(text)
 }
 

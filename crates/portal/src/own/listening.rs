@@ -6,17 +6,19 @@ use std::sync::Arc;
 use http::Response;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
+use portreeve_model::Scope;
 use portreeve_model::wire::worker::NodeView;
 use serde_json::{Value, json};
 
 use super::origins;
 use crate::answer::Answer;
-use crate::authenticate::authenticate;
+use crate::authenticate::{Unauthenticated, authenticate};
 use crate::front::Connection;
 use crate::portal::Settings;
 use crate::reject::Reject;
 use crate::respond;
 use crate::site::Site;
+use crate::token;
 
 /// The array, one object for each node that has something to tell.
 pub(super) async fn answer(
@@ -25,7 +27,13 @@ pub(super) async fn answer(
     site: &Site,
     parts: &Parts,
 ) -> Result<Response<Answer>, Reject> {
-    let who = authenticate(connection, settings, site, &parts.headers).await?;
+    let who = match (authenticate(connection, settings, site, &parts.headers).await, token::shown(parts)) {
+        (Err(Unauthenticated::NoTicket), Some(token)) => {
+            token::authenticate(connection, settings, token).await?
+        }
+        (who, _) => who?,
+    };
+    who.require(Scope::Api)?;
     origins::refuse_cross_site(site, parts)?;
     let nodes = connection.room.powers.nodes_view(who.session().uid).await;
     let said: Vec<Value> = nodes.iter().map(|node| of_node(node, &site.authority)).collect();

@@ -225,6 +225,7 @@ fn signed_in(answer: Answer) -> Result<SignedIn, PowerError> {
         }
         Answer::NoTicket => Err(PowerError::Over),
         Answer::BadCode(bad) => Err(PowerError::Code(bad)),
+        Answer::BadToken(bad) => Err(PowerError::Token(bad)),
         Answer::Refused { why, .. } => Err(PowerError::Refused(why)),
         Answer::Wait { seconds } => Err(PowerError::Wait(seconds)),
         _ => Err(power(LineError::OtherAnswer)),
@@ -256,6 +257,10 @@ impl Thread {
     pub(super) async fn enter(&self, code: &str, from: IpAddr) -> Result<SignedIn, PowerError> {
         let code = Secret::new(code.to_owned());
         signed_in(self.ask(Question::Enter { code, from: from.to_canonical() }).await?)
+    }
+
+    pub(super) async fn token(&self, token: Secret, from: IpAddr) -> Result<SignedIn, PowerError> {
+        signed_in(self.ask(Question::Token { token, from: from.to_canonical() }).await?)
     }
 
     pub(super) async fn begin(
