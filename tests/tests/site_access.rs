@@ -47,11 +47,15 @@ fn a_job_is_opened_by_its_owner_and_by_nobody_else() {
         job.app.assert_nothing_since(before);
         let page = bob.browser().get(&path).await;
         assert!(page.text().contains("belongs to another user (uid 20001)"), "{}", page.text());
-        let audit = site.root("login", "journalctl --no-pager --unit portreeve-portal --grep 'verdict=\"deny\"'");
+        let audit =
+            site.root("login", "journalctl --no-pager --unit portreeve-portal --grep 'verdict=\"deny\"'");
         let port = job.app.port();
-        let of_this = |line: &&str| line.contains(&format!("what=/fw2/c1:{port}")) && line.contains("user=bob");
+        let of_this =
+            |line: &&str| line.contains(&format!("what=/fw2/c1:{port}")) && line.contains("user=bob");
         let record = audit.lines().find(of_this).unwrap_or_else(|| panic!("no record: {audit}"));
-        for field in ["owner=20001", "reason=\"not-yours\"", "from=10.77.0.1:", &format!("to=10.77.0.11:{port}")] {
+        for field in
+            ["owner=20001", "reason=\"not-yours\"", "from=10.77.0.1:", &format!("to=10.77.0.11:{port}")]
+        {
             assert!(record.contains(field), "{field} is missing: {record}");
         }
     });
@@ -156,7 +160,9 @@ fn places_that_are_nobodys() {
         }
         let page = alice.clone().browser().get("/fw2/c9:8888/").await.text();
         assert!(page.contains("c9 is no node of this cluster"), "{page}");
-        for malformed in ["c1:0", "c1:65536", "c1:08888", "0.0.0.0:8888", "10.77.11:8888", "0x0a4d000b:8888", "c1"] {
+        for malformed in
+            ["c1:0", "c1:65536", "c1:08888", "0.0.0.0:8888", "10.77.11:8888", "0x0a4d000b:8888", "c1"]
+        {
             assert_eq!(alice.get(&format!("/fw2/{malformed}/")).await.status, 404, "{malformed}");
         }
         // The portal's own: what agents connect to was made by systemd, and is accepted from by the portal's user.

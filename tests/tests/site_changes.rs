@@ -5,10 +5,11 @@
 use std::time::{Duration, Instant};
 
 use portreeve_tests::world::Tunnel;
-use portreeve_tests::world::site::{Site, outside};
+use portreeve_tests::world::site::{Site, SiteApp, outside};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const ALICES: &str = "I am uid 20001\n";
+const BOBS: &str = "I am uid 20002\n";
 /// Where users and groups are looked up, and applications run.
 const NODES: [&str; 2] = ["login", "c1"];
 /// From a change in the user database until no request counts on what was: what the broker remembers, how often the portal
@@ -76,7 +77,10 @@ fn who_leaves_a_group_loses_what_it_opened() {
         let mut app = site.app("c1", "alice", Some("lab"), "10.77.0.11:0");
         let path = app.at("c1");
         let file = "/home/portal-forwards/changes-lab";
-        let write = format!("rm -f {file}; echo http://c1:{}/ >{file}; chgrp lab {file}; chmod 0710 {file}", app.port());
+        let write = format!(
+            "rm -f {file}; echo http://c1:{}/ >{file}; chgrp lab {file}; chmod 0710 {file}",
+            app.port()
+        );
         assert_eq!(site.shell("login", "alice", &format!("sg lab -c '{write}'")).status, 0);
         let bob = site.sign_in("bob").await;
         let mut link = bob.link().await;
@@ -150,6 +154,11 @@ impl Rules {
     }
 }
 
+/// Who is met at a port of c1's by somebody on the portal's node.
+fn met(site: &Site, port: u16) -> String {
+    site.root("login", &format!("curl --silent --max-time 5 http://10.77.0.11:{port}/"))
+}
+
 impl Drop for Rules {
     fn drop(&mut self) {
         for rule in &self.rules {
@@ -178,7 +187,9 @@ fn a_redirected_port_is_nobodys() {
         let at = |port: u16| format!("/fw2/c1:{port}/");
         let [first, second] = empty;
         let redirect = |port: u16, to: &str| {
-            format!("PREROUTING --protocol tcp --destination 10.77.0.11 --dport {port} --jump DNAT --to-destination {to}")
+            format!(
+                "PREROUTING --protocol tcp --destination 10.77.0.11 --dport {port} --jump DNAT --to-destination {to}"
+            )
         };
         let to_bob = format!("10.77.0.11:{}", bobs.port());
         let _node = Rules::add(
@@ -190,13 +201,17 @@ fn a_redirected_port_is_nobodys() {
                 redirect(in_the_way.port(), &to_bob),
             ],
         );
+        for (port, says) in [(first, BOBS), (second, "I am uid 0"), (in_the_way.port(), BOBS)] {
+            assert_eq!(met(site, port), says.trim(), "the rule works");
+        }
+        let (before, roots_before) = (bobs.report(), roots.report());
         for client in [&alice, &bob] {
             for port in [first, second, in_the_way.port()] {
                 client.get(&at(port)).await.assert_refused(403, "unknown-owner");
             }
         }
-        bobs.assert_untouched();
-        roots.assert_untouched();
+        bobs.assert_nothing_since(before);
+        roots.assert_nothing_since(roots_before);
         in_the_way.assert_untouched();
     });
 }
@@ -224,14 +239,16 @@ fn connections_whose_addresses_are_rewritten_on_the_way_are_nobodys() {
                 rule("POSTROUTING", own.port(), "SNAT --to-source 10.77.0.1:61000-61999"),
             ],
         );
+        assert_eq!([alices.port(), own.port()].map(|port| met(site, port)), [BOBS, ALICES].map(str::trim));
+        let before = [&mut bobs, &mut alices, &mut own].map(SiteApp::report);
         let (alice, bob) = (site.sign_in("alice").await, site.sign_in("bob").await);
         for client in [&alice, &bob] {
             for app in [&alices, &own] {
                 client.get(&app.at("c1")).await.assert_refused(403, "unknown-owner");
             }
         }
-        for app in [&mut bobs, &mut alices, &mut own] {
-            app.assert_untouched();
+        for (app, before) in [&mut bobs, &mut alices, &mut own].into_iter().zip(before) {
+            app.assert_nothing_since(before);
         }
     });
 }
@@ -262,10 +279,15 @@ fn a_forward_of_roots_is_free_only_where_the_configuration_lists_it() {
         bobs.assert_untouched();
         let before = String::from_utf8(site.read("login", FILE)).unwrap();
         let listed = r#"admin = ["admin-status", "admin-bobs", "admin-plain", "admin-writable"]"#;
-        site.write("login", "root", FILE, before.replace("[forwards]\n", &format!("[forwards]\n{listed}\n")).as_bytes());
+        site.write(
+            "login",
+            "root",
+            FILE,
+            before.replace("[forwards]\n", &format!("[forwards]\n{listed}\n")).as_bytes(),
+        );
         site.root("login", "systemctl reload portreeve-portal");
         site.until_status(&alice, "/fw/admin-status/", 200).await;
-        assert_eq!(alice.get("/fw/admin-bobs/").await.text(), "I am uid 20002\n");
+        assert_eq!(alice.get("/fw/admin-bobs/").await.text(), BOBS);
         let reached = bobs.report();
         for name in ["admin-unlisted", "admin-plain", "admin-writable"] {
             alice.get(&format!("/fw/{name}/")).await.assert_refused(403, "forward-owner-differs");

@@ -120,7 +120,7 @@ fn an_application_that_accepts_late_is_judged_by_its_listener() {
     outside("an_application_that_accepts_late_is_judged_by_its_listener", |site| async {
         let [alice, bob] = alice_and_bob(site).await;
         // Nothing is accepted before data comes: until then the kernel's record has no inode, and on older kernels uid 0.
-        let mut deferred = site.listener("c1", "alice", "10.77.0.11:0 --defer");
+        let mut deferred = site.listener("c1", "alice", None, "10.77.0.11:0 --defer");
         let path = deferred.at("c1");
         bob.get(&path).await.assert_refused(403, "not-yours");
         deferred.assert_untouched();
@@ -152,7 +152,7 @@ fn roots_sockets_are_nobodys() {
         // Made by root, listened on as alice: root's by the kernel's record, alice's once accepted.
         let mut dropped = site.app("c1", "root", None, "10.77.0.11:0 --drop 20001");
         // Made and listened on by root, and handed to alice, as an inetd does.
-        let mut handed = site.listener("c1", "root", "10.77.0.11:0 --made-by 0 --accepted-by 20001");
+        let mut handed = site.listener("c1", "root", None, "10.77.0.11:0 --made-by 0 --accepted-by 20001");
         for app in [&mut dropped, &mut handed] {
             for client in [&alice, &bob] {
                 let answer = client.get(&app.at("c1")).await;
@@ -168,7 +168,7 @@ fn roots_sockets_are_nobodys() {
 fn a_listener_that_was_passed_on_is_neither_ones() {
     outside("a_listener_that_was_passed_on_is_neither_ones", |site| async {
         let [alice, bob] = alice_and_bob(site).await;
-        let mut app = site.listener("c1", "root", "10.77.0.11:0 --made-by 20001 --accepted-by 20002");
+        let mut app = site.listener("c1", "root", None, "10.77.0.11:0 --made-by 20001 --accepted-by 20002");
         let path = app.at("c1");
         for _ in 0..5 {
             // Bob's process answers; what alice asks for might reach it, which she passed her socket to, but no answer
@@ -181,6 +181,26 @@ fn a_listener_that_was_passed_on_is_neither_ones() {
         let before = app.report();
         bob.get(&path).await.assert_status(403);
         app.assert_nothing_since(before);
+    });
+}
+
+#[test]
+fn a_port_of_processes_in_different_groups_is_in_none() {
+    outside("a_port_of_processes_in_different_groups_is_in_none", |site| async {
+        let [alice, bob] = alice_and_bob(site).await;
+        let mut of_proj = site.listener("c1", "alice", Some("proj"), "10.77.0.11:0 --reuse");
+        let path = of_proj.at("c1");
+        let options = format!("10.77.0.11:{} --reuse", of_proj.port());
+        let mut own = site.listener("c1", "alice", None, &options);
+        // Whichever of the two takes a connection, the kernel's record is the same.
+        for _ in 0..6 {
+            bob.get(&path).await.assert_refused(403, "group-unknown");
+        }
+        of_proj.assert_untouched();
+        own.assert_untouched();
+        assert_says(&alice, &path, ALICES).await;
+        own.end();
+        assert_eq!(site.until_status(&bob, &path, 200).await.text(), ALICES);
     });
 }
 
@@ -222,7 +242,7 @@ fn whoever_takes_an_ended_jobs_port_gets_nothing_of_its_owners() {
             let mut said = Vec::new();
             while !said.contains(&"not-yours".to_owned()) && said.len() < 2000 {
                 let answer = asks.get(&page).await;
-                assert!(!answer.text().contains("uid 20002"), "bob's application answered alice");
+                assert!(answer.text() != BOBS, "bob's application answered alice");
                 said.push(answer.error().to_owned());
             }
             said
@@ -254,7 +274,7 @@ fn whoever_takes_an_ended_jobs_port_gets_nothing_of_its_owners() {
 fn what_an_application_accepted_before_it_lost_its_port_is_its_own_still() {
     outside("what_an_application_accepted_before_it_lost_its_port", |site| async {
         let [alice, bob] = alice_and_bob(site).await;
-        let mut alices = site.listener("c1", "alice", "10.77.0.11:0");
+        let mut alices = site.listener("c1", "alice", None, "10.77.0.11:0");
         let path = alices.at("c1");
         let port = alices.port();
         let mut link = alice.link().await;

@@ -31,13 +31,17 @@ impl Site {
         )
     }
 
-    /// Sockets that take more than `portreeve-test-app`: see `listener.py` beside this file.
+    /// Sockets that take more than `portreeve-test-app`: see `listener.py` beside this file. `group`: run by `sg`.
     ///
     /// # Panics
     /// When it does not listen.
     #[must_use]
-    pub fn listener(&self, node: &str, user: &str, options: &str) -> SiteApp {
-        self.app_by(node, user, &format!("exec python3 -c \"$(cat <<'PYTHON'\n{LISTENER}PYTHON\n)\" {options}"))
+    pub fn listener(&self, node: &str, user: &str, group: Option<&str>, options: &str) -> SiteApp {
+        let run = match group {
+            Some(group) => format!("exec sg {group} -c \"exec python3 $file {options}\""),
+            None => format!("exec python3 $file {options}"),
+        };
+        self.app_by(node, user, &format!("file=$(mktemp); cat >$file <<'PYTHON'\n{LISTENER}PYTHON\n{run}"))
     }
 
     /// Whatever a shell starts that behaves as `portreeve-test-app` does.

@@ -1,10 +1,10 @@
 # Plays an application whose sockets are unusual, and speaks as portreeve-test-app does: says where it listens, answers each
-# request with its uid, and says on "report" how many connections and bytes it had. On "close" it closes its LISTEN socket,
+# request with its uid, and says on "report" how many connections and bytes it had. On "close" it closes its LISTEN socket;
 # what was accepted goes on.
 #
-#   python3 -c ... ADDRESS:PORT [--defer] [--made-by UID] [--accepted-by UID]
+#   python3 -c ... ADDRESS:PORT [--defer] [--reuse] [--made-by UID] [--accepted-by UID]
 #
-# --defer: TCP_DEFER_ACCEPT. --made-by: a process of that uid makes the LISTEN socket, keeps it, and passes it on;
+# --defer: TCP_DEFER_ACCEPT. --reuse: SO_REUSEPORT. --made-by: a process of that uid makes the LISTEN socket, keeps it, and passes it on;
 # --accepted-by: to one of this uid. Both need root.
 import os, socket, sys, threading
 
@@ -24,6 +24,8 @@ def become(uid):
 def listening(port):
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if "--reuse" in sys.argv:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if "--defer" in sys.argv:
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
     made.bind((address, port))

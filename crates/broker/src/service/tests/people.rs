@@ -271,7 +271,8 @@ fn groups_are_as_fresh_as_the_configuration_says() {
         assert_eq!(groups().await, [20001]);
         // The default is five minutes; a broker never remembers for so long.
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
-        let is_reloaded = |reply| matches!(reply, ControlReply::Portal { url, .. } if url.contains("reloaded"));
+        let is_reloaded =
+            |reply| matches!(reply, ControlReply::Portal { url, .. } if url.contains("reloaded"));
         while !is_reloaded(world.control(ControlRequest::Where).await) {
             sleep(Duration::from_millis(10)).await;
         }
