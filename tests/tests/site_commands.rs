@@ -40,6 +40,9 @@ fn forwards_are_made_shared_and_removed_by_command() {
             assert_eq!(site.until_status(&alice, &path, 200).await.text(), ALICES);
             let page = alice.clone().browser().get("/").await.text();
             assert!(page.contains(&format!("href=\"{path}\"")) && page.contains(&target), "{page}");
+            let listening = says(site, node, "alice", "portreeve listening");
+            let opened = format!("https://portal.cluster.example{}", app.at(node));
+            assert!(listening.lines().any(|line| line.ends_with(&opened)), "{opened}: {listening}");
             // Others see nothing of it.
             let page = bob.clone().browser().get("/").await.text();
             assert!(!page.contains(&name), "{page}");
@@ -76,6 +79,7 @@ fn forwards_are_made_shared_and_removed_by_command() {
             alices(&format!("remove {name}"));
             site.until_refused(&alice, &path, "no-such-forward").await;
         }
+        site.root("c1", &format!("rm {CONFIG}"));
     });
 }
 
@@ -125,8 +129,10 @@ fn what_listens_is_listed_with_the_address_to_open() {
             assert_eq!(alice.get(path).await.text(), ALICES, "{path}");
         }
         // The command has signed itself out again.
-        let sessions = site.run("login", "alice", &["portreeve", "sessions"]);
-        assert!(sessions.out.lines().filter(|line| line.contains("code")).count() <= 1, "{sessions:?}");
+        let sessions = site.root("login", "portreeve sessions --user alice --json");
+        let sessions: serde_json::Value = serde_json::from_str(&sessions).unwrap();
+        let is_by_code = |session: &&serde_json::Value| session["how"] == "code";
+        assert_eq!(sessions.as_array().unwrap().iter().find(is_by_code), None);
         // Without an authority that vouches for the portal, nothing is sent to it.
         let untrusted = site.run("login", "alice", &["portreeve", "listening", "--all-nodes"]);
         assert!(untrusted.status != 0 && untrusted.err.contains("--cacert"), "{untrusted:?}");

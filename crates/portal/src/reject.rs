@@ -271,7 +271,7 @@ impl Reject {
                         "Open the portal under the name localhost on this machine, where each application has an address of its own."
                     }
                     false => {
-                        "This portal has one address for everything, so programs may use this application, and browsers not. Whoever runs the portal can tell what is planned."
+                        "This portal has one address for everything. A program, such as curl, may use the application; for browsers, whoever runs the portal must first give applications addresses of their own."
                     }
                 },
             ),
