@@ -64,6 +64,7 @@ impl From<ClusterConfig> for Configured {
                 session: session.lifetime.as_secs().cast_signed(),
             },
             idle: session.idle.as_secs().cast_signed(),
+            groups_refresh: config.groups.refresh,
             relays_logins: config.sign_in.login_nodes,
             ..Policy::new(url)
         };
@@ -100,7 +101,8 @@ mod tests {
     use super::*;
 
     const FILE: &str = "[portal]\nurl = 'https://Portal.example.org/'\n[users]\nfirst_uid = 500\n[sign_in]\nlogin_nodes = true\n\
-                        [session]\nidle = '1h'\nlifetime = '2h'\ncode_lifetime = '90s'\n[forwards]\ndirectory = '/home/fw'\n";
+                        [session]\nidle = '1h'\nlifetime = '2h'\ncode_lifetime = '90s'\n[forwards]\ndirectory = '/home/fw'\n\
+                        [groups]\nrefresh = '7s'\n";
 
     #[test]
     fn what_is_taken_from_the_file() {
@@ -113,6 +115,7 @@ mod tests {
         assert_eq!(policy.url, "https://portal.example.org");
         assert_eq!((policy.lifetimes.code, policy.lifetimes.session, policy.idle), (90, 7200, 3600));
         assert!(policy.relays_logins);
+        assert_eq!(policy.groups_refresh.as_secs(), 7);
         // The defaults are the file's.
         std::fs::write(&file, "[portal]\nurl = 'https://p'\n[forwards]\ndirectory = '/fw'\n").unwrap();
         let (policy, default) = (read(&file).unwrap().policy, Policy::new("https://p".to_owned()));

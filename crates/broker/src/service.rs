@@ -52,7 +52,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -106,6 +106,8 @@ pub struct Policy {
     pub lifetimes: Lifetimes,
     /// Without being shown for so long a session counts as left, in seconds: the portal's idle time.
     pub idle: i64,
+    /// How often a portal reads groups again. What the broker remembers of them is never older.
+    pub groups_refresh: Duration,
     /// A key signs for so long, in seconds.
     pub key_period: i64,
     /// A portal may ask for sign-in addresses of people on login nodes. Whoever takes such a portal over can sign in as
@@ -148,6 +150,7 @@ impl Policy {
             url,
             lifetimes: Lifetimes { code: 300, session: 24 * HOUR },
             idle: 8 * HOUR,
+            groups_refresh: Duration::from_secs(300),
             key_period: 30 * 24 * HOUR,
             relays_logins: false,
             slow_down: SlowDown::default(),
@@ -304,7 +307,7 @@ impl Service {
         let tokens = Tokens::load(dir.join("tokens.json"))?;
         let marks = Marks::load(&dir.join("mark-key"))?;
         Ok(Self {
-            accounts: Accounts::new(Rc::clone(&children), settings.first_uid),
+            accounts: Accounts::new(Rc::clone(&children), settings.first_uid, settings.policy.groups_refresh),
             keys: RefCell::new(keys),
             revocations: RefCell::new(revocations),
             sessions: RefCell::default(),
@@ -336,6 +339,7 @@ impl Service {
         match self.settings.reload.as_ref().and_then(|reload| reload()) {
             Some(policy) => {
                 self.throttle.change(policy.slow_down);
+                self.accounts.change(policy.groups_refresh);
                 self.policy.replace(Rc::new(policy));
                 tracing::info!("the configuration was reloaded");
             }

@@ -120,7 +120,8 @@ pub(crate) enum ForwardAction {
     Add {
         /// Letters, digits and . _ -
         name: ForwardNameArgument,
-        /// Address such as http://localhost:8888/, or just localhost:8888 or 8888
+        /// Address such as http://localhost:8888/, or just localhost:8888 or 8888; on a cluster http://NODE:8888/, NODE:8888 or
+        /// 8888
         target: String,
         /// With https: SHA-256 of the certificate that the application must show, in hex
         #[arg(long, value_name = "SHA256", value_parser = parse_pin)]

@@ -56,12 +56,23 @@ pub(crate) fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(dir).with_context(|| format!("{}: no such path", dir.display()))
 }
 
-/// Where forwards are on this cluster; `None` on a machine of none.
-pub(crate) fn cluster_forwards() -> anyhow::Result<Option<PathBuf>> {
+/// What this cluster's configuration says; `None` on a machine of none.
+fn cluster() -> anyhow::Result<Option<Config>> {
     let file = Path::new(SYSTEM_FILE);
     match file.try_exists() {
-        Ok(true) => Ok(read(Some(file))?.forwards.directory),
+        Ok(true) => read(Some(file)).map(Some),
         // What nobody may look into is not for people on this machine.
         Ok(false) | Err(_) => Ok(None),
     }
+}
+
+/// Where forwards are on this cluster; `None` on a machine of none.
+pub(crate) fn cluster_forwards() -> anyhow::Result<Option<PathBuf>> {
+    Ok(cluster()?.and_then(|config| config.forwards.directory))
+}
+
+/// The address of this cluster's portal, with a slash at its end; `None` where that is not known.
+pub(crate) fn cluster_url() -> Option<String> {
+    let url = cluster().ok().flatten()?.portal.url?;
+    Some(format!("{url}/"))
 }

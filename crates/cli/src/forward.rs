@@ -18,7 +18,8 @@ pub(crate) fn forward(forward: &Forward) -> anyhow::Result<()> {
     let forwards = Forwards::in_dir(directory.path.clone());
     match &forward.action {
         ForwardAction::Add { name: ForwardNameArgument(name), target, pin } => {
-            let target = parse_target(target, *pin)?;
+            let node = if directory.is_shared { Some(this_node()?) } else { None };
+            let target = parse_target(target, *pin, node.as_deref())?;
             directory.prepare()?;
             let new = forwards.add(name, &target)?;
             println!("{} /fw/{name}/ -> {target}", if new { "added" } else { "changed" });
@@ -95,10 +96,21 @@ impl Directory {
     }
 }
 
-/// A whole address, or the short forms `host:port` and `port`.
-fn parse_target(text: &str, pin: Option<CertificatePin>) -> anyhow::Result<ForwardTarget> {
+/// What this machine is called in a map of nodes.
+fn this_node() -> anyhow::Result<String> {
+    let name = portreeve_sys::host_name().context("this machine has no name")?;
+    Ok(name.split('.').next().unwrap_or_default().to_owned())
+}
+
+/// A whole address, or the short forms `host:port` and `port`. `node`: this machine, where a portal that is elsewhere reads
+/// the forward.
+fn parse_target(
+    text: &str,
+    pin: Option<CertificatePin>,
+    node: Option<&str>,
+) -> anyhow::Result<ForwardTarget> {
     let whole = if Port::parse(text).is_ok() {
-        format!("http://localhost:{text}/")
+        format!("http://{}:{text}/", node.unwrap_or("localhost"))
     } else if NodePort::parse(text).is_ok() {
         format!("http://{text}/")
     } else {
@@ -107,6 +119,14 @@ fn parse_target(text: &str, pin: Option<CertificatePin>) -> anyhow::Result<Forwa
     let mut target = ForwardTarget::parse(&whole).with_context(|| format!("{text:?} is no target"))?;
     if target.port.is_privileged() {
         bail!("{text:?}: ports below 1024 are not forwarded");
+    }
+    if let Some(node) = node
+        && target.node.as_str() == "localhost"
+    {
+        bail!(
+            "{text:?}: on a cluster localhost is no node; for this one write the port alone, or http://{node}:{}/",
+            target.port
+        );
     }
     if pin.is_some() {
         if target.scheme != Scheme::Https {
@@ -146,4 +166,27 @@ fn list(forwards: &Forwards) -> anyhow::Result<()> {
         println!("{name}\t{what}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_targets() {
+        for (text, node, expected) in [
+            ("6006", None, Some("http://localhost:6006/")),
+            ("6006", Some("c1"), Some("http://c1:6006/")),
+            ("c2:6006", Some("c1"), Some("http://c2:6006/")),
+            ("https://c2:6006/x/", Some("c1"), Some("https://c2:6006/x/")),
+            ("http://localhost:6006/", None, Some("http://localhost:6006/")),
+            // Which machine would that be?
+            ("http://localhost:6006/", Some("c1"), None),
+            ("localhost:6006", Some("c1"), None),
+            ("80", Some("c1"), None),
+        ] {
+            let target = parse_target(text, None, node);
+            assert_eq!(target.ok().map(|target| target.to_string()).as_deref(), expected, "{text} {node:?}");
+        }
+    }
 }

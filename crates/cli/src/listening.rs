@@ -12,6 +12,7 @@ use portreeve_model::{ControlReply, ControlRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Login;
+use crate::config::cluster_url;
 use crate::login::{Place, address};
 use crate::portal_client::PortalClient;
 use crate::table;
@@ -158,20 +159,21 @@ fn this_machine(login: &Login) -> anyhow::Result<Node> {
 }
 
 fn reached(login: &Login, name: &str) -> Reached {
-    let place = match Place::of(login) {
-        Ok(place) => place,
-        Err(error) => {
+    let node = |url| Reached::Node { name: name.to_owned(), url };
+    let place = match (Place::of(login), cluster_url()) {
+        (Ok(place), _) => place,
+        // A compute node: nobody there has to sign in.
+        (Err(_), Some(url)) => return node(Some(url)),
+        (Err(error), None) => {
             eprintln!("nothing can be opened: {error:#}");
             return Reached::Not;
         }
     };
     match (&place, place.ask(&ControlRequest::Where)) {
         (Place::Own(_), Ok(ControlReply::Portal { url, .. })) => Reached::Own { url },
-        (Place::Cluster(_), Ok(ControlReply::Portal { url, .. })) => {
-            Reached::Node { name: name.to_owned(), url: Some(url) }
-        }
+        (Place::Cluster(_), Ok(ControlReply::Portal { url, .. })) => node(Some(url)),
         // A login node's agent does not say where the portal is.
-        (Place::Cluster(_), _) => Reached::Node { name: name.to_owned(), url: None },
+        (Place::Cluster(_), _) => node(cluster_url()),
         (Place::Own(_), _) => Reached::Not,
     }
 }

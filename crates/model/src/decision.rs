@@ -169,7 +169,9 @@ pub struct ForwardStat {
 }
 
 impl ForwardStat {
-    fn is_writable_by_others(&self) -> bool {
+    /// Whether its group, or everybody, may write it: then its owner does not answer for what it says.
+    #[must_use]
+    pub fn is_writable_by_others(&self) -> bool {
         self.mode & 0o022 != 0
     }
 

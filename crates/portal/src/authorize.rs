@@ -87,7 +87,7 @@ pub(crate) async fn authorize(
         other => other,
     };
     if let Ok(owner) = &observed {
-        learn_login(room, session, owner.uid).await;
+        learn_login(room, session, grant, owner).await;
     }
     let judged = match &observed {
         Ok(owner) => judge(room, session, grant, owner),
@@ -115,11 +115,22 @@ pub(crate) async fn authorize(
     Ok(Owned { reached, owner, grant: Rc::clone(grant), audited })
 }
 
-/// Finds out the login group of an application's owner, which the judgement needs for other users' applications.
-pub(crate) async fn learn_login(room: &Room, session: &Session, uid: u32) {
+/// Whether the application's group could decide, and with it its owner's login group. Equal uid is the common case, and
+/// needs no user database.
+fn needs_login(session: &Session, grant: &Grant, owner: &Owner) -> bool {
+    match grant {
+        Grant::Direct(_) => owner.uid != session.uid,
+        // Also when it is the visitor's own application, in somebody else's forward.
+        Grant::Forward { stat, .. } => owner.uid != stat.uid || stat.is_writable_by_others(),
+    }
+}
+
+/// Finds out the login group of an application's owner, if the judgement needs it.
+async fn learn_login(room: &Room, session: &Session, grant: &Grant, owner: &Owner) {
+    let uid = owner.uid;
     let is_known =
         || room.logins.borrow_mut().get(&uid).is_some_and(|(since, _)| since.elapsed() < limits::LOGIN_FRESH);
-    if uid == session.uid || is_known() {
+    if !needs_login(session, grant, owner) || is_known() {
         return;
     }
     let login = room.powers.login_group(uid).await;
@@ -160,9 +171,11 @@ pub(crate) async fn judge_again(
     grant: &Rc<Grant>,
     owner: &Owner,
 ) -> Result<(), Withdrawn> {
-    learn_login(room, session, owner.uid).await;
     let judged = match resolve::still_granted(room, session, grant).await {
-        Ok(current) => judge(room, session, &current, owner).map(|_| ()).map_err(Withdrawn::from),
+        Ok(current) => {
+            learn_login(room, session, &current, owner).await;
+            judge(room, session, &current, owner).map(|_| ()).map_err(Withdrawn::from)
+        }
         Err(withdrawn) => Err(withdrawn),
     };
     judged.inspect_err(|why| audit::ended(session, grant, why))
@@ -183,11 +196,10 @@ pub(crate) fn judge(room: &Room, session: &Session, grant: &Grant, owner: &Owner
     let groups = session.groups();
     let visitor = Visitor { uid: session.uid, groups: &groups };
     let settings = room.portal.settings.load();
-    // Equal uid is the common case and needs no user database; else `learn_login` was there before.
-    let login = if owner.uid == session.uid {
-        None
-    } else {
-        room.logins.borrow_mut().get(&owner.uid).and_then(|(_, login)| *login)
+    // `learn_login` was there before.
+    let login = match needs_login(session, grant, owner) {
+        true => room.logins.borrow_mut().get(&owner.uid).and_then(|(_, login)| *login),
+        false => None,
     };
     let decision = match grant {
         Grant::Direct(_) => judge_direct(visitor, owner, &settings.groups, login),
@@ -215,7 +227,9 @@ fn needs_group(room: &Room, session: &Session, grant: &Grant, owner: &Owner) -> 
 
 #[cfg(test)]
 mod tests {
-    use portreeve_model::{LoginGroup, SignIn};
+    use portreeve_model::{
+        ForwardName, ForwardStat, ForwardTarget, ListenerId, LoginGroup, NodePort, SignIn,
+    };
 
     use super::*;
     use crate::portal::now;
@@ -228,16 +242,32 @@ mod tests {
         // Somebody else, whoever runs the tests, whom every user database has.
         let other = if session.uid == 0 { 65_534 } else { 0 };
         let told = Some(LoginGroup { gid: 4_000_000_000, private: true });
+        let of = |uid| Owner { uid, groups: OwnerGroups::NotLooked, listener: ListenerId(1), accepted: true };
+        let direct = Grant::Direct(NodePort::parse("localhost:8888").unwrap());
         for (age, believed) in
             [(limits::LOGIN_FRESH - std::time::Duration::from_secs(5), true), (limits::LOGIN_FRESH, false)]
         {
             let since = Instant::now().checked_sub(age).unwrap();
             room.logins.borrow_mut().put(other, (since, told));
-            learn_login(&room, &session, other).await;
+            learn_login(&room, &session, &direct, &of(other)).await;
             let (_, login) = *room.logins.borrow_mut().get(&other).unwrap();
             assert_eq!(login == told, believed, "{age:?}: {login:?}");
         }
-        learn_login(&room, &session, session.uid).await;
-        assert!(room.logins.borrow_mut().get(&session.uid).is_none(), "nobody asks about the visitor");
+        let forward = |uid, mode| Grant::Forward {
+            name: ForwardName::parse("shared").unwrap(),
+            stat: ForwardStat { uid, gid: 1, mode },
+            target: ForwardTarget::parse("http://localhost:8888/").unwrap(),
+        };
+        for grant in [&direct, &forward(session.uid, 0o750)] {
+            learn_login(&room, &session, grant, &of(session.uid)).await;
+            assert!(room.logins.borrow_mut().get(&session.uid).is_none(), "nobody asks about the visitor");
+        }
+        // Unless a group decides about the visitor's own application: in a forward of somebody else's, or one that
+        // others write.
+        for grant in [forward(other, 0o750), forward(session.uid, 0o770)] {
+            room.logins.borrow_mut().pop(&session.uid);
+            learn_login(&room, &session, &grant, &of(session.uid)).await;
+            assert!(room.logins.borrow_mut().get(&session.uid).is_some());
+        }
     }
 }

@@ -29,6 +29,9 @@ pub(crate) enum ConnectError {
     /// Nothing listens there (any address refused).
     #[error("nothing is listening on {0}")]
     NotListening(SocketAddr),
+    /// The visitor's own listens there on the node's loopback, where nobody from elsewhere comes.
+    #[error("the application listens on its node's loopback address only, not on {0}")]
+    LoopbackOnly(SocketAddr),
     /// No answer.
     #[error("{0} did not answer in time")]
     TimedOut(SocketAddr),
@@ -84,7 +87,13 @@ pub(crate) async fn connect(
     }
     // That nobody listens is said only if no address has anything else to tell.
     let telling = failures.iter().position(|failure| !matches!(failure, ConnectError::NotListening(_)));
-    Err(failures.into_iter().nth(telling.unwrap_or(0)).unwrap_or(ConnectError::NoAddress))
+    let failure = failures.into_iter().nth(telling.unwrap_or(0)).unwrap_or(ConnectError::NoAddress);
+    Err(match failure {
+        ConnectError::NotListening(address) if room.powers.is_loopback_only(session.uid, address).await => {
+            ConnectError::LoopbackOnly(address)
+        }
+        other => other,
+    })
 }
 
 async fn dial(

@@ -414,6 +414,15 @@ impl Powers {
         }
     }
 
+    /// Whether this user listens on that port, but on the node's loopback address alone. For show.
+    pub(crate) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
+        match self {
+            // Its addresses lead to the loopback as well.
+            Self::Embedded(_) => false,
+            Self::Served(served) => served.is_loopback_only(uid, address).await,
+        }
+    }
+
     /// What a user listens on at each node of a cluster.
     pub(crate) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
         match self {

@@ -56,9 +56,9 @@ pub(crate) enum Reject {
     /// The browser is sent to the application's own origin.
     #[error("the application has an origin of its own")]
     Elsewhere(String),
-    /// Somebody else's application, and no origin of its own to show it in.
+    /// Somebody else's application, which is not shown here. `has_origins`: there are addresses where it would be.
     #[error("somebody else's application can't share the portal's address")]
-    ForeignHere,
+    ForeignHere { has_origins: bool },
     /// A page of another origin asked with this visitor's cookie.
     #[error("the request comes from another site's page")]
     CrossSite,
@@ -266,12 +266,19 @@ impl Reject {
             Self::Elsewhere(_) => {
                 text(S::SEE_OTHER, "elsewhere", "This application has its own address", sentence(self), "")
             }
-            Self::ForeignHere => text(
+            Self::ForeignHere { has_origins } => text(
                 S::FORBIDDEN,
                 "foreign-application",
                 "This application needs an address of its own",
                 "It belongs to somebody else. Under the portal's own address it could act in your name.",
-                "Open the portal under the name localhost on this machine, where each application has an address of its own.",
+                match has_origins {
+                    true => {
+                        "Open the portal under the name localhost on this machine, where each application has an address of its own."
+                    }
+                    false => {
+                        "This portal has one address for everything. A program, such as curl, may use the application; for browsers, whoever runs the portal must first give applications addresses of their own."
+                    }
+                },
             ),
             Self::CrossSite => text(
                 S::FORBIDDEN,
@@ -331,7 +338,7 @@ impl Reject {
 fn what_to_do(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::NotYours { .. } => {
-            "Ask its owner to share it: with a forward, or by running it under a group that you are both in (sg GROUP)."
+            "Ask its owner to share it: with a forward, or by running it under a group that you are both in (sg GROUP). If yours has the same port at another address of the node, open that address: portreeve listening prints it."
         }
         Refusal::RootSocket => "Run the application as yourself.",
         Refusal::GroupGrantsNothing { .. } => "Ask its owner to use a group made for sharing (sg PROJECT).",

@@ -362,7 +362,7 @@ impl Journey<'_> {
     ) -> Result<(), Reject> {
         // A service worker would outlive the application and see the codes that enter its origin.
         if request.headers().contains_key("service-worker") {
-            return Err(Reject::ForeignHere);
+            return Err(origins::foreign_here(&self.connection.room.portal));
         }
         // Others' applications may not use up what the visitor's own need.
         if !in_flight.take_foreign_place(places(self.settings) / limits::FOREIGN_SHARE) {

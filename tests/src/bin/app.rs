@@ -1,11 +1,12 @@
 //! A small application for tests that need one of another user: answers each request with "I am uid N", a request for
 //! an upgrade by echoing, and reports on request what reached it.
 //!
+//! `--listen ADDRESS:PORT` may have a name in the address's place. `--v6only`: `[::]` takes no IPv4.
 //! `--drop UID`: opens and binds its socket as whoever starts it, becomes UID, and only then listens.
 //! `--mute`: accepts, and never answers. `--deaf`: never accepts.
 
 use std::io::{BufRead, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -26,11 +27,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let after = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1));
     let has = |name: &str| arguments.iter().any(|a| a == name);
-    let address: SocketAddr = after("--listen").ok_or("--listen ADDRESS is missing")?.parse()?;
+    let mut found = after("--listen").ok_or("--listen ADDRESS is missing")?.to_socket_addrs()?;
+    let address: SocketAddr = found.next().ok_or("--listen has a name without an address")?;
 
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let bound = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&bound, sockopt::ReuseAddr, &true)?;
+    if has("--v6only") {
+        setsockopt(&bound, sockopt::Ipv6V6Only, &true)?;
+    }
     bind(bound.as_raw_fd(), &SockaddrStorage::from(address))?;
     if let Some(uid) = after("--drop") {
         let uid: u32 = uid.parse()?;

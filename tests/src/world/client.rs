@@ -300,6 +300,16 @@ impl Client {
         self.request(self.prepare("GET", path), "").await
     }
 
+    /// GET on a connection that is open already, to the same thread of the portal; the whole answer.
+    ///
+    /// # Panics
+    /// When none comes in time.
+    pub async fn get_on(&self, link: &mut Link, path: &str) -> Answer {
+        let request = self.prepare("GET", path).map(|()| Full::default().boxed());
+        let answer = tokio::time::timeout(PATIENCE, link.send(request)).await;
+        whole(answer.expect("an answer").unwrap_or_else(|error| panic!("{path}: {error:?}"))).await
+    }
+
     /// POST of a form on a fresh connection.
     pub async fn post(&self, path: &str, form: &str) -> Answer {
         let mut request = self.prepare("POST", path);

@@ -232,6 +232,11 @@ impl Running {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
     }
 
+    /// Ends its standard input.
+    pub fn hang_up(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()

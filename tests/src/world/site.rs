@@ -3,6 +3,9 @@
 //!
 //! A test's own thread is in the network of `outside`, which reaches the portal alone.
 
+mod apps;
+mod jobs;
+
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,8 +15,10 @@ use nix::sched::{CloneFlags, setns};
 
 use super::client::{Answer, Client};
 use super::people::{Skip, skip};
-use super::process::Running;
 use super::testbed::{Testbed, packages, repository, target};
+
+pub use self::apps::{Report, SiteApp};
+pub use self::jobs::Job;
 
 /// What the portal is called.
 pub const NAME: &str = "portal.cluster.example";
@@ -106,6 +111,22 @@ impl Site {
         client
     }
 
+    /// Asks until the portal refuses by this name; the whole answer.
+    ///
+    /// # Panics
+    /// When it does not within 30 seconds.
+    pub async fn until_refused(&self, client: &Client, path: &str, code: &str) -> Answer {
+        let started = Instant::now();
+        loop {
+            let answer = client.get(path).await;
+            if answer.error() == code {
+                return answer;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "{path}: not {code}: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Asks until the answer has this status; the whole answer.
     ///
     /// # Panics
@@ -120,24 +141,6 @@ impl Site {
             assert!(started.elapsed() < Duration::from_secs(30), "{path}: not {status}: {answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    /// An application of somebody's on a node; see `portreeve-test-app`. `group`: run by `sg`.
-    ///
-    /// # Panics
-    /// When it does not listen.
-    #[must_use]
-    pub fn app(&self, node: &str, user: &str, group: Option<&str>, listen: &str) -> SiteApp {
-        let program = format!("exec {PROGRAMS}/portreeve-test-app --listen {listen}");
-        let script = match group {
-            Some(group) => format!("exec sg {group} -c '{program}'"),
-            None => program,
-        };
-        let running = self.start(node, user, &script);
-        let line = running.line(Duration::from_secs(20));
-        let line = line.unwrap_or_else(|| panic!("{node}: no application: {}", running.stderr()));
-        let port = line.strip_prefix("listening on ").and_then(|port| port.parse().ok());
-        SiteApp { port: port.unwrap_or_else(|| panic!("{line:?}")), running }
     }
 
     /// Waits until the agents of these nodes are connected.
@@ -163,32 +166,5 @@ impl Site {
             all.push_str(&format!("--- {node}\n{said}"));
         }
         all
-    }
-}
-
-/// An application on a node.
-#[derive(Debug)]
-pub struct SiteApp {
-    port: u16,
-    running: Running,
-}
-
-impl SiteApp {
-    /// Where it listens.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// How many connections it took, how many have ended, and how many bytes reached it.
-    ///
-    /// # Panics
-    /// When it does not say.
-    pub fn report(&mut self) -> (usize, usize, usize) {
-        self.running.say("report");
-        let line = self.running.line(Duration::from_secs(10)).expect("it reports");
-        let mut numbers = line.split(' ').skip(1).map(|number| number.parse().expect("a number"));
-        let mut next = || numbers.next().expect("three numbers");
-        (next(), next(), next())
     }
 }

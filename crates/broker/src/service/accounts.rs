@@ -3,6 +3,7 @@
 //! Invariant: an account is served only if its uid is neither root's nor a reserved one nor below `first_uid`, whatever the
 //! spawner says as well.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ const NOBODY: [u32; 3] = [65_534, 65_535, u32::MAX];
 pub(super) struct Accounts {
     children: Rc<Children>,
     first_uid: u32,
+    /// Groups are good for so long.
+    groups: Cell<Duration>,
     look_ups: Semaphore,
     checks: Semaphore,
     by_name: Remembered<UserName, Result<Rc<Identity>, Missing>>,
@@ -38,14 +41,6 @@ fn failed(what: &str) -> Missing {
     Missing::Failed(what.to_owned())
 }
 
-fn good_for<T>(found: &Result<T, Missing>) -> Duration {
-    match found {
-        Ok(_) => limits::GROUPS,
-        Err(Missing::NoAccount | Missing::NotServed) => limits::NO_ACCOUNT,
-        Err(_) => Duration::ZERO,
-    }
-}
-
 /// All groups of a user, the login group among them, each once.
 pub(super) fn all_groups(identity: &Identity) -> Vec<u32> {
     let mut groups = identity.groups.clone();
@@ -56,16 +51,30 @@ pub(super) fn all_groups(identity: &Identity) -> Vec<u32> {
 }
 
 impl Accounts {
-    pub(super) fn new(children: Rc<Children>, first_uid: u32) -> Self {
+    pub(super) fn new(children: Rc<Children>, first_uid: u32, groups_refresh: Duration) -> Self {
         Self {
             children,
             first_uid,
+            groups: Cell::new(groups_refresh.min(limits::GROUPS)),
             look_ups: Semaphore::new(limits::LOOK_UPS),
             checks: Semaphore::new(limits::ACCOUNT_CHECKS),
             by_name: Remembered::new(limits::REMEMBERED),
             by_uid: Remembered::new(limits::REMEMBERED),
             login_groups: Remembered::new(limits::REMEMBERED),
             checked: Remembered::new(limits::REMEMBERED),
+        }
+    }
+
+    /// Takes over a new `groups.refresh`, for what is remembered already as well.
+    pub(super) fn change(&self, groups_refresh: Duration) {
+        self.groups.set(groups_refresh.min(limits::GROUPS));
+    }
+
+    fn good_for<T>(&self, found: &Result<T, Missing>) -> Duration {
+        match found {
+            Ok(_) => self.groups.get(),
+            Err(Missing::NoAccount | Missing::NotServed) => limits::NO_ACCOUNT,
+            Err(_) => Duration::ZERO,
         }
     }
 
@@ -77,7 +86,7 @@ impl Accounts {
     /// The account of this name.
     pub(super) async fn by_name(&self, name: &UserName) -> Result<Rc<Identity>, Missing> {
         let ask = async || self.account(LookUp::Name(name.clone())).await;
-        self.by_name.answer(name, good_for, ask).await
+        self.by_name.answer(name, |found| self.good_for(found), ask).await
     }
 
     /// The same, but never from memory.
@@ -93,7 +102,7 @@ impl Accounts {
             Ok(_) => Err(failed("another account than the one asked for was found")),
             missing => missing,
         };
-        self.by_uid.answer(&uid, good_for, ask).await
+        self.by_uid.answer(&uid, |found| self.good_for(found), ask).await
     }
 
     /// The account that PAM calls by this name. The user database may write it differently (`ALICE`, `alice@domain`); then

@@ -44,7 +44,8 @@ pub(super) const ACCOUNT_CHECK: Duration = Duration::from_secs(30);
 pub(super) const ACCOUNT_CHECKS: usize = 32;
 /// A granted account check is good for so long.
 pub(super) const CHECKED: Duration = Duration::from_secs(5 * 60);
-/// Groups are good for so long: a portal that asks every five minutes gets fresh ones.
+/// Groups are good for so long, or for `groups.refresh` if that is shorter: a portal that asks every five minutes gets fresh
+/// ones.
 pub(super) const GROUPS: Duration = Duration::from_secs(60);
 /// That there is no such account is good for so long.
 pub(super) const NO_ACCOUNT: Duration = Duration::from_secs(5);

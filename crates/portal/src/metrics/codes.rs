@@ -31,6 +31,7 @@ pub(super) const CODES: &[&str] = &[
     "group-not-looked",
     "group-unknown",
     "internal",
+    "loopback-only",
     "method",
     "no-descriptor",
     "no-dialer",

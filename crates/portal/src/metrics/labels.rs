@@ -209,7 +209,7 @@ impl<T> From<&Result<T, ConnectError>> for Connect {
     fn from(connected: &Result<T, ConnectError>) -> Self {
         match connected {
             Ok(_) => Self::Connected,
-            Err(ConnectError::NotListening(_)) => Self::NotListening,
+            Err(ConnectError::NotListening(_) | ConnectError::LoopbackOnly(_)) => Self::NotListening,
             Err(ConnectError::TimedOut(_)) => Self::TimedOut,
             Err(ConnectError::NoDescriptor(_)) => Self::NoDescriptor,
             Err(ConnectError::NoDialer(_)) => Self::NoDialer,

@@ -116,7 +116,12 @@ pub(crate) fn refuse_foreign(
         let rest = &asked.as_str()[place.prefix.len()..];
         return Err(Reject::Elsewhere(format!("https://{host}{rest}")));
     }
-    Err(Reject::ForeignHere)
+    Err(foreign_here(&connection.room.portal))
+}
+
+/// Somebody else's application is not shown under the portal's own address.
+pub(crate) fn foreign_here(portal: &Portal) -> Reject {
+    Reject::ForeignHere { has_origins: !portal.hosts.apps_domain.is_empty() }
 }
 
 /// Whether applications' own origins can be reached by this browser: names below `localhost` lead to its own machine.

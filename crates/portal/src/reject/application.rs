@@ -16,6 +16,16 @@ pub(super) fn connect_text(error: &ConnectError) -> Text {
             format!("Nothing is listening on {address}. It may still be starting, or have ended."),
             "This page opens it as soon as it answers.",
         ),
+        ConnectError::LoopbackOnly(address) => text(
+            S::BAD_GATEWAY,
+            "loopback-only",
+            "The application listens on its node's loopback address only",
+            format!(
+                "What you run on port {} takes connections from its own node alone, on 127.0.0.1 or ::1.",
+                address.port()
+            ),
+            "Start it so that it listens on the node's address: with --host \"$(hostname -s)\", or --ip for Jupyter.",
+        ),
         ConnectError::NoAddress => {
             text(S::BAD_GATEWAY, "unreachable", "The application can't be reached", sentence(error), "")
         }

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use nix::sys::socket::SockType;
+use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::wire::spawner::{Missing, Start};
-use portreeve_model::{ForwardName, Secret};
+use portreeve_model::{ControlRequest, ForwardName, Secret};
 use tokio::time::sleep;
 
 use super::spawner::Handed;
@@ -241,6 +242,46 @@ fn new_groups_mean_a_new_dialer() {
         sleep(limits::GROUPS).await;
         dialer(&portal, &session.ticket).await;
         assert_eq!(world.spawner.dialers(), 2);
+    });
+}
+
+#[test]
+fn groups_are_as_fresh_as_the_configuration_says() {
+    run(async || {
+        let mut world = World::with(|settings| {
+            settings.policy.groups_refresh = Duration::from_secs(2);
+            settings.reload = Some(std::rc::Rc::new(|| {
+                Some(crate::service::Policy::new("https://reloaded.example.org".to_owned()))
+            }));
+        });
+        let portal = world.portal().await;
+        let ticket = portal.sign_in("alice").await.ticket;
+        let groups = async || match portal.ask(Question::Groups { ticket: ticket.clone() }).await {
+            Answer::Groups(groups) => groups,
+            other => panic!("{other:?}"),
+        };
+        let become_those = |groups: &[u32]| {
+            world.spawner.users.borrow_mut().get_mut("alice").unwrap().groups = groups.to_vec();
+        };
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(groups().await, [20001, 20100]);
+        become_those(&[]);
+        assert_eq!(groups().await, [20001, 20100], "remembered");
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(groups().await, [20001]);
+        // The default is five minutes; a broker never remembers for so long.
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGHUP).unwrap();
+        let is_reloaded =
+            |reply| matches!(reply, ControlReply::Portal { url, .. } if url.contains("reloaded"));
+        while !is_reloaded(world.control(ControlRequest::Where).await) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        groups().await;
+        become_those(&[20100]);
+        sleep(limits::GROUPS - Duration::from_secs(5)).await;
+        assert_eq!(groups().await, [20001], "remembered for longer now");
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(groups().await, [20001, 20100]);
     });
 }
 

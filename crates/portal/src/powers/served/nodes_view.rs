@@ -1,5 +1,6 @@
 //! What a user has listening on each node, for show: all agents are asked at once, and not waited for long.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portreeve_model::Node;
@@ -9,6 +10,20 @@ use tokio::time::timeout;
 
 use crate::agents::Agents;
 use crate::limits;
+
+/// Whether what a user has on this port listens on the node's loopback address alone.
+pub(super) async fn is_loopback_only(agents: &Agents, uid: u32, address: SocketAddr) -> bool {
+    let nodes = agents.nodes();
+    let Some(node) = nodes.at(address.ip()) else { return false };
+    match timeout(limits::LISTENING, agents.listening(&node.name, uid)).await {
+        Ok(Ok((rows, _))) => {
+            let mut on_port = rows.iter().filter(|row| row.port == address.port()).peekable();
+            on_port.peek().is_some() && on_port.all(|row| row.address.to_canonical().is_loopback())
+        }
+        // It is not said of what is not known.
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
 
 /// Every node that has something to tell, in the map's order: what listens there, or why that is not known.
 pub(super) async fn ask(agents: &Arc<Agents>, uid: u32) -> Vec<NodeView> {

@@ -217,6 +217,10 @@ impl Thread {
         nodes.at(address.ip()).map_or(0, |node| self.shared.agents.generation(&node.name))
     }
 
+    pub(in crate::powers) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
+        nodes_view::is_loopback_only(&self.shared.agents, uid, address).await
+    }
+
     pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
         nodes_view::ask(&self.shared.agents, uid).await
     }
