@@ -76,9 +76,9 @@ pub(super) struct Durations<const N: usize> {
 }
 
 impl<const N: usize> Durations<N> {
-    const fn of(bounds: &'static [u64; N]) -> Self {
-        const NONE: Count = Count(AtomicU64::new(0));
-        Self { bounds, counts: [NONE; N], longer: NONE, sum: NONE }
+    fn of(bounds: &'static [u64; N]) -> Self {
+        let counts = std::array::from_fn(|_| Count::default());
+        Self { bounds, counts, longer: Count::default(), sum: Count::default() }
     }
 
     pub(super) fn note(&self, took: Duration) {
@@ -98,7 +98,8 @@ impl<const N: usize> Durations<N> {
 
     /// In seconds.
     pub(super) fn bounds(&self) -> impl Iterator<Item = f64> + use<N> {
-        self.bounds.iter().map(|bound| Duration::from_nanos(*bound).as_secs_f64())
+        #[expect(clippy::cast_precision_loss, reason = "the bounds are far below 2^53")]
+        self.bounds.iter().map(|bound| *bound as f64 / 1e9)
     }
 }
 
