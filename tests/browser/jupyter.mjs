@@ -108,7 +108,7 @@ class Lab {
 }
 
 /** Opens JupyterLab, makes a notebook from the launcher, runs a cell, and reads what it printed. */
-async function runsACell(visitor, address) {
+export async function runsACell(visitor, address) {
   const { page } = visitor;
   page.setDefaultTimeout(40_000);
   const reply = await page.goto(address);

@@ -9,6 +9,7 @@ import * as live from "./live.mjs";
 import * as origins from "./origins.mjs";
 import * as pages from "./pages.mjs";
 import * as signIn from "./sign_in.mjs";
+import * as site from "./site.mjs";
 
 const launched = [
   "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -27,8 +28,8 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, 300_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, live, jupyter })) {
-    await suite.run(browser, report).catch((error) => report.failed(name, error.stack));
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, live, jupyter, site })) {
+    await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {
   clearTimeout(overall);

@@ -22,8 +22,12 @@ mod messages;
 mod names;
 #[path = "fuzz/paths.rs"]
 mod paths;
+#[path = "fuzz/proxied.rs"]
+mod proxied;
 #[path = "fuzz/referee.rs"]
 mod referee;
+#[path = "fuzz/workspace.rs"]
+mod workspace;
 
 pub use agents::node_map;
 pub use channels::{agent_messages, broker_messages, dialer_messages, pam_messages, spawner_messages};
@@ -34,6 +38,8 @@ pub use kernel::{proc_status, sock_diag};
 pub use messages::{claims, control_frame, ticket};
 pub use names::{host, names};
 pub use paths::{next, request_site};
+pub use proxied::proxy_header;
+pub use workspace::worker_messages;
 
 /// A target's body.
 pub type Target = fn(&[u8]);
@@ -53,10 +59,12 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("node_map", node_map),
     ("pam_messages", pam_messages),
     ("proc_status", proc_status),
+    ("proxy_header", proxy_header),
     ("request_headers", request_headers),
     ("request_site", request_site),
     ("response_headers", response_headers),
     ("sock_diag", sock_diag),
     ("spawner_messages", spawner_messages),
     ("ticket", ticket),
+    ("worker_messages", worker_messages),
 ];

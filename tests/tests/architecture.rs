@@ -64,6 +64,11 @@ fn who_reaches_whom() {
         ),
         // It speaks TLS to the portal, and HTTP to nobody.
         ("portreeve-agent", &["hyper", "h2", "http", "portreeve-portal", "portreeve-broker"]),
+        // It is the user's: it speaks to the portal on sockets that it is given, and knows neither TLS nor PAM.
+        (
+            "portreeve-worker",
+            &["rustls", "tokio-rustls", "h2", "portreeve-portal", "portreeve-agent", "portreeve-pam"],
+        ),
         // No input and output at all.
         ("portreeve-model", &["tokio", "nix", "hyper", "rustls", "portreeve-sys"]),
         ("portreeve-sys", &["tokio", "hyper", "rustls", "portreeve-model"]),

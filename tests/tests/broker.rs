@@ -1,221 +1,25 @@
 //! The whole chain that a cluster's portal stands on: root's process, the broker in its sandbox, PAM, dialers, workers.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::SockType;
 use portreeve_broker::Verifier;
-use portreeve_model::wire::broker::{Answer, Ask, FromBroker, PublicKey, Question};
+use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::wire::dialer::{Dial, Dialed};
 use portreeve_model::wire::pam::PamRefusal;
-use portreeve_model::wire::{ControlReply, ControlRequest, MAX_FRAME, decode, encode_bare};
-use portreeve_model::{Claims, ForwardName, Secret, SessionId, SignIn, UserName};
-use portreeve_tests::world::etc::{Etc, PASSWORD};
+use portreeve_model::wire::{ControlReply, ControlRequest};
+use portreeve_model::{Claims, ForwardName, Secret, SignIn, UserName};
+use portreeve_tests::world::chain::{Cluster, SERVICE, Workers, pair, signed_in, with_cluster};
+use portreeve_tests::world::etc::PASSWORD;
+use portreeve_tests::world::skip;
 use portreeve_tests::world::spawner::{eventually, hear, is_closed, signal, tell};
-use portreeve_tests::world::{Skip, built_if_possible, skip};
-use tokio::time::timeout;
-use tokio_seqpacket::ancillary::AncillaryMessageWriter;
-use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
-
-const SERVICE: &str =
-    "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What runs.
-struct Cluster {
-    etc: Etc,
-    listener: UnixSeqpacketListener,
-    broker: Child,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Cluster {
-    fn start() -> Result<Self, Skip> {
-        let etc = Etc::new(SERVICE)?;
-        let [pam, own, broker] =
-            ["portreeve-pam", "portreeve-test-broker", "portreeve-broker"].map(built_if_possible);
-        let (pam, own, broker) = (pam?, own?, broker?);
-        for (name, mode) in [("state", 0o700), ("forwards", 0o1777), ("bin", 0o755)] {
-            std::fs::create_dir(etc.path(name)).unwrap();
-            std::fs::set_permissions(etc.path(name), PermissionsExt::from_mode(mode)).unwrap();
-        }
-        for (from, to) in [
-            (&pam, "portreeve-pam"),
-            (&own, "portreeve-worker"),
-            (&own, "portreeve-test-broker"),
-            (&broker, "portreeve-broker"),
-        ] {
-            std::fs::copy(from, etc.path("bin").join(to)).unwrap();
-        }
-        let listener = UnixSeqpacketListener::bind(etc.path("portal.sock")).unwrap();
-        configure(&etc, "");
-        let broker = run(&etc);
-        Ok(Self { etc, listener, broker })
-    }
-
-    /// Root's process is asked to end, and with it everything.
-    fn end(&mut self) {
-        if self.broker.try_wait().unwrap().is_none() {
-            signal(self.broker.id(), Signal::SIGTERM);
-        }
-        eventually("root's process ends", || self.broker.try_wait().unwrap());
-    }
-
-    async fn restart(&mut self) {
-        self.end();
-        // What waits in the queue is the old one's.
-        while timeout(Duration::from_millis(50), self.listener.accept()).await.is_ok() {}
-        self.broker = run(&self.etc);
-    }
-
-    async fn portal(&mut self) -> Portal {
-        let socket = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
-        let mut portal = Portal { socket, next: 0, keys: vec![], ended: vec![], answers: BTreeMap::new() };
-        portal.hear_until(|portal| !portal.keys.is_empty()).await;
-        portal
-    }
-
-    /// Asks at the login socket as somebody.
-    fn ask(&self, uid: u32, request: &ControlRequest) -> ControlReply {
-        self.ask_from(None, uid, request)
-    }
-
-    /// The same, from a control group.
-    fn ask_from(&self, group: Option<&Path>, uid: u32, request: &ControlRequest) -> ControlReply {
-        let request = String::from_utf8(encode_bare(request).unwrap()).unwrap();
-        let id = uid.to_string();
-        let mut command = Command::new("sh");
-        command.args(["-c", "[ -z \"$1\" ] || echo $$ >\"$1/cgroup.procs\"; shift; exec \"$@\"", "sh"]);
-        command.arg(group.unwrap_or(Path::new(""))).arg("setpriv");
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
-        command.arg(self.etc.path("bin/portreeve-test-broker")).arg("ask").arg(self.etc.path("login.sock"));
-        let output = command.arg(request).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        decode(output.stdout.trim_ascii()).unwrap()
-    }
-}
-
-/// What the broker is configured with, and `more` of it.
-fn configure(etc: &Etc, more: &str) {
-    let forwards = etc.path("forwards");
-    let text = format!(
-        "[portal]\nurl = \"https://portal.example.org/\"\n[forwards]\ndirectory = {forwards:?}\n{more}"
-    );
-    etc.write("portreeve.toml", &text);
-}
-
-fn run(etc: &Etc) -> Child {
-    let mut command = etc.command(&etc.path("bin/portreeve-broker"));
-    for (option, name) in [
-        ("--config", "portreeve.toml"),
-        ("--state", "state"),
-        ("--portal", "portal.sock"),
-        ("--login", "login.sock"),
-        ("--pam", "bin/portreeve-pam"),
-    ] {
-        command.arg(option).arg(etc.path(name));
-    }
-    let log = std::fs::File::create(etc.path("log")).unwrap();
-    command.stdin(Stdio::null()).stderr(log).spawn().unwrap()
-}
-
-struct Portal {
-    socket: UnixSeqpacket,
-    next: u32,
-    keys: Vec<PublicKey>,
-    ended: Vec<SessionId>,
-    answers: BTreeMap<u32, Answer>,
-}
-
-impl Portal {
-    async fn hear_until(&mut self, what: impl Fn(&Self) -> bool) {
-        let mut buffer = vec![0; MAX_FRAME];
-        while !what(self) {
-            let length =
-                timeout(PATIENCE, self.socket.recv(&mut buffer)).await.unwrap().unwrap().bytes_read();
-            match decode(&buffer[..length]).unwrap() {
-                FromBroker::Keys(keys) => self.keys = keys,
-                FromBroker::Ended(sessions) | FromBroker::AlsoEnded { sessions, .. } => {
-                    self.ended.extend(sessions)
-                }
-                FromBroker::Answer { id, answer } => drop(self.answers.insert(id, answer)),
-            }
-        }
-    }
-
-    async fn ask_with(&mut self, question: Question, descriptor: Option<OwnedFd>) -> Answer {
-        self.next += 1;
-        let id = self.next;
-        let frame = encode_bare(&Ask { id, question }).unwrap();
-        let mut control = [0; 64];
-        let mut control = AncillaryMessageWriter::new(&mut control);
-        if let Some(descriptor) = &descriptor {
-            control.add_fds([descriptor.as_fd()]).unwrap();
-        }
-        self.socket.send_with_ancillary(&frame, &mut control).await.unwrap();
-        drop(descriptor);
-        self.hear_until(|portal| portal.answers.contains_key(&id)).await;
-        self.answers.remove(&id).unwrap()
-    }
-
-    async fn ask(&mut self, question: Question) -> Answer {
-        self.ask_with(question, None).await
-    }
-
-    async fn try_password(&mut self, user: &str, password: &str) -> Answer {
-        let begin = Question::Begin {
-            user: UserName::parse(user).unwrap(),
-            from: "192.0.2.7".parse().unwrap(),
-            mark: None,
-        };
-        match self.ask(begin).await {
-            Answer::Prompts { conversation, .. } => {
-                let answers = vec![Secret::new(password.to_owned())];
-                self.ask(Question::Reply { conversation, answers }).await
-            }
-            other => other,
-        }
-    }
-
-    async fn sign_in(&mut self, user: &str) -> (Claims, Secret) {
-        signed_in(self.try_password(user, PASSWORD).await)
-    }
-
-    async fn enter(&mut self, reply: ControlReply) -> Answer {
-        let ControlReply::Address { url } = reply else { panic!("{reply:?}") };
-        let code = Secret::new(url.rsplit_once("code=").unwrap().1.to_owned());
-        self.ask(Question::Enter { code, from: "192.0.2.7".parse().unwrap() }).await
-    }
-}
-
-fn signed_in(answer: Answer) -> (Claims, Secret) {
-    match answer {
-        Answer::SignedIn { claims, ticket, .. } => (*claims, ticket),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
-    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
-}
 
 async fn check(name: &str, test: impl AsyncFnOnce(Cluster)) {
-    match Cluster::start() {
-        Ok(cluster) => test(cluster).await,
-        Err(why) => skip(name, &why),
-    }
+    with_cluster(name, SERVICE, Workers::StandIn, test).await;
 }
 
 #[tokio::test]
@@ -385,8 +189,8 @@ async fn a_reload_reads_the_file_again_and_a_broken_one_changes_nothing() {
             ("[session]\nlifetime = \"later\"\nidel = \"1h\"\n", "not reloaded", 2 * 3600),
             ("[users]\nfirst_uid = 30000\n", "the configuration was reloaded", 24 * 3600),
         ] {
-            configure(&cluster.etc, more);
-            signal(cluster.broker.id(), Signal::SIGHUP);
+            cluster.configure(more);
+            signal(cluster.pid(), Signal::SIGHUP);
             let said = said_until(&mut log, outcome);
             match outcome {
                 "not reloaded" => {

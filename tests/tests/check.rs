@@ -1,8 +1,10 @@
 //! `portreeve check`: every problem of the files at once, and with `--live` what is wrong with a portal node.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -245,6 +247,23 @@ impl Machine {
     }
 }
 
+/// A portal's metrics socket that answers one question.
+fn metrics(machine: &Machine, nodes: &'static str) -> std::thread::JoinHandle<String> {
+    let path = machine.etc.path("run/portreeve/metrics.sock");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).unwrap();
+    mode(&path, 0o600);
+    std::thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        let asked = BufReader::new(&caller).lines().next().unwrap().unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", nodes.len());
+        caller.write_all((head + nodes).as_bytes()).unwrap();
+        // Until the caller has it.
+        let _ = caller.read_to_end(&mut Vec::new());
+        asked
+    })
+}
+
 fn answer(listener: &OwnedFd, reply: &[u8]) -> ControlRequest {
     let caller = accept(listener.as_raw_fd()).unwrap();
     let mut asked = vec![0; 4096];
@@ -270,6 +289,7 @@ fn a_node_where_all_is_well() {
     with("a_node_where_all_is_well", |machine| {
         let url = machine.portal.url().to_owned();
         let broker = machine.broker(&url);
+        let metrics = metrics(&machine, r#"[{"node":"c1","agent":"connected"}]"#);
         let said = machine.check();
         let authority = format!("localhost:{}", machine.portal.port());
         assert_says(
@@ -291,7 +311,7 @@ fn a_node_where_all_is_well() {
                 "slurm: ok: it answers, and has 1 node(s)",
                 &format!("broker: ok: it answers, for {url}"),
                 &format!("portal: ok: it answers as {authority}"),
-                "agents: not checked: which agents are connected only the portal knows",
+                "agents: ok: 1 of 1 are connected",
             ],
         );
         assert!(
@@ -300,6 +320,7 @@ fn a_node_where_all_is_well() {
         );
         // It only asked where the portal is.
         assert_eq!(broker.join().unwrap(), ControlRequest::Where);
+        assert_eq!(metrics.join().unwrap(), "GET /nodes HTTP/1.1");
     });
 }
 
@@ -307,12 +328,16 @@ fn a_node_where_all_is_well() {
 fn what_is_not_anybodys_to_read_is_said_to_be_unchecked() {
     with("what_is_not_anybodys_to_read_is_said_to_be_unchecked", |machine| {
         let broker = machine.broker(machine.portal.url());
+        let socket = UnixListener::bind(machine.etc.path("run/portreeve/metrics.sock")).unwrap();
+        mode(&machine.etc.path("run/portreeve/metrics.sock"), 0o600);
         let said = machine.check_as(20001);
+        drop(socket);
         let all = [
             "certificate: not checked: /etc/portreeve/tls.key is not yours to read: do this as root",
             "certificate: ok: it is for localhost",
             "files: ok: /etc/portreeve/agents-key.pem is root's, mode 0600",
             "broker: ok: it answers",
+            "agents: not checked: /run/portreeve/metrics.sock is not yours to ask: do this as root",
         ];
         assert!(all.iter().all(|line| said.out.contains(line)), "{said:?}");
         broker.join().unwrap();
@@ -552,7 +577,10 @@ fn portal_and_broker() {
         assert_says(
             &machine.check(),
             1,
-            &["broker: problem: /run/portreeve/login.sock: nobody listens there; systemctl status"],
+            &[
+                "broker: problem: /run/portreeve/login.sock is not there",
+                "agents: problem: no portal answers at /run/portreeve/metrics.sock",
+            ],
         );
         let broker = machine.broker("https://elsewhere.example.org/");
         assert_says(
@@ -561,6 +589,13 @@ fn portal_and_broker() {
             &["broker: problem: it signs people in at https://elsewhere.example.org/, and not at"],
         );
         broker.join().unwrap();
+        let gone = metrics(&machine, r#"[{"node":"c1","agent":"never","problem":"it never came"}]"#);
+        assert_says(
+            &machine.check(),
+            1,
+            &["agents: problem: no agent is connected, so that nobody is let in anywhere"],
+        );
+        gone.join().unwrap();
         // The portal goes on with what it had.
         let port = machine.portal.port();
         machine.certify(&["localhost"], -1, 80);

@@ -502,7 +502,11 @@ fn the_broker_is_confined_and_they_end_together() {
         }
         assert_eq!((status["NoNewPrivs"].as_str(), status["Uid"].as_str()), ("1", "0\t0\t0\t0"));
         let theirs = descriptors_of(broker);
-        let roots = descriptors_of(root);
+        // The broker may be quicker than the process that forked it.
+        let roots = eventually("root's process waits", || {
+            let roots = descriptors_of(root);
+            roots.values().any(|file| file.contains("signalfd")).then_some(roots)
+        });
         // Neither the other end of its channel nor what root's process reads signals from.
         let is_roots = |file: &&String| {
             file.contains("signalfd")

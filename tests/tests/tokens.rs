@@ -53,6 +53,10 @@ impl Cluster {
             std::fs::copy(built_if_possible(name)?, etc.path("bin").join(name)).unwrap();
         }
         let listener = UnixSeqpacketListener::bind(etc.path("portal.sock")).unwrap();
+        let forwards = etc.path("forwards");
+        let config =
+            format!("[portal]\nurl = \"https://portal.example.org\"\n[forwards]\ndirectory = {forwards:?}\n");
+        etc.write("portreeve.toml", &config);
         let broker = run(&etc);
         let cluster = Self { etc, listener, broker };
         cluster.wait();
@@ -147,9 +151,8 @@ impl Cluster {
 
 fn run(etc: &Etc) -> Child {
     let mut command = etc.command(&etc.path("bin/portreeve-broker"));
-    command.args(["--url", "https://portal.example.org"]);
     for (option, name) in [
-        ("--forwards", "forwards"),
+        ("--config", "portreeve.toml"),
         ("--state", "state"),
         ("--portal", "portal.sock"),
         ("--login", "login.sock"),

@@ -15,7 +15,7 @@ use nix::sys::time::TimeVal;
 use portreeve_model::wire::{self, ControlReply, ControlRequest, MAX_FRAME};
 
 /// Where it is.
-const SOCKET: &str = "/run/portreeve/login.sock";
+pub(crate) const SOCKET: &str = "/run/portreeve/login.sock";
 /// Says where it is instead.
 const VARIABLE: &str = "PORTREEVE_LOGIN_SOCKET";
 /// For an answer, in seconds: the broker may have to ask the user database and PAM.

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use nix::unistd::Uid;
 use portreeve_broker::Forwards;
 use portreeve_broker::account::group_name;
-use portreeve_model::{CertificatePin, ControlRequest, ForwardFile, ForwardTarget, NodePort, Port, Scheme};
+use portreeve_model::{CertificatePin, ForwardFile, ForwardTarget, NodePort, Port, Scheme};
 
 use crate::arguments::{Forward, ForwardAction, ForwardNameArgument};
 use crate::{config, control, state};
@@ -57,7 +57,7 @@ fn dir(forward: &Forward) -> anyhow::Result<Directory> {
     let state = forward.state.path();
     // Whoever names a state directory means the portal that has it.
     if forward.state.dir.is_none()
-        && !state.as_ref().is_ok_and(|state| control::ask(state, &ControlRequest::Where).is_ok())
+        && !state.as_ref().is_ok_and(|state| control::runs(state))
         && let Some(path) = config::cluster_forwards()?
     {
         return Ok(Directory { path, state: None, is_shared: true });

@@ -16,7 +16,7 @@ use crate::http_client::ask;
 use crate::{nodes_file, table};
 
 /// Where the portal says it.
-const METRICS: &str = "/run/portreeve/metrics.sock";
+pub(crate) const METRICS: &str = "/run/portreeve/metrics.sock";
 
 /// `portreeve nodes list`
 #[derive(Debug, Default, Args)]
@@ -31,21 +31,21 @@ pub(crate) struct List {
 
 /// A node as the portal describes it in its answer to `/nodes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Node {
-    node: String,
+pub(crate) struct Node {
+    pub(crate) node: String,
     #[serde(default)]
     addresses: Vec<String>,
     #[serde(default)]
     key: Option<String>,
     /// What its agent does; `None` where only the node map is known.
     #[serde(default)]
-    agent: Option<String>,
+    pub(crate) agent: Option<String>,
     #[serde(default)]
     since: Option<String>,
     #[serde(default)]
     latency_us: Option<u64>,
     #[serde(default)]
-    problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 pub(crate) fn list(list: &List, dir: &Path) -> anyhow::Result<()> {
@@ -78,7 +78,8 @@ pub(crate) fn list(list: &List, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn asked(metrics: &str) -> anyhow::Result<Vec<Node>> {
+/// What the portal says of the nodes.
+pub(crate) fn asked(metrics: &str) -> anyhow::Result<Vec<Node>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let nobody = || format!("no portal answers at {metrics}");

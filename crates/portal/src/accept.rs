@@ -66,6 +66,7 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
     let config = &portal.settings.load().config;
     let wanted = config.worker_threads(std::thread::available_parallelism().map_or(1, usize::from));
     let places = Arc::new(Semaphore::new(config.limits.connections));
+    portal.metrics.takes_at_most(config.limits.connections);
     let mut threads = Vec::with_capacity(wanted);
     for number in 0..wanted {
         threads.push(start_thread(Arc::clone(&portal), number as u64)?);

@@ -69,5 +69,6 @@ pub(crate) fn session(
     session: Option<&str>,
     from: std::net::SocketAddr,
 ) {
+    let from = std::net::SocketAddr::new(from.ip().to_canonical(), from.port());
     tracing::info!(target: "audit", event, user, session, %from);
 }

@@ -80,6 +80,8 @@ pub(crate) struct Sending<'a> {
     pub(crate) session: &'a Arc<Session>,
     /// Where interim answers go.
     pub(crate) interim: &'a InterimSink,
+    /// When it was asked for: before it was judged.
+    pub(crate) asked: Instant,
     /// How long to wait for the answer's head.
     pub(crate) patience: Duration,
     /// How long a session lasts without use, in seconds.
@@ -99,7 +101,6 @@ pub(crate) async fn forward(
     };
     link.audited.set(audited);
     attach_interim(sending, &mut request);
-    let asked = Instant::now();
     let mut basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
     let response = match in_time(sending, &basis, link.sender.try_send_request(request)).await? {
         Ok(response) => response,
@@ -110,7 +111,7 @@ pub(crate) async fn forward(
             });
         }
     };
-    confirm(sending, &basis.grant, &link, asked).await?;
+    confirm(sending, &basis.grant, &link).await?;
     basis.owner = link.owner.get();
     Ok(Answered { response, link, basis })
 }
@@ -206,12 +207,7 @@ async fn in_time<T>(
 }
 
 /// What was allowed when the request went out must be allowed still when the answer comes.
-async fn confirm(
-    sending: &Sending<'_>,
-    grant: &Rc<Grant>,
-    link: &Link,
-    asked: Instant,
-) -> Result<(), ForwardError> {
+async fn confirm(sending: &Sending<'_>, grant: &Rc<Grant>, link: &Link) -> Result<(), ForwardError> {
     let (room, session) = (sending.room, sending.session);
     let owner = link.owner.get();
     if !owner.accepted {
@@ -221,7 +217,7 @@ async fn confirm(
     if !session.is_live(now(), sending.idle) {
         return Err(ForwardError::SessionOver);
     }
-    if asked.elapsed() >= limits::JUDGE_AGAIN {
+    if sending.asked.elapsed() >= limits::JUDGE_AGAIN {
         authorize::judge_again(room, session, grant, &link.owner.get())
             .await
             .map_err(ForwardError::Withdrawn)?;

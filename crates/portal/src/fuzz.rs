@@ -8,7 +8,10 @@
 //!   stands there once, and no cookie of ours is left, while all other fields and cookies arrive as they were;
 //! - towards a browser no cookie has a name of ours (nor, nameless, a value that reads so), each is confined to its
 //!   application's path, and a `Location` on the portal's own host never turns into one that leads to another;
+//! - a PROXY header that is taken says what its bytes say, about TCP from an address that is not this machine's loopback;
 //! - a ticket verifies only if it is, byte for byte, one that was signed.
+
+use std::net::SocketAddr;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -48,6 +51,15 @@ pub fn site(rules: &HostRules, parts: &Parts) -> Option<(String, String, Option<
 #[must_use]
 pub fn ticket(text: &str, public: &[u8], key_id: &str, audience: &str, now: i64) -> Option<Claims> {
     portreeve_broker::Verifier::new([(key_id, public)]).verify(text, audience, now)
+}
+
+/// Whom a PROXY header speaks for: both ends of the connection, or `Some(None)` for nobody; `None` when it is refused.
+#[must_use]
+pub fn proxied(header: &[u8]) -> Option<Option<(SocketAddr, SocketAddr)>> {
+    match crate::proxied::behind(header).ok()? {
+        crate::proxied::Behind::Nobody => Some(None),
+        crate::proxied::Behind::Browser(tuple) => Some(Some((tuple.client, tuple.server))),
+    }
 }
 
 /// Takes the fields of one hop out. Returns whether the sender takes trailers.

@@ -184,12 +184,14 @@ mod tests {
 
     #[test]
     fn a_checksum_must_be_right() {
-        let mut addresses = vec![198, 51, 100, 7, 192, 0, 2, 1, 0xc0, 0, 1, 187];
-        addresses.extend([3, 0, 4, 0, 0, 0, 0]);
-        assert!(matches!(
-            behind(&header(1, 0x11, &addresses)),
-            Err(HeaderError::Malformed(ParseError::CrcMismatch { .. }))
-        ));
+        let addresses = [198, 51, 100, 7, 192, 0, 2, 1, 0xc0, 0, 1, 187];
+        // CRC-32C of the whole header with four zeros in the checksum's place.
+        let with =
+            |checksum: [u8; 4]| behind(&header(1, 0x11, &[&addresses[..], &[3, 0, 4], &checksum].concat()));
+        assert!(matches!(with([0x17, 0x31, 0xe3, 0x7f]), Ok(Behind::Browser(_))));
+        for wrong in [[0; 4], [0x17, 0x31, 0xe3, 0x7e]] {
+            assert!(matches!(with(wrong), Err(HeaderError::Malformed(ParseError::CrcMismatch { .. }))));
+        }
     }
 
     #[tokio::test]

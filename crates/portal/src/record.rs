@@ -4,6 +4,7 @@
 //! Invariant: no query, header field or body is written down, since they carry codes and tokens; and nothing in a
 //! record can break its line.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use portreeve_model::UserName;
 use tokio::time::Instant;
 
@@ -61,6 +63,11 @@ impl<'a> Record<'a> {
     /// It was refused, with this code.
     pub(crate) fn refused(&self, code: &str) {
         self.room.tally.refused(code);
+    }
+
+    /// When its head was there.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// For the tunnel that comes of it.
@@ -118,13 +125,15 @@ pub(crate) enum End {
 impl Line {
     fn begin(connection: &Connection, id: RequestId, parts: &Parts, begun: Instant) -> Self {
         let header = || parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        // What is not ASCII in a path could turn text round in a terminal, or end a line for some readers.
+        let path = Cow::from(utf8_percent_encode(parts.uri.path(), CONTROLS));
         let host = parts.uri.authority().map(http::uri::Authority::as_str).or_else(header).unwrap_or("-");
         Self {
             id,
             peer: connection.peer,
             method: parts.method.clone(),
             host: shortened(host, limits::HOST_SHOWN),
-            path: shortened(parts.uri.path(), limits::PATH_SHOWN),
+            path: shortened(&path, limits::PATH_SHOWN),
             version: parts.version,
             begun,
             user: OnceCell::new(),
@@ -236,5 +245,119 @@ impl Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.answer.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Written {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// What ends lines, colours terminals, and ends strings and objects.
+    const NASTY: &str = "a\nb\r\u{1b}[31mc\" end=\"sent\"}\\";
+
+    fn line(connection: &Connection) -> Line {
+        let parts = http::Request::get("/x?token=secret").body(()).unwrap().into_parts().0;
+        let id = connection.next_request();
+        let mut line = Line::begin(connection, id, &parts, Instant::now());
+        (line.host, line.path) = (NASTY.into(), NASTY.into());
+        line.place.set(NASTY.to_owned()).unwrap();
+        line
+    }
+
+    #[tokio::test]
+    async fn nothing_in_a_record_breaks_its_line() {
+        let (_state, room) = crate::room::tests::room();
+        let connection = Connection::new(Rc::new(room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let (text, json) = (Written::default(), Written::default());
+        let log = tracing_subscriber::fmt().with_writer(text.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(log, || drop(line(&connection)));
+        let log = tracing_subscriber::fmt().json().with_writer(json.clone()).finish();
+        tracing::subscriber::with_default(log, || drop(line(&connection)));
+        for written in [text.text(), json.text()] {
+            assert_eq!(written.lines().count(), 1, "{written:?}");
+            let body = written.trim_end_matches('\n');
+            assert!(!body.contains(|c: char| c.is_control()), "{body:?}");
+            assert!(!body.contains("secret"));
+        }
+        assert!(text.text().contains(r#"path="a\nb\r\u{1b}[31mc"#), "{}", text.text());
+        let record: serde_json::Value = serde_json::from_str(&json.text()).unwrap();
+        assert_eq!(record["fields"]["path"], NASTY);
+        assert_eq!(record["fields"]["end"], "cut");
+        assert_eq!(record["fields"]["status"], 0);
+        assert_eq!(record["target"], "access");
+    }
+
+    #[tokio::test]
+    async fn a_record_is_made_only_when_it_is_wanted() {
+        let (_state, room) = crate::room::tests::room();
+        let connection = Connection::new(Rc::new(room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let parts = http::Request::get("/").body(()).unwrap().into_parts().0;
+        let written = Written::default();
+        let log = tracing_subscriber::fmt().with_writer(written.clone()).with_ansi(false).finish();
+        tracing::subscriber::with_default(log, || {
+            for logged in [false, true] {
+                let record = Record::begin(&connection, connection.next_request(), &parts, logged);
+                assert_eq!(record.line().is_some(), logged);
+                record.goes_to(|| if logged { "workspace".to_owned() } else { panic!("not wanted") });
+                drop(record.answered(Response::new(Answer::from("0123456789".to_owned()))));
+            }
+        });
+        let text = written.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        // Dropped before it was polled: not one byte of it was sent.
+        for field in [" user=\"-\" ", " status=200 ", " bytes=0 ", " end=\"cut\"", " place=\"workspace\" "] {
+            assert!(format!("{} ", text.trim_end()).contains(field), "{field}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_path_is_ascii() {
+        let (_state, room) = crate::room::tests::room();
+        let connection = Connection::new(Rc::new(room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let of = |path: &str| {
+            let parts = http::Request::get(path).body(()).unwrap().into_parts().0;
+            Line::begin(&connection, connection.next_request(), &parts, Instant::now()).path.clone()
+        };
+        assert_eq!(&*of("/a%0Ab/\u{85}\u{202e}\u{2028}ä?secret"), "/a%0Ab/%C2%85%E2%80%AE%E2%80%A8%C3%A4");
+        assert_eq!(of(&format!("/{}", "a".repeat(2000))).len(), limits::PATH_SHOWN + "...".len());
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        assert_eq!(&*shortened("äöü", 3), "äöü");
+        assert_eq!(&*shortened("äöü", 2), "äö...");
+        assert_eq!(&*shortened("", 0), "");
     }
 }

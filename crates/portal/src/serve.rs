@@ -317,6 +317,7 @@ impl Journey<'_> {
             room,
             session,
             interim: self.interim,
+            asked: self.record.begun(),
             patience: self.settings.config.limits.response_head,
             idle: self.settings.idle_seconds(),
         };

@@ -28,7 +28,7 @@ pub(crate) struct Control {
 /// What was said.
 pub(crate) enum Heard {
     Site { forwards: PathBuf },
-    Keys(Verifier),
+    Keys(Box<Verifier>),
     Connection(UnixStream),
 }
 
@@ -99,7 +99,7 @@ fn understood(message: Message<'_>) -> Result<Heard, ControlError> {
     let Message { bytes, mut descriptors } = message;
     match (decode(bytes)?, descriptors.pop()) {
         (ToWorker::Site { forwards }, None) => Ok(Heard::Site { forwards }),
-        (ToWorker::Keys(keys), None) => Ok(Heard::Keys(Verifier::of_keys(&keys)?)),
+        (ToWorker::Keys(keys), None) => Ok(Heard::Keys(Verifier::of_keys(&keys)?.into())),
         (ToWorker::Connection, Some(descriptor)) => connection(descriptor).map(Heard::Connection),
         (ToWorker::Site { .. } | ToWorker::Keys(_), Some(_)) | (ToWorker::Connection, None) => {
             Err(ControlError::Descriptor)

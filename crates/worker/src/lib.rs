@@ -32,5 +32,16 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
+/// A door to the page of a view, for the fuzz target only.
+#[doc(hidden)]
+pub mod fuzz {
+    /// The page of a view with nodes, for a person without forwards.
+    #[must_use]
+    pub fn page(view: &crate::View) -> Option<String> {
+        let forwards = portreeve_broker::Forwards::in_dir("/nonexistent".into());
+        crate::workspace::page_of_nodes(view, view.nodes.as_ref()?, &forwards, Ok(Vec::new())).ok()
+    }
+}
+
 pub use portreeve_model::wire::worker::View;
 pub use workspace::{Look, Worker, WorkspaceError};

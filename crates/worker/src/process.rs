@@ -158,7 +158,7 @@ impl Connections {
     fn take(&mut self, heard: Heard) -> Result<(), ControlError> {
         match heard {
             Heard::Site { .. } => return Err(ControlError::Order),
-            Heard::Keys(keys) => drop(self.desk.keys.replace(Some(keys))),
+            Heard::Keys(keys) => drop(self.desk.keys.replace(Some(*keys))),
             Heard::Connection(stream) => self.begin(stream),
         }
         Ok(())

@@ -6,17 +6,23 @@
 use http::{HeaderMap, HeaderValue};
 use portreeve_broker::Verifier;
 use portreeve_model::wire::worker::TICKET;
-use portreeve_model::{Audience, UserName};
+use portreeve_model::{Audience, SignIn, UserName};
 
 /// The person whose session asks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     user: UserName,
+    how: SignIn,
 }
 
 impl Holder {
     pub(crate) fn user(&self) -> &UserName {
         &self.user
+    }
+
+    /// A person who signed in, and no program with an access token.
+    pub(crate) fn is_a_person(&self) -> bool {
+        matches!(self.how, SignIn::Code | SignIn::Pam | SignIn::Oidc | SignIn::Certificate)
     }
 }
 
@@ -28,13 +34,13 @@ pub(crate) fn holder(headers: &mut HeaderMap, keys: Option<&Verifier>, uid: u32,
     let [ticket] = &shown[..] else { return None };
     // The ticket of an application's own origin opens that application, and nothing here.
     let claims = keys?.verify(ticket.to_str().ok()?, Audience::Portal.as_str(), now)?;
-    (claims.uid == uid).then_some(Holder { user: claims.sub })
+    (claims.uid == uid).then_some(Holder { user: claims.sub, how: claims.how })
 }
 
 #[cfg(test)]
 mod tests {
     use portreeve_broker::TicketKey;
-    use portreeve_model::{Claims, SessionId, SignIn};
+    use portreeve_model::{Claims, SessionId};
 
     use super::*;
 

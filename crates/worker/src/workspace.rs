@@ -73,7 +73,7 @@ impl Worker {
             Ok(found) => found
                 .iter()
                 .filter(|row| Some(row.port) != view.own_port)
-                .map(|row| PortRow::here(row, view))
+                .map(|row| PortRow::here(row, own_origins(view)))
                 .collect(),
             Err(error) => {
                 trouble.push(format!("Your listening ports can't be looked up: {error}."));
@@ -99,7 +99,7 @@ pub(crate) fn page_of_nodes(
     directory: &Forwards,
     forwards: Result<Vec<OwnForward>, String>,
 ) -> Result<String, WorkspaceError> {
-    let (ports, doubts) = ports::on_nodes(nodes, view.own_origins.as_deref());
+    let (ports, doubts) = ports::on_nodes(nodes, own_origins(view));
     let page = WorkspaceTemplate {
         machine: None,
         forwards: Vec::new(),
@@ -111,6 +111,12 @@ pub(crate) fn page_of_nodes(
     page.with(view, forwards)
 }
 
+/// What follows an application's label in the name of its own origin, if it can be the end of a host's name.
+fn own_origins(view: &View) -> Option<&str> {
+    let is_of_a_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+    view.own_origins.as_deref().filter(|text| text.starts_with('.') && text.bytes().all(is_of_a_host))
+}
+
 impl WorkspaceTemplate<'_> {
     fn with(
         mut self,
@@ -118,7 +124,7 @@ impl WorkspaceTemplate<'_> {
         forwards: Result<Vec<OwnForward>, String>,
     ) -> Result<String, WorkspaceError> {
         match forwards {
-            Ok(found) => self.forwards = found.into_iter().map(|own| own.row(view)).collect(),
+            Ok(found) => self.forwards = found.into_iter().map(|own| own.row(own_origins(view))).collect(),
             Err(why) => self.trouble.insert(0, format!("Your forwards can't be listed: {why}.")),
         }
         if let Some(typed) = &view.not_understood {

@@ -280,6 +280,21 @@ impl Client {
             .unwrap_or_else(|error| panic!("{shown}: {error:?}"))
     }
 
+    /// Sends a request on this connection; the whole answer.
+    ///
+    /// # Errors
+    /// When the connection breaks before.
+    ///
+    /// # Panics
+    /// When no answer comes in time.
+    pub async fn ask_on(&self, link: &mut Link, request: Request<()>) -> hyper::Result<Answer> {
+        let shown = format!("{} {}", request.method(), request.uri());
+        let (parts, ()) = request.into_parts();
+        let sent = link.send(Request::from_parts(parts, Full::default().boxed()));
+        let answer = tokio::time::timeout(PATIENCE, sent).await;
+        Ok(whole(answer.unwrap_or_else(|_| panic!("{shown}: no answer"))?).await)
+    }
+
     /// GET on a fresh connection; the whole answer.
     pub async fn get(&self, path: &str) -> Answer {
         self.request(self.prepare("GET", path), "").await

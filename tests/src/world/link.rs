@@ -46,7 +46,18 @@ impl Link {
     /// When it agrees on another version.
     pub async fn open(at: SocketAddr, name: &str, version: Version) -> std::io::Result<Self> {
         let alpn: &[u8] = if version == Version::HTTP_2 { b"h2" } else { b"http/1.1" };
-        let stream = secure(at, name, &[alpn]).await?;
+        Self::over(secure(at, name, &[alpn]).await?, version).await
+    }
+
+    /// Speaks `version` over a stream on which it was agreed.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    ///
+    /// # Panics
+    /// When another version was agreed on.
+    pub async fn over(stream: Secure, version: Version) -> std::io::Result<Self> {
+        let alpn: &[u8] = if version == Version::HTTP_2 { b"h2" } else { b"http/1.1" };
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn), "ALPN");
         let io = TokioIo::new(stream);
         if version == Version::HTTP_2 {

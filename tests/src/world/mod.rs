@@ -4,12 +4,14 @@
 //! has a deadline; nothing outside the loopback is spoken to.
 
 mod app;
+pub mod chain;
 mod client;
 mod cluster;
 pub mod etc;
 mod foreign;
 pub mod guide;
 mod link;
+mod metrics;
 mod people;
 mod portal;
 mod process;
@@ -26,6 +28,7 @@ pub use client::{Answer, Client, SESSION_COOKIE, Tunnel, WebSocket, enter};
 pub use cluster::{Agent, Lan, Node, NodeApp, Portal as AgentsEnd, Rights, at, connect, in_a_network};
 pub use foreign::ForeignApp;
 pub use link::{Link, SendBody};
+pub use metrics::{Scrape, ask as ask_metrics};
 pub use people::{Person, Skip, gid, may_mount, people, skip};
 pub use portal::{Portal, PortalOptions};
 pub use process::{Finished, Running, built_if_possible, portreeve, portreeve_at, system};

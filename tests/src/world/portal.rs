@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::client::{Client, enter};
 use super::people::Person;
@@ -25,7 +25,7 @@ pub struct PortalOptions {
     pub forwards: Option<PathBuf>,
     /// `--listen`; `127.0.0.1:0` by default.
     pub listen: Option<String>,
-    /// `--metrics`.
+    /// `--metrics`; a bare name is that of a socket beside the configuration.
     pub metrics: Option<String>,
     /// Who runs it; by default whoever runs the tests.
     pub person: Option<Person>,
@@ -76,6 +76,12 @@ impl Portal {
         Self::start(PortalOptions { config: Some(config.into()), ..PortalOptions::default() })
     }
 
+    /// One with this configuration, whose metrics can be asked for.
+    pub fn watched(config: &str) -> Self {
+        let (config, metrics) = (Some(config.to_owned()), Some("metrics.sock".to_owned()));
+        Self::start(PortalOptions { config, metrics, ..PortalOptions::default() })
+    }
+
     /// Starts one, or says how it ended.
     ///
     /// # Errors
@@ -100,7 +106,12 @@ impl Portal {
             arguments.extend(["--forwards".into(), forwards.display().to_string()]);
         }
         if let Some(metrics) = &options.metrics {
-            arguments.extend(["--metrics".into(), metrics.clone()]);
+            let place = if metrics.contains([':', '/']) {
+                metrics.clone()
+            } else {
+                home.path().join(metrics).display().to_string()
+            };
+            arguments.extend(["--metrics".into(), place]);
         }
         if let Some(person) = &options.person {
             person.own(home.path());
@@ -149,6 +160,26 @@ impl Portal {
     /// Its configuration file, if it was started with one.
     pub fn config_file(&self) -> PathBuf {
         self.later_homes.last().unwrap_or(&self.home).path().join("portreeve.toml")
+    }
+
+    /// The socket of one that is [`watched`](Self::watched).
+    pub fn metrics_socket(&self) -> PathBuf {
+        self.later_homes.last().unwrap_or(&self.home).path().join("metrics.sock")
+    }
+
+    /// What its metrics socket says to `GET path`.
+    pub async fn watch(&self, path: &str) -> super::Answer {
+        super::metrics::ask(&self.metrics_socket(), "GET", path).await
+    }
+
+    /// Its metrics.
+    ///
+    /// # Panics
+    /// When they are not in Prometheus's text format.
+    pub async fn scrape(&self) -> super::Scrape {
+        let answer = self.watch("/metrics").await;
+        assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        super::Scrape::parse(&answer.text()).unwrap_or_else(|error| panic!("{error}:\n{}", answer.text()))
     }
 
     /// Its log and audit records so far.
@@ -266,10 +297,33 @@ impl Portal {
     /// # Panics
     /// When there is none.
     pub async fn tcp(&self) -> TcpStream {
+        self.tcp_from(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// The same from this address of the loopback network.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn tcp_from(&self, source: Ipv4Addr) -> TcpStream {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let stream = TcpStream::connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).unwrap_or_else(|error| panic!("{source}: {error}"));
+        let stream = socket.connect(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
         stream.set_nodelay(true).expect("TCP has no delay");
         stream
+    }
+
+    /// TLS over a connection to it.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    pub async fn tls_over(&self, stream: TcpStream, alpn: &[&[u8]]) -> std::io::Result<Secure> {
+        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        let handshake = tokio_rustls::TlsConnector::from(client_config(alpn)).connect(name, stream);
+        tokio::time::timeout(PATIENCE, handshake).await.expect("the handshake ends in one way or the other")
     }
 
     /// A raw TLS stream to it that offers these protocols (`h2`, `http/1.1`).
@@ -277,8 +331,6 @@ impl Portal {
     /// # Panics
     /// When the handshake fails.
     pub async fn tls(&self, alpn: &[&[u8]]) -> Secure {
-        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-        let connector = tokio_rustls::TlsConnector::from(client_config(alpn));
-        connector.connect(name, self.tcp().await).await.expect("the TLS handshake succeeds")
+        self.tls_over(self.tcp().await, alpn).await.expect("the TLS handshake succeeds")
     }
 }

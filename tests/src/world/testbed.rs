@@ -55,15 +55,37 @@ impl Testbed {
     /// # Errors
     /// Why there is none here.
     pub fn find(name: &str) -> Result<Self, Skip> {
+        match Self::shared()? {
+            Some(testbed) => Ok(testbed),
+            None => Self::own(name),
+        }
+    }
+
+    /// The same, but with nothing of Portreeve on its nodes.
+    ///
+    /// # Errors
+    /// Why there is none here.
+    pub fn empty(name: &str) -> Result<Self, Skip> {
+        let is_empty = |testbed: &Self| {
+            let installed = "test -e /usr/bin/portreeve -o -e /usr/sbin/portreeve-agent";
+            ["login", "c1", "c2"].iter().all(|node| testbed.shell(node, "root", installed).status != 0)
+        };
+        match Self::shared()?.filter(is_empty) {
+            Some(testbed) => Ok(testbed),
+            None => Self::own(name),
+        }
+    }
+
+    fn shared() -> Result<Option<Self>, Skip> {
         Person::root()?;
         if std::env::var_os("PORTREEVE_TESTS_FAST").is_some() {
             return Err("left out by --fast".into());
         }
-        if let Some(dir) = std::env::var_os("PORTREEVE_CLUSTER").map(PathBuf::from)
-            && dir.join("ready").exists()
-        {
-            return Ok(Self { dir, is_ours: false });
-        }
+        let dir = std::env::var_os("PORTREEVE_CLUSTER").map(PathBuf::from);
+        Ok(dir.filter(|dir| dir.join("ready").exists()).map(|dir| Self { dir, is_ours: false }))
+    }
+
+    fn own(name: &str) -> Result<Self, Skip> {
         let missing = finished(Command::new(repository().join("tests/cluster")).arg("missing"));
         if !missing.out.trim().is_empty() {
             return Err(format!(

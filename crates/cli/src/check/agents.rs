@@ -1,8 +1,11 @@
-//! The nodes' agents: whether configuration and node map let them in.
+//! The nodes' agents: whether configuration and node map let them in, and whether they are connected.
+
+use std::io;
 
 use portreeve_model::{Node, Speaker};
 
-use super::{Finding, Installation};
+use super::{Finding, Installation, in_time};
+use crate::nodes_list::{self, METRICS, asked};
 
 /// What the two files say together.
 pub(super) fn check(at: &Installation) -> Vec<Finding> {
@@ -51,9 +54,72 @@ fn of_node(at: &Installation, node: &Node) -> Option<Finding> {
     })
 }
 
-/// Whether they are connected: only the running portal knows.
+/// Which of them are connected, as the portal says.
 pub(super) fn connected(_: &Installation) -> Vec<Finding> {
-    vec![Finding::not_checked(
-        "which agents are connected only the portal knows: portreeve nodes status asks it",
-    )]
+    let nodes = match in_time(|| asked(METRICS)) {
+        Some(Ok(nodes)) => nodes,
+        Some(Err(error)) if is_denied(&error) => {
+            return vec![Finding::not_checked(format!("{METRICS} is not yours to ask: do this as root"))];
+        }
+        Some(Err(error)) => {
+            let remedy = "systemctl status portreeve-metrics.socket portreeve-portal says why";
+            return vec![Finding::problem(format!("{error:#}"), remedy)];
+        }
+        None => return vec![Finding::problem("the portal does not say which are connected", "restart it")],
+    };
+    of_all(&nodes)
+}
+
+fn is_denied(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn of_all(nodes: &[nodes_list::Node]) -> Vec<Finding> {
+    let is_connected = |node: &&nodes_list::Node| node.agent.as_deref() == Some("connected");
+    let (connected, away): (Vec<_>, Vec<_>) = nodes.iter().partition(is_connected);
+    let mut findings = vec![if connected.is_empty() {
+        let remedy =
+            "journalctl -u portreeve-agent on a node says why; port 8499 of the portal must be open to nodes";
+        Finding::problem("no agent is connected, so that nobody is let in anywhere", remedy)
+    } else {
+        Finding::fine(format!("{} of {} are connected", connected.len(), nodes.len()))
+    }];
+    for node in away.iter().filter(|_| !connected.is_empty()) {
+        let why = node.problem.as_deref().unwrap_or("the portal does not say why");
+        let what = format!("{} is not connected, so nobody is let in there: {why}", node.node);
+        findings.push(Finding::warning(what, "journalctl -u portreeve-agent there says more"));
+    }
+    for (node, why) in connected.iter().filter_map(|node| Some((&node.node, node.problem.as_ref()?))) {
+        findings.push(Finding::warning(format!("{node}: {why}"), "portreeve keys show has each node's key"));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_connected() {
+        let said = |rows: &str| -> Vec<String> {
+            of_all(&serde_json::from_str::<Vec<nodes_list::Node>>(rows).unwrap())
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
+        let up = r#"{"node":"c1","agent":"connected"}"#;
+        let down = r#"{"node":"c2","agent":"gone","problem":"it hung up"}"#;
+        let odd = r#"{"node":"c3","agent":"connected","problem":"it calls itself c4"}"#;
+        assert_eq!(said(&format!("[{up}]")), ["ok: 1 of 1 are connected"]);
+        let both = said(&format!("[{up},{down},{odd}]"));
+        assert_eq!(both.len(), 3, "{both:?}");
+        assert_eq!(both[0], "ok: 2 of 3 are connected");
+        assert!(both[1].starts_with("warning: c2 is not connected, so nobody is let in there: it hung up; "));
+        assert!(both[2].starts_with("warning: c3: it calls itself c4; "));
+        for none in ["[]".to_owned(), format!("[{down}]")] {
+            let none = said(&none);
+            assert!(none.len() == 1 && none[0].starts_with("problem: no agent is connected"), "{none:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Slurm: whether it answers, and knows the same nodes as the node map.
 
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -32,19 +33,25 @@ pub(super) fn check(at: &Installation) -> Vec<Finding> {
         findings.push(Finding::warning(format!("its table is not understood in {wrong}"), remedy));
     }
     match &at.map {
-        Some(map) => findings.extend(compare(map, &nodes)),
+        Some(map) => {
+            let own = portreeve_sys::local_addresses().unwrap_or_default();
+            findings.extend(compare(map, &nodes, &own));
+        }
         None => findings.push(Finding::not_checked("the node map has problems")),
     }
     findings
 }
 
-fn compare(map: &NodeMap, slurm: &[SlurmNode]) -> Vec<Finding> {
+/// `own` are this machine's addresses.
+fn compare(map: &NodeMap, slurm: &[SlurmNode], own: &[IpAddr]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = slurm.iter().filter_map(|node| of_slurms(map, node)).collect();
     let is_slurms = |node: &Node| {
         slurm.iter().any(|other| map.find(&other.name).is_some_and(|known| known.name == node.name))
     };
-    // People sign in at login nodes, and run nothing there.
-    for node in map.nodes().iter().filter(|node| !node.is_login && !is_slurms(node)) {
+    // At login nodes people sign in, and the portal's own is often none of Slurm's either.
+    let is_expected =
+        |node: &Node| node.is_login || node.addresses.iter().any(|address| own.contains(address));
+    for node in map.nodes().iter().filter(|node| !is_expected(node) && !is_slurms(node)) {
         let what = format!("{} is in the node map, and Slurm does not have it", node.name);
         findings.push(Finding::warning(what, "remove it if it is gone"));
     }
@@ -102,12 +109,13 @@ mod tests {
     #[test]
     fn both_tables_must_agree() {
         let map = "[[node]]\nname = 'c1'\naddresses = ['10.0.0.11', '10.1.0.11']\n[[node]]\nname = 'c2'\naddresses = ['10.0.0.12']\n\
-                   [[node]]\nname = 'login1'\nroles = ['login']\n[[node]]\nname = 'gone'\n[[node]]\nname = 'c4'\n";
+                   [[node]]\nname = 'login1'\nroles = ['login']\n[[node]]\nname = 'gone'\n[[node]]\nname = 'portal'\naddresses = ['10.0.0.1']\n[[node]]\nname = 'c4'\n";
         let map = NodeMap::parse(map, "-").unwrap();
+        let own = ["10.0.0.1".parse().unwrap()];
         let table = "NodeName=c1 NodeAddr=10.1.0.11\nNodeName=C2 NodeAddr=10.0.0.13\nNodeName=c3 NodeAddr=10.0.0.14\nNodeName=c4 \
                      NodeAddr=c4\n";
         let said: Vec<String> =
-            compare(&map, &slurm_nodes(table).0).iter().map(ToString::to_string).collect();
+            compare(&map, &slurm_nodes(table).0, &own).iter().map(ToString::to_string).collect();
         assert_eq!(
             said,
             [

@@ -76,9 +76,9 @@ pub(super) struct Durations<const N: usize> {
 }
 
 impl<const N: usize> Durations<N> {
-    const fn of(bounds: &'static [u64; N]) -> Self {
-        const NONE: Count = Count(AtomicU64::new(0));
-        Self { bounds, counts: [NONE; N], longer: NONE, sum: NONE }
+    fn of(bounds: &'static [u64; N]) -> Self {
+        let counts = std::array::from_fn(|_| Count::default());
+        Self { bounds, counts, longer: Count::default(), sum: Count::default() }
     }
 
     pub(super) fn note(&self, took: Duration) {

@@ -94,7 +94,7 @@ impl Out<'_> {
             "Of these, those that are open.",
             accepted.saturating_sub(ended),
         )?;
-        let most = portal.settings.load().config.limits.connections;
+        let most = portal.metrics.most_connections.load(Relaxed);
         self.gauge("portreeve_connections_limit", "How many may be open at once.", most as u64)?;
         self.each::<Turned>(
             "portreeve_connections_refused",

@@ -21,7 +21,7 @@ mod labels;
 mod nodes;
 mod tally;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -36,12 +36,18 @@ use block::Block;
 pub(crate) struct Metrics {
     blocks: Mutex<Vec<Arc<Block>>>,
     accept_failures: AtomicU64,
+    most_connections: AtomicUsize,
     started: SystemTime,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { blocks: Mutex::default(), accept_failures: AtomicU64::new(0), started: SystemTime::now() }
+        Self {
+            blocks: Mutex::default(),
+            accept_failures: AtomicU64::new(0),
+            most_connections: AtomicUsize::new(0),
+            started: SystemTime::now(),
+        }
     }
 }
 
@@ -56,6 +62,11 @@ impl Metrics {
     /// A connection could not be accepted. Not a serving thread's to count.
     pub(crate) fn accept_failed(&self) {
         self.accept_failures.fetch_add(1, Relaxed);
+    }
+
+    /// How many connections are taken at once, to the end of the process.
+    pub(crate) fn takes_at_most(&self, connections: usize) {
+        self.most_connections.store(connections, Relaxed);
     }
 
     fn blocks(&self) -> Vec<Arc<Block>> {

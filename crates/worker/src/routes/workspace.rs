@@ -15,6 +15,10 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // Pages are for browsers.
+    if !holder.is_a_person() {
+        return Err(Refused::Ticket);
+    }
     let view: View = body::json(body).await?;
     // This machine is the portal's: what listens here is of no interest. And a page names nobody but the ticket's holder.
     let nodes = view.nodes.as_ref().filter(|_| view.user == *holder.user()).ok_or(Refused::Malformed)?;

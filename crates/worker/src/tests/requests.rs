@@ -1,10 +1,15 @@
 //! What is answered, and what is denied.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use portreeve_broker::TicketKey;
-use portreeve_model::Audience;
 use portreeve_model::wire::worker::{MAX_BODY, ToWorker, WORKSPACE};
+use portreeve_model::{Audience, Scope, Scopes, SignIn};
+
+use tokio::io::AsyncWriteExt;
 
 use super::world::*;
+use crate::process::Settings;
 
 fn field(ticket: &str) -> String {
     format!("Portreeve-Ticket: {ticket}")
@@ -54,6 +59,17 @@ fn without_a_good_ticket_nobody_learns_anything() {
                 "{what}: {answers:?}"
             );
         }
+    });
+}
+
+#[test]
+fn an_access_token_sees_no_page() {
+    run(async || {
+        let worker = Worker::new();
+        let all = Scopes::new(&Scope::ALL).unwrap();
+        let token = field(&worker.ticket(|claims| claims.how = SignIn::Token(all)));
+        let said = ask(&mut worker.connect(), "POST", WORKSPACE, &[&token], &json(&view())).await;
+        assert_eq!((said.status, said.body.as_str()), (403, "no ticket that is good here\n"));
     });
 }
 
@@ -141,7 +157,6 @@ fn a_body_is_bounded_and_of_one_form() {
             format!("POST {WORKSPACE} HTTP/1.1\r\nhost: w\r\n{ticket}\r\ntransfer-encoding: chunked\r\n\r\n");
         let chunk = format!("{:x}\r\n{}\r\n", 64 * 1024, " ".repeat(64 * 1024));
         let flood = async {
-            use tokio::io::AsyncWriteExt;
             let (mut reading, mut writing) = connection.split();
             let write = async {
                 let _ = writing.write_all(head.as_bytes()).await;
@@ -190,6 +205,17 @@ fn a_panic_costs_one_answer() {
             assert_eq!(said.status, 200);
             assert!(said.body.contains("the list broke off"));
         }
-        assert!(!worker.has_ended());
+        // On the thread that serves, it costs the connection.
+        static PANICS: AtomicBool = AtomicBool::new(true);
+        let clock = || match PANICS.swap(false, Ordering::SeqCst) {
+            true => panic!("on purpose"),
+            false => NOW,
+        };
+        let worker = Worker::of(Settings { clock, ..Settings::of(UID) });
+        let mut connection = worker.connect();
+        let head = format!("GET / HTTP/1.1\r\nhost: w\r\n{}\r\n\r\n", field(&worker.ticket(|_| ())));
+        connection.write_all(head.as_bytes()).await.unwrap();
+        assert!(answer(&mut connection).await.is_none());
+        assert_eq!(worker.post(&json(&view())).await.status, 200);
     });
 }

@@ -52,7 +52,10 @@ impl Worker {
     }
 
     pub(super) fn with(idle: Duration, list: List) -> Self {
-        let settings = Settings { idle, clock: || NOW, list, ..Settings::of(UID) };
+        Self::of(Settings { idle, clock: || NOW, list, ..Settings::of(UID) })
+    }
+
+    pub(super) fn of(settings: Settings) -> Self {
         let worker = Self::silent(settings);
         worker.tell(&ToWorker::Site { forwards: worker.forwards.path().to_owned() }, &[]);
         worker.tell(&ToWorker::Keys(vec![worker.key.public_key()]), &[]);

@@ -1,7 +1,6 @@
 //! The person's own forward files, as the page shows them.
 
 use portreeve_broker::Forwards;
-use portreeve_model::wire::worker::View;
 use portreeve_model::{ForwardFile, ForwardName};
 
 /// A forward of the person's own.
@@ -44,11 +43,9 @@ impl OwnForward {
         Self { name, target, note, usable }
     }
 
-    pub(super) fn row(self, view: &View) -> ForwardRow {
+    pub(super) fn row(self, own_origins: Option<&str>) -> ForwardRow {
         let Self { name, target, note, usable } = self;
-        let own_origin = view
-            .own_origins
-            .as_ref()
+        let own_origin = own_origins
             .filter(|_| usable && name.is_host_label())
             .map(|suffix| format!("https://{name}.fn{suffix}/"));
         ForwardRow { name, target, note, own_origin, usable }

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use portreeve_model::wire::agent::Row;
-use portreeve_model::wire::worker::{NodeView, Rows, View};
+use portreeve_model::wire::worker::{NodeView, Rows};
 use portreeve_model::{NodeName, NodePort, Port};
 
 use super::shown::shown;
@@ -28,7 +28,7 @@ fn command(row: &Row) -> String {
 }
 
 impl PortRow {
-    pub(super) fn here(row: &Row, view: &View) -> Self {
+    pub(super) fn here(row: &Row, own_origins: Option<&str>) -> Self {
         let port = row.port;
         // A socket on every address is reached by the name that is shortest to type.
         let (label, reach) = match row.address {
@@ -41,9 +41,7 @@ impl PortRow {
             IpAddr::V4(ip) => (format!("{ip}:{port}"), "this address"),
             IpAddr::V6(ip) => (format!("[{ip}]:{port}"), "this address"),
         };
-        let own_origin = view
-            .own_origins
-            .as_ref()
+        let own_origin = own_origins
             .filter(|_| label.starts_with("localhost:"))
             .map(|suffix| format!("https://localhost-{port}{suffix}/"));
         let link = Some(format!("/fw2/{label}/"));

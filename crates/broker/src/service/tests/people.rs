@@ -203,6 +203,27 @@ fn one_that_left_is_started_again_and_one_that_dies_at_once_is_given_time() {
     });
 }
 
+/// A worker that nobody needs takes nothing more before it ends: what it does not get its successor gets.
+#[test]
+fn one_that_is_about_to_leave_is_followed_by_another_without_a_failure() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        sleep(limits::LIVES).await;
+        world.spawner.all_shut();
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(running(&world), 1, "it runs still");
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        assert_eq!(workers(&world), 2);
+        let connections = || {
+            world.spawner.handed.borrow().iter().filter(|(_, it)| matches!(it, Handed::Connection)).count()
+        };
+        until(|| connections() == 2).await;
+    });
+}
+
 #[test]
 fn new_groups_mean_a_new_dialer() {
     run(async || {

@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use portreeve_model::wire::broker::PublicKey;
 use portreeve_model::wire::dialer::ToDialer;
 use portreeve_model::wire::pam::{PamNews, PamRefusal, PamReply, Prompt, PromptKind};
@@ -44,6 +45,8 @@ pub(super) struct Spawner {
     pub(super) alive: RefCell<HashSet<u64>>,
     /// Dialers and workers that are told to leave.
     leave: tokio::sync::Notify,
+    /// And those that are told to take nothing more.
+    shut: tokio::sync::Notify,
 }
 
 #[derive(Debug)]
@@ -85,6 +88,7 @@ impl Spawner {
             handed: RefCell::default(),
             alive: RefCell::default(),
             leave: tokio::sync::Notify::new(),
+            shut: tokio::sync::Notify::new(),
         }
     }
 
@@ -99,6 +103,12 @@ impl Spawner {
     /// Dialers and workers leave by themselves.
     pub(super) fn all_leave(&self) {
         self.leave.notify_waiters();
+    }
+
+    /// They are about to leave: they run still, and can't be handed anything.
+    pub(super) fn all_shut(&self) {
+        self.stays.set(true);
+        self.shut.notify_waiters();
     }
 
     async fn say(&self, news: SpawnerNews) {
@@ -191,6 +201,9 @@ impl Spawner {
                     Err(_) => return,
                 },
                 () = self.leave.notified() => return,
+                () = self.shut.notified() => {
+                    shutdown(channel.as_fd().as_raw_fd(), Shutdown::Read).unwrap();
+                }
             }
         }
     }
