@@ -59,6 +59,9 @@ struct Installation {
     nodes: PathBuf,
 }
 
+/// Looks at one thing.
+type Look = fn(&Installation) -> Vec<Finding>;
+
 pub(crate) fn check(check: &Check) -> anyhow::Result<()> {
     let file = match &check.config {
         Some(file) => file.clone(),
@@ -113,8 +116,8 @@ fn read_map(file: &Path) -> Result<NodeMap, Vec<Problem>> {
 /// Says what else was found, and how many of that are problems.
 fn look(at: &Installation, live: bool) -> usize {
     // What each is for, and what it found.
-    let said: &[(&str, fn(&Installation) -> Vec<Finding>)] = &[("nodes", agents::check)];
-    let there: &[(&str, fn(&Installation) -> Vec<Finding>)] = &[
+    let said: &[(&str, Look)] = &[("nodes", agents::check)];
+    let there: &[(&str, Look)] = &[
         ("certificate", certificate::check),
         ("files", files::check),
         ("groups", groups::check),

@@ -72,6 +72,15 @@ impl Known {
         self.key_epoch == key_epoch
     }
 
+    /// Whether its ticket was signed within this time. `now` in seconds since 1970.
+    pub(crate) fn is_younger(&self, now: i64, most: std::time::Duration) -> bool {
+        now - self.signed < most.as_secs().cast_signed()
+    }
+
+    pub(crate) fn is_live(&self, now: i64, idle: i64) -> bool {
+        self.session.is_live(now, idle)
+    }
+
     /// Who it is, if the session is live. Notes that they are there.
     pub(crate) fn principal(self, now: i64, idle: i64) -> Result<Principal, Unauthenticated> {
         let Self { session, .. } = self;

@@ -171,6 +171,10 @@ pub const BROKER_BACK: Duration = Duration::from_secs(3);
 pub const BROKER_ANSWER: Duration = Duration::from_secs(35);
 /// A step of a conversation with PAM: a little longer than the broker lets a whole one take.
 pub const BROKER_CONVERSATION: Duration = Duration::from_secs(185);
+/// Users whose groups are asked for again at once.
+pub const GROUPS_AT_ONCE: usize = 32;
+/// An access token that was taken is believed for so long; then the broker checks its account again.
+pub const TOKEN_FRESH: Duration = Duration::from_secs(300);
 /// Ended sessions that are remembered. One more, and the list is had anew, without those whose time is over anyhow.
 pub const ENDED_SESSIONS: usize = 200_000;
 /// A dialer's answer, beyond [`CONNECT`].

@@ -1,12 +1,17 @@
 //! Why a request gets no answer from an application, and what its person is told: status, code, what happened, what
 //! to do. One table, so that the pages speak with one voice. `respond` makes pages of it.
 
+mod application;
+mod place;
+
 use http::StatusCode;
-use portreeve_broker::{CodeError, ReadError};
+use portreeve_broker::CodeError;
 use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::pam::PamRefusal;
 use portreeve_model::{Refusal, Scope, Unowned};
 
+use self::application::{connect_text, forward_text};
+use self::place::resolve_text;
 use crate::authenticate::Unauthenticated;
 use crate::connect::ConnectError;
 use crate::forward::ForwardError;
@@ -320,194 +325,6 @@ impl Reject {
                 "The portal's log has the reason, under the number below.",
             ),
         }
-    }
-}
-
-fn resolve_text(error: &ResolveError) -> Text {
-    use StatusCode as S;
-    match error {
-        ResolveError::UnknownNode(node) => text(
-            S::NOT_FOUND,
-            error.code(),
-            "This machine is not known here",
-            format!("{node} is not this machine."),
-            "This portal serves the machine that it runs on: write localhost, its name, or one of its addresses.",
-        ),
-        ResolveError::NoSuchNode(node) => text(
-            S::NOT_FOUND,
-            error.code(),
-            "This node is not known here",
-            format!("{node} is no node of this cluster."),
-            "Compare it with what hostname -s prints there. The list of nodes is the sysadmin's: portreeve nodes.",
-        ),
-        ResolveError::Over => {
-            text(S::UNAUTHORIZED, error.code(), "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
-        }
-        ResolveError::Unavailable => text(
-            S::SERVICE_UNAVAILABLE,
-            error.code(),
-            "This forward can't be looked up at the moment",
-            sentence(error),
-            "Try again in a moment.",
-        ),
-        ResolveError::PrivilegedPort => {
-            let refusal = Refusal::PrivilegedPort;
-            text(
-                S::FORBIDDEN,
-                error.code(),
-                "You may not open this port",
-                refusal.to_string(),
-                "Start the application on a port from 1024 up.",
-            )
-        }
-        ResolveError::Ourselves => {
-            text(S::FORBIDDEN, error.code(), "That is the portal itself", sentence(error), "")
-        }
-        ResolveError::Disabled => text(
-            S::GONE,
-            error.code(),
-            "This forward is disabled",
-            "Its owner has switched it off; the name stays theirs.",
-            "If it is yours: portreeve forward add NAME TARGET.",
-        ),
-        ResolveError::Hanging => text(
-            S::GATEWAY_TIMEOUT,
-            error.code(),
-            "The file system does not answer",
-            sentence(error),
-            "Try again in a moment.",
-        ),
-        ResolveError::Forward(read) => match &**read {
-            ReadError::NotFound => text(
-                S::NOT_FOUND,
-                error.code(),
-                "There is no forward of this name",
-                "Nobody has made it, or it was removed.",
-                "portreeve forward list shows yours.",
-            ),
-            ReadError::NotExecutable => {
-                let refusal = Refusal::NotExecutable;
-                text(
-                    S::FORBIDDEN,
-                    error.code(),
-                    "This forward is not shared with you",
-                    refusal.to_string(),
-                    "Its owner can share it with a group: portreeve forward share NAME --group GROUP. If it is yours: chmod u+x on its file.",
-                )
-            }
-            ReadError::Invalid(cause) => text(
-                S::BAD_GATEWAY,
-                error.code(),
-                "This forward can't be understood",
-                sentence(cause),
-                "Its last line must be an address like http://localhost:8888/.",
-            ),
-            ReadError::NotUnderstood(why) => text(
-                S::BAD_GATEWAY,
-                error.code(),
-                "This forward can't be understood",
-                format!("{why}."),
-                "Its last line must be an address like http://localhost:8888/.",
-            ),
-            ReadError::Io(_) => text(
-                S::BAD_GATEWAY,
-                error.code(),
-                "This forward can't be read",
-                sentence(&**read),
-                "The portal's log has the reason.",
-            ),
-            other => text(
-                S::FORBIDDEN,
-                error.code(),
-                "This forward is not used",
-                sentence(other),
-                "Its owner can make it anew: portreeve forward add NAME TARGET.",
-            ),
-        },
-    }
-}
-
-fn connect_text(error: &ConnectError) -> Text {
-    use StatusCode as S;
-    match error {
-        ConnectError::NotListening(address) => text(
-            S::SERVICE_UNAVAILABLE,
-            "not-listening",
-            "The application does not answer yet",
-            format!("Nothing is listening on {address}. It may still be starting, or have ended."),
-            "This page opens it as soon as it answers.",
-        ),
-        ConnectError::NoAddress => {
-            text(S::BAD_GATEWAY, "unreachable", "The application can't be reached", sentence(error), "")
-        }
-        ConnectError::TimedOut(address) => text(
-            S::GATEWAY_TIMEOUT,
-            "connect-timeout",
-            "The application does not answer",
-            format!("{address} did not take a connection in time."),
-            "It may be overloaded. Try again in a moment.",
-        ),
-        ConnectError::NoDescriptor(_) => text(
-            S::SERVICE_UNAVAILABLE,
-            "no-descriptor",
-            "The portal has too much open",
-            "It may open no more connections now.",
-            "Try again in a moment. Whoever runs the portal can let it open more files (ulimit -Hn).",
-        ),
-        ConnectError::Over => {
-            text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
-        }
-        ConnectError::NoDialer(_) => text(
-            S::SERVICE_UNAVAILABLE,
-            "no-dialer",
-            "The portal can't connect for you at the moment",
-            "The process that connects to applications in your name can't be had.",
-            "Try again in a moment; when it stays so, the portal's log has the reason, under the number below.",
-        ),
-        ConnectError::Failed { address, .. } => text(
-            S::BAD_GATEWAY,
-            "unreachable",
-            "The application can't be reached",
-            format!("No connection to {address} could be made."),
-            "The portal's log has the reason, under the number below.",
-        ),
-    }
-}
-
-fn forward_text(error: &ForwardError) -> Text {
-    use StatusCode as S;
-    match error {
-        ForwardError::BodyStalled => text(
-            S::REQUEST_TIMEOUT,
-            "body-stalled",
-            "The upload stood still",
-            "Nothing of it arrived for a while, so it was given up.",
-            "Try again.",
-        ),
-        ForwardError::Body(_) => {
-            text(S::BAD_REQUEST, "body-cut-off", "The upload was cut off", sentence(error), "Try again.")
-        }
-        ForwardError::TimedOut(_) => text(
-            S::GATEWAY_TIMEOUT,
-            "application-timeout",
-            "The application takes too long",
-            sentence(error),
-            "Look at its output, or try again.",
-        ),
-        ForwardError::Tls(_) => text(
-            S::BAD_GATEWAY,
-            "application-tls",
-            "No secure connection with the application",
-            "It speaks no TLS there, or its certificate is not the one that the forward names.",
-            "Compare the forward's scheme and pin with what the application uses.",
-        ),
-        _ => text(
-            S::BAD_GATEWAY,
-            "broke-off",
-            "The application broke off",
-            "It closed the connection, or did not speak HTTP, before it had answered.",
-            "Look at its output. It may have ended, or speak another protocol on this port.",
-        ),
     }
 }
 

@@ -71,11 +71,6 @@ impl Session {
         *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Secret::new(ticket.to_owned());
     }
 
-    /// Whether anything was done for it since then (seconds since 1970), or goes on still.
-    pub(crate) fn is_in_use(&self, since: i64) -> bool {
-        self.in_flight.load(Relaxed) > 0 || self.last_used.load(Relaxed) >= since
-    }
-
     /// Ends it in this portal.
     pub(crate) fn end(&self) {
         self.over.store(true, Relaxed);
@@ -158,9 +153,16 @@ impl Sessions {
         now: i64,
     ) -> Option<Arc<Session>> {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = by_id.get(&claims.sid) {
-            known.touch(claims.iat);
-            return Some(Arc::clone(known));
+        match by_id.get(&claims.sid) {
+            // An access token keeps its session's id. The broker vouches for it anew: what ended it is over.
+            Some(known) if known.over.load(Relaxed) && known.claims.auth_time < claims.auth_time => {
+                by_id.remove(&claims.sid);
+            }
+            Some(known) => {
+                known.touch(claims.iat);
+                return Some(Arc::clone(known));
+            }
+            None => {}
         }
         if by_id.len() >= self.most {
             by_id.retain(|_, session| now < session.claims.exp);
@@ -239,6 +241,9 @@ mod tests {
         sessions.admit(&claims(0, 1000), "", &[], 0).unwrap().end();
         let again = sessions.admit(&claims(0, 1000), "", &[], 1).unwrap();
         assert!(!again.is_live(1, 500));
+        // But an access token for which the broker vouched again does.
+        let later = Claims { auth_time: 2, iat: 2, ..claims(0, 1000) };
+        assert!(sessions.admit(&later, "", &[], 2).unwrap().is_live(2, 500));
     }
 
     #[test]

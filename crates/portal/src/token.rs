@@ -15,6 +15,7 @@ use portreeve_model::{Secret, TOKEN_PREFIX};
 use crate::audit;
 use crate::authenticate::{Known, Principal, admit};
 use crate::front::Connection;
+use crate::limits;
 
 use crate::portal::{Settings, now};
 use crate::powers::{PowerError, SignedIn};
@@ -73,7 +74,13 @@ pub(crate) async fn authenticate(
     // No audience begins with a blank: no ticket has this key.
     let key = format!(" {}", token.reveal()).into_boxed_str();
     let remembered = room.tickets.borrow_mut().get(&key).cloned();
-    let known = match remembered.filter(|known| known.is_of(key_epoch)) {
+    let idle = settings.idle_seconds();
+    // Whether its account may be used is asked again from time to time; and one that ended may be good again, when its
+    // account is.
+    let is_good = |known: &Known| {
+        known.is_of(key_epoch) && known.is_younger(now, limits::TOKEN_FRESH) && known.is_live(now, idle)
+    };
+    let known = match remembered.filter(is_good) {
         Some(known) => known,
         None => {
             let SignedIn { claims, ticket, groups, .. } = ask(connection, token).await?;
@@ -85,7 +92,7 @@ pub(crate) async fn authenticate(
             known
         }
     };
-    Ok(known.principal(now, settings.idle_seconds())?)
+    Ok(known.principal(now, idle)?)
 }
 
 async fn ask(connection: &Connection, token: Secret) -> Result<SignedIn, Reject> {

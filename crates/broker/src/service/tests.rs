@@ -6,5 +6,6 @@ mod frames;
 mod people;
 mod sign_in;
 mod spawner;
+mod token_scopes;
 mod tokens;
 mod world;

@@ -2,26 +2,25 @@
 
 use std::net::IpAddr;
 
-use nix::sys::socket::SockType;
 use portreeve_model::wire::broker::{Answer, BadToken, Question, UserEnded};
 use portreeve_model::wire::control::{MAX_TOKEN_LIFETIME, MIN_TOKEN_LIFETIME};
 use portreeve_model::wire::pam::PamRefusal;
 use portreeve_model::wire::{ControlReply, ControlRequest, TokenRow};
-use portreeve_model::{Audience, ForwardName, Scope, Scopes, Secret, SignIn, TokenName};
+use portreeve_model::{Audience, Scope, Scopes, Secret, SignIn, TokenName};
 use tokio::time::sleep;
 
 use super::world::*;
 use crate::service::limits;
 
 const DAY: i64 = 24 * 3600;
-const ALICE: u32 = 20001;
+pub(super) const ALICE: u32 = 20001;
 const BOB: u32 = 20002;
 
-fn called(text: &str) -> TokenName {
+pub(super) fn called(text: &str) -> TokenName {
     TokenName::parse(text).unwrap()
 }
 
-fn scopes(scopes: &[Scope]) -> Scopes {
+pub(super) fn scopes(scopes: &[Scope]) -> Scopes {
     Scopes::new(scopes).unwrap()
 }
 
@@ -30,7 +29,7 @@ async fn try_make(world: &World, uid: u32, name: &str, good_for: &[Scope]) -> Co
     world.control_as(uid, request).await
 }
 
-async fn make(world: &World, uid: u32, name: &str, good_for: &[Scope]) -> Secret {
+pub(super) async fn make(world: &World, uid: u32, name: &str, good_for: &[Scope]) -> Secret {
     match try_make(world, uid, name, good_for).await {
         ControlReply::Token { token, expires } => {
             assert_eq!(expires, now() + 7200);
@@ -52,11 +51,11 @@ async fn revoke(world: &World, uid: u32, user: Option<&str>, token: &str) -> Con
     world.control_as(uid, request).await
 }
 
-async fn show(portal: &Portal, token: &Secret) -> Answer {
+pub(super) async fn show(portal: &Portal, token: &Secret) -> Answer {
     portal.ask(Question::Token { token: token.clone(), from: home() }).await
 }
 
-async fn renew(portal: &Portal, ticket: &Secret) -> Answer {
+pub(super) async fn renew(portal: &Portal, ticket: &Secret) -> Answer {
     portal.ask(Question::Renew { ticket: ticket.clone() }).await
 }
 
@@ -387,67 +386,6 @@ fn root_revokes_somebody_who_is_gone_and_has_nothing_but_tokens() {
         assert!(is_refused(&world.control_as(0, revoke).await), "nothing is left");
         let portal = world.portal().await;
         assert_eq!(show(&portal, &token).await, Answer::BadToken(BadToken::Unknown));
-    });
-}
-
-/// Asks everything that a ticket opens; which of it was not refused.
-async fn opened(portal: &Portal, ticket: &Secret) -> Vec<&'static str> {
-    let ticket = || ticket.clone();
-    let browser = data_encoding::BASE64URL_NOPAD.encode(&[7; 32]);
-    let entry = Question::Entry { ticket: ticket(), host: "c1-1.apps.example.org".to_owned(), browser };
-    let forward = Question::Forward { ticket: ticket(), name: ForwardName::parse("tb").unwrap() };
-    let dialer = Question::Dialer { ticket: ticket() };
-    let worker = Question::Worker { ticket: ticket() };
-    let answers = [
-        ("entry", portal.ask(entry).await),
-        ("forward", portal.ask(forward).await),
-        ("dialer", portal.ask_with(dialer, pair(SockType::SeqPacket).1).await),
-        ("worker", portal.ask_with(worker, pair(SockType::Stream).1).await),
-    ];
-    let is_open = |answer: &Answer| match answer {
-        Answer::Failed { why } if why.contains("not good for that") => false,
-        Answer::Entry { .. } | Answer::Forward(Ok(_)) | Answer::Done => true,
-        other => panic!("{other:?}"),
-    };
-    answers.into_iter().filter(|(_, answer)| is_open(answer)).map(|(what, _)| what).collect()
-}
-
-#[test]
-fn a_token_opens_what_it_is_good_for_and_its_younger_tickets_no_more() {
-    run(async || {
-        let mut world = World::new();
-        let portal = world.portal().await;
-        let person = portal.sign_in("alice").await;
-        assert_eq!(opened(&portal, &person.ticket).await, ["entry", "forward", "dialer", "worker"]);
-        for (good_for, opens) in [
-            (&[Scope::Apps][..], &["entry", "forward", "dialer"][..]),
-            (&[Scope::Files], &["worker"]),
-            (&[Scope::Api], &["worker"]),
-            (&[Scope::Files, Scope::Apps], &["entry", "forward", "dialer", "worker"]),
-        ] {
-            let token = make(&world, ALICE, &scopes(good_for).to_string().replace(',', "."), good_for).await;
-            let session = signed_in(show(&portal, &token).await);
-            assert_eq!(opened(&portal, &session.ticket).await, opens, "{good_for:?}");
-            let renewed = signed_in(renew(&portal, &session.ticket).await);
-            assert_eq!(opened(&portal, &renewed.ticket).await, opens, "{good_for:?}");
-        }
-    });
-}
-
-#[test]
-fn a_ticket_for_an_applications_origin_keeps_the_scopes() {
-    run(async || {
-        let mut world = World::new();
-        let portal = world.portal().await;
-        let token = make(&world, ALICE, "ci", &[Scope::Apps]).await;
-        let session = signed_in(show(&portal, &token).await);
-        let (host, browser) =
-            ("c1-1.apps.example.org".to_owned(), data_encoding::BASE64URL_NOPAD.encode(&[7; 32]));
-        let (ticket, there) = (session.ticket.clone(), host.clone());
-        let entry = portal.ask(Question::Entry { ticket, host: there, browser: browser.clone() }).await;
-        let Answer::Entry { code } = entry else { panic!("{entry:?}") };
-        let entered = signed_in(portal.ask(Question::TakeEntry { code, host, browser }).await);
-        assert_eq!((entered.claims.how, &entered.claims.sid), (session.claims.how, &session.claims.sid));
     });
 }
 

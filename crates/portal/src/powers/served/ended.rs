@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portreeve_model::wire::broker::UserEnded;
 use portreeve_model::{Claims, SessionId};
@@ -69,15 +69,16 @@ impl Ended {
         self.heard.store(now + 1, Ordering::Relaxed);
     }
 
-    /// How long ago the broker spoke, in milliseconds; `None`: never.
-    pub(super) fn age_ms(&self) -> Option<u64> {
+    /// How long ago the broker spoke; `None`: never.
+    pub(super) fn age(&self) -> Option<Duration> {
         let heard = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_sub(heard))
+        let nanoseconds = u32::try_from(heard % 1000).unwrap_or_default() * 1_000_000;
+        Some(self.began.elapsed().saturating_sub(Duration::new(heard / 1000, nanoseconds)))
     }
 
     /// Whether the list is young enough to answer anybody.
     pub(super) fn is_fresh(&self) -> bool {
-        self.age_ms().is_some_and(|age| u128::from(age) < limits::BROKER_FRESH.as_millis())
+        self.age().is_some_and(|age| age < limits::BROKER_FRESH)
     }
 }
 
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn a_list_that_was_never_had_is_not_fresh() {
         let ended = Ended::new();
-        assert!(!ended.is_fresh() && ended.age_ms().is_none());
+        assert!(!ended.is_fresh() && ended.age().is_none());
         ended.note_heard();
         assert!(ended.is_fresh());
     }

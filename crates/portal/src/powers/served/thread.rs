@@ -1,0 +1,267 @@
+//! One thread's way of asking: each question of `powers.rs`, and who answers it.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use portreeve_broker::{ForwardRead, ReadError};
+use portreeve_model::forward_file::CountingLine;
+use portreeve_model::wire::broker::{Answer, ForwardFound, Question};
+use portreeve_model::wire::spawner::Missing;
+use portreeve_model::wire::worker::{MAX_BODY, NodeView, View, WORKSPACE};
+use portreeve_model::{ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName};
+use tokio::net::TcpStream;
+
+use super::dialers::Dialers;
+use super::line::LineError;
+use super::workers::{WorkerError, Workers};
+use super::{Served, nodes_view};
+use crate::agents::{Heard, NoOwner};
+use crate::powers::{DialError, PowerError, SignedIn, Talk, Unread};
+use crate::sessions::Session;
+
+/// What one thread has for itself.
+pub(crate) struct Thread {
+    shared: Arc<Served>,
+    dialers: Dialers,
+    workers: Workers,
+}
+
+fn power(error: LineError) -> PowerError {
+    match error {
+        LineError::NotThere | LineError::Late | LineError::Busy => PowerError::Unavailable(error.into()),
+        LineError::Failed(_) | LineError::OtherAnswer => PowerError::Failed(error.into()),
+    }
+}
+
+fn signed_in(answer: Answer) -> Result<SignedIn, PowerError> {
+    match answer {
+        Answer::SignedIn { claims, ticket, groups, mark, said: _ } => {
+            Ok(SignedIn { claims: *claims, ticket: ticket.reveal().to_owned(), groups: groups.into(), mark })
+        }
+        Answer::NoTicket => Err(PowerError::Over),
+        Answer::BadCode(bad) => Err(PowerError::Code(bad)),
+        Answer::BadToken(bad) => Err(PowerError::Token(bad)),
+        Answer::Refused { why, .. } => Err(PowerError::Refused(why)),
+        Answer::Wait { seconds } => Err(PowerError::Wait(seconds)),
+        _ => Err(power(LineError::OtherAnswer)),
+    }
+}
+
+impl Thread {
+    pub(in crate::powers) fn open(shared: Arc<Served>) -> Self {
+        let line = Arc::clone(&shared.line);
+        Self {
+            dialers: Dialers::new(Arc::clone(&line), shared.namespace),
+            workers: Workers::new(line),
+            shared,
+        }
+    }
+
+    async fn ask(&self, question: Question) -> Result<Answer, PowerError> {
+        self.shared.line.ask(question, None).await.map_err(power)
+    }
+
+    pub(in crate::powers) async fn look(&self, code: &str) -> Result<UserName, PowerError> {
+        match self.ask(Question::Look { code: Secret::new(code.to_owned()) }).await? {
+            Answer::Code { user } => Ok(user),
+            Answer::BadCode(bad) => Err(PowerError::Code(bad)),
+            _ => Err(power(LineError::OtherAnswer)),
+        }
+    }
+
+    pub(in crate::powers) async fn enter(&self, code: &str, from: IpAddr) -> Result<SignedIn, PowerError> {
+        let code = Secret::new(code.to_owned());
+        signed_in(self.ask(Question::Enter { code, from: from.to_canonical() }).await?)
+    }
+
+    pub(in crate::powers) async fn token(&self, token: Secret, from: IpAddr) -> Result<SignedIn, PowerError> {
+        signed_in(self.ask(Question::Token { token, from: from.to_canonical() }).await?)
+    }
+
+    pub(in crate::powers) async fn begin(
+        &self,
+        user: UserName,
+        from: IpAddr,
+        mark: Option<Secret>,
+    ) -> Result<Talk, PowerError> {
+        talk(self.ask(Question::Begin { user, from: from.to_canonical(), mark }).await?)
+    }
+
+    pub(in crate::powers) async fn reply(
+        &self,
+        conversation: Secret,
+        answers: Vec<Secret>,
+    ) -> Result<Talk, PowerError> {
+        talk(self.ask(Question::Reply { conversation, answers }).await?)
+    }
+
+    pub(in crate::powers) async fn entry(
+        &self,
+        session: &Session,
+        host: &str,
+        browser: &str,
+    ) -> Result<String, PowerError> {
+        let (host, browser) = (host.to_owned(), browser.to_owned());
+        match self.ask(Question::Entry { ticket: session.ticket(), host, browser }).await? {
+            Answer::Entry { code } => Ok(code.reveal().to_owned()),
+            Answer::NoTicket => Err(PowerError::Over),
+            _ => Err(power(LineError::OtherAnswer)),
+        }
+    }
+
+    pub(in crate::powers) async fn take_entry(
+        &self,
+        code: &str,
+        host: &str,
+        browser: &str,
+    ) -> Result<SignedIn, PowerError> {
+        let (code, host, browser) = (Secret::new(code.to_owned()), host.to_owned(), browser.to_owned());
+        signed_in(self.ask(Question::TakeEntry { code, host, browser }).await?)
+    }
+
+    /// `ticket` is one for the audience that is wanted.
+    pub(in crate::powers) async fn renew(&self, ticket: &str) -> Result<SignedIn, PowerError> {
+        signed_in(self.ask(Question::Renew { ticket: Secret::new(ticket.to_owned()) }).await?)
+    }
+
+    pub(in crate::powers) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
+        match self.ask(Question::SignOut { ticket: session.ticket(), everywhere: false }).await? {
+            Answer::Done => Ok(()),
+            _ => Err(power(LineError::OtherAnswer)),
+        }
+    }
+
+    pub(in crate::powers) async fn groups(&self, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
+        match self.ask(Question::Groups { ticket: Secret::new(ticket.to_owned()) }).await? {
+            Answer::Groups(groups) => Ok(groups.into()),
+            Answer::NoTicket => Err(PowerError::Over),
+            _ => Err(power(LineError::OtherAnswer)),
+        }
+    }
+
+    pub(in crate::powers) async fn read_forward(
+        &self,
+        session: &Session,
+        name: &ForwardName,
+    ) -> Result<ForwardRead, Unread> {
+        let question = Question::Forward { ticket: session.ticket(), name: name.clone() };
+        let unavailable = |error: LineError| Unread::Unavailable(error.into());
+        match self.shared.line.ask(question, None).await.map_err(unavailable)? {
+            Answer::Forward(Ok(ForwardFound { stat, line, lines_differ })) => {
+                let line = CountingLine { text: &line, lines_differ };
+                let file = line.parse().map_err(ReadError::from)?;
+                Ok(ForwardRead { stat, file })
+            }
+            Answer::Forward(Err(missing)) => Err(missed(missing)),
+            Answer::NoTicket => Err(Unread::Over),
+            _ => Err(unavailable(LineError::OtherAnswer)),
+        }
+    }
+
+    pub(in crate::powers) async fn login_group(&self, uid: u32) -> Option<LoginGroup> {
+        match self.ask(Question::LoginGroup { uid }).await {
+            Ok(Answer::LoginGroup(group)) => group,
+            // Nobody can tell, which grants nothing.
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    pub(in crate::powers) async fn dial(
+        &self,
+        session: &Session,
+        address: SocketAddr,
+    ) -> Result<TcpStream, DialError> {
+        let stream = self.dialers.dial(session, address).await?;
+        TcpStream::from_std(stream).map_err(DialError::Io)
+    }
+
+    pub(in crate::powers) async fn owner(&self, tuple: &Tuple) -> Result<Owner, Unowned> {
+        let heard = self.shared.agents.owner(tuple, false).await;
+        Ok(self.heard(tuple, heard)?.said.owner)
+    }
+
+    pub(in crate::powers) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Owner {
+        let heard = self.shared.agents.owner(tuple, true).await;
+        match self.heard(tuple, heard) {
+            Ok(heard) if (heard.said.owner.uid, heard.said.owner.listener) == (owner.uid, owner.listener) => {
+                heard.said.owner
+            }
+            // Without an answer the group stays "not looked", which grants nothing.
+            Ok(_) | Err(_) => owner,
+        }
+    }
+
+    pub(in crate::powers) async fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
+        let heard = self.shared.agents.confirm(tuple, before).await;
+        Ok(self.heard(tuple, heard)?.said.owner)
+    }
+
+    /// Says in the log what an agent could not be asked for.
+    fn heard<T>(&self, tuple: &Tuple, heard: Result<Heard<T>, NoOwner>) -> Result<Heard<T>, Unowned> {
+        heard.map_err(|none| {
+            if let NoOwner::Agent(error) = &none {
+                tracing::warn!(server = %tuple.server, code = error.code(), %error, "an owner can't be asked for");
+            }
+            Unowned::from(none)
+        })
+    }
+
+    pub(in crate::powers) async fn listens_still(&self, tuple: &Tuple, listener: ListenerId) -> bool {
+        self.shared.agents.listens_still(tuple, listener).await.is_ok_and(|heard| heard.said)
+    }
+
+    /// Counts the boots of the node that has this address.
+    pub(in crate::powers) fn generation(&self, address: SocketAddr) -> u64 {
+        let nodes = self.shared.agents.nodes();
+        nodes.at(address.ip()).map_or(0, |node| self.shared.agents.generation(&node.name))
+    }
+
+    pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
+        nodes_view::ask(&self.shared.agents, uid).await
+    }
+
+    pub(in crate::powers) async fn workspace(
+        &self,
+        session: &Session,
+        view: View,
+    ) -> Result<String, WorkerError> {
+        let mut view = View { nodes: Some(self.nodes_view(session.uid).await), ..view };
+        let text =
+            |view: &View| serde_json::to_vec(view).map_err(|error| WorkerError::BrokeOff(error.into()));
+        let mut json = text(&view)?;
+        // Somebody with so much listening sees the first nodes.
+        while json.len() > MAX_BODY
+            && let Some(nodes) = view.nodes.as_mut().filter(|nodes| !nodes.is_empty())
+        {
+            nodes.truncate(nodes.len() / 2);
+            json = text(&view)?;
+        }
+        self.workers.post(session, WORKSPACE, json).await
+    }
+}
+
+/// What a step of a conversation came to.
+fn talk(answer: Answer) -> Result<Talk, PowerError> {
+    match answer {
+        Answer::Prompts { conversation, prompts } => Ok(Talk::Asks { conversation, prompts }),
+        Answer::SignedIn { ref said, .. } => {
+            let said = said.clone();
+            Ok(Talk::Granted { said, signed_in: Box::new(signed_in(answer)?) })
+        }
+        Answer::Refused { why, said } => Ok(Talk::Refused { why, said }),
+        other => signed_in(other).and_then(|_| Err(power(LineError::OtherAnswer))),
+    }
+}
+
+fn missed(missing: Missing) -> Unread {
+    Unread::Refused(match missing {
+        Missing::NoForward => ReadError::NotFound,
+        Missing::NotExecutable => ReadError::NotExecutable,
+        Missing::NotPlain(what) => ReadError::NotPlain(what.into()),
+        Missing::Unreadable => ReadError::UnreadableByAnybody,
+        Missing::Invalid(why) => ReadError::NotUnderstood(why),
+        Missing::NoAccount | Missing::NotServed => return Unread::Over,
+        Missing::Failed(why) => ReadError::Io(io::Error::other(why)),
+    })
+}
