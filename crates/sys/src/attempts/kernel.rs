@@ -1,9 +1,10 @@
 //! Calls that need to know nothing.
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use capctl::caps::{Cap, CapState, ambient};
 use nix::errno::Errno;
@@ -50,15 +51,13 @@ pub(super) const ALL: &[Attempt] = &[
         control(libc::PR_SET_DUMPABLE, 1)?;
         control(libc::PR_SET_DUMPABLE, 0)
     }),
-    attempt("memory-map", || {
-        // No process's heap begins at 0.
-        plain(libc::SYS_prctl, [libc::PR_SET_MM as usize, libc::PR_SET_MM_START_BRK as usize, 0])
-    }),
     attempt("personality", || plain(libc::SYS_personality, [libc::READ_IMPLIES_EXEC as usize])),
     // More than its share.
     attempt("descriptor-limit", || {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        Ok(setrlimit(Resource::RLIMIT_NOFILE, hard + 1, hard + 1)?)
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        // It may go down, and not up again.
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard - 1), hard - 1)?;
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?)
     }),
     attempt("core-limit", || Ok(setrlimit(Resource::RLIMIT_CORE, 1 << 30, 1 << 30)?)),
     attempt("priority", || plain(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, minus(5)])),
@@ -116,6 +115,10 @@ pub(super) const ALL: &[Attempt] = &[
     }),
     // Past the directories' permissions.
     attempt("file-by-handle", by_handle),
+    attempt("set-user-id", || {
+        let options = OpenOptions::new().write(true).create(true).mode(0o4700).open("/tmp/attempt");
+        options.and_then(|_| std::fs::remove_file("/tmp/attempt"))
+    }),
     attempt("mknod", || {
         let _ = std::fs::remove_file("/tmp/attempt");
         let (at, mode) = (c"/tmp/attempt".as_ptr().addr(), (libc::S_IFCHR | 0o600) as usize);

@@ -12,6 +12,8 @@ use portreeve_tests::hostile::{Report, Use};
 const LIBRARIES: [&str; 4] = ["/usr/lib", "/lib", "/lib64", "/usr/lib64"];
 /// The kernel's own: looked at by single paths.
 const KERNEL: [&str; 2] = ["/proc", "/sys"];
+/// What is read of a file.
+const MOST_BYTES: u64 = 64 * 1024;
 /// Names at most.
 const MOST: usize = 20_000;
 
@@ -41,9 +43,9 @@ pub(crate) fn use_path(to: Use, path: &str) -> Result<String> {
             Ok(names.join("\n"))
         }
         Use::Read => {
-            let mut begin = [0; 256];
-            let length = File::open(path)?.read(&mut begin)?;
-            Ok(String::from_utf8_lossy(&begin[..length]).into_owned())
+            let mut begin = Vec::new();
+            File::open(path)?.take(MOST_BYTES).read_to_end(&mut begin)?;
+            Ok(String::from_utf8_lossy(&begin).into_owned())
         }
         Use::Write => OpenOptions::new().write(true).open(path).map(|_| String::new()),
         Use::Create => created(Path::new(path)).map(|()| String::new()),
