@@ -106,6 +106,11 @@ fn what(order: &Start) -> &'static str {
 }
 
 impl Posts {
+    /// The processes that hold workers' PAM sessions.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        self.children.workers()
+    }
+
     pub(super) fn new(children: Rc<Children>) -> Self {
         Self { children, by_uid: RefCell::default() }
     }
