@@ -61,7 +61,7 @@ impl Site {
         let started = Instant::now();
         loop {
             assert!(started.elapsed() < PATIENCE, "the attacker does not begin");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
             let pid = self.main_process("portreeve-portal");
             let program = self.shell("login", "root", &format!("readlink /proc/{pid}/exe")).out;
             if !program.contains("hostile") && !program.contains("portreeve-portal") || before == Some(pid) {
