@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use portreeve_model::wire::broker::{Answer, PublicKey, Question};
@@ -25,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Taken<'s> {
     site: &'s Site,
     orders: RefCell<BufReader<UnixStream>>,
-    _alone: MutexGuard<'s, ()>,
+    _alone: super::site::Alone<'s>,
 }
 
 impl Site {
