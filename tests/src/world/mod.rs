@@ -7,6 +7,7 @@ mod app;
 mod client;
 mod cluster;
 pub mod etc;
+pub mod faults;
 mod foreign;
 pub mod guide;
 mod link;
@@ -18,6 +19,7 @@ pub mod site;
 pub mod spawner;
 pub mod testbed;
 mod tls;
+pub mod traffic;
 
 use std::time::{Duration, Instant};
 
