@@ -508,6 +508,20 @@ fn signals_are_passed_on_and_the_session_is_closed() {
 }
 
 #[test]
+fn a_worker_that_hangs_is_killed_and_the_session_is_closed() {
+    check("a_worker_that_hangs_is_killed", || {
+        let etc = sessions()?;
+        etc.program("worker", "#!/bin/sh\ntrap '' TERM\necho $$ >&3\nkill -STOP $$\n");
+        let mut pam = session(&etc, "alice")?;
+        words(&pam);
+        signal(pam.child.id(), Signal::SIGTERM);
+        assert_eq!(pam.wait().code(), Some(128 + 9));
+        assert!(etc.read("out/log").ends_with("close_session alice 0\n"));
+        Ok(())
+    });
+}
+
+#[test]
 fn a_worker_does_not_outlive_its_session() {
     check("a_worker_does_not_outlive_its_session", || {
         let etc = sessions()?;

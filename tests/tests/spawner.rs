@@ -198,6 +198,28 @@ fn a_look_up_that_hangs_is_killed_and_holds_nobody_up() {
     assert!(is_closed(&channel));
 }
 
+#[test]
+fn nobody_waits_for_a_program_whose_users_name_can_not_be_looked_up() {
+    let options = SpawnerOptions {
+        database_hangs: true,
+        look_up_patience: Duration::from_secs(1),
+        ..SpawnerOptions::default()
+    };
+    let mut spawner = start!("nobody_waits_for_a_program_whose_users_name_can_not_be_looked_up", options);
+    let from = "192.0.2.1".parse().unwrap();
+    for start in [
+        Start::Conversation { user: Some(name("alice")), from },
+        Start::AccountCheck { user: name("alice") },
+        Start::Worker { user: name("alice") },
+    ] {
+        let began = Instant::now();
+        let (child, _, channel) = spawner.begin(start);
+        assert_eq!(spawner.news(), SpawnerNews::Ended { child, status: None });
+        assert!((1..4).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert!(is_closed(&channel));
+    }
+}
+
 /// Says what it was given, and stays as another program, which opens nothing.
 const TELLING: &str = r#"#!/bin/sh
 { echo "$@"; echo "user $(id -u)"; /usr/bin/env | sort; } >"${0%/*}/told"

@@ -244,6 +244,17 @@ impl Revocations {
         self.keep(now)
     }
 
+    /// Writes what could not be written before, if anything. Says whether there was anything.
+    ///
+    /// # Errors
+    /// As [`Unwritten::write`].
+    pub fn write_again(&mut self) -> Result<bool, RevocationError> {
+        let Some(unwritten) = self.unwritten() else { return Ok(false) };
+        unwritten.write()?;
+        self.note_written(&unwritten);
+        Ok(true)
+    }
+
     fn changed(&mut self, now: i64) {
         self.kept.forget_old(now);
         self.changes += 1;
@@ -251,11 +262,7 @@ impl Revocations {
 
     fn keep(&mut self, now: i64) -> Result<(), RevocationError> {
         self.changed(now);
-        if let Some(unwritten) = self.unwritten() {
-            unwritten.write()?;
-            self.note_written(&unwritten);
-        }
-        Ok(())
+        self.write_again().map(|_| ())
     }
 }
 

@@ -289,6 +289,9 @@ async fn tend(service: Rc<Service>, children: Rc<Children>) -> ServiceError {
         service.dialers.sweep(now);
         service.workers.sweep(now);
         children.end_the_lasting(now).await;
+        if count.is_multiple_of(limits::WRITE_AGAIN) {
+            service.write_again();
+        }
         if count.is_multiple_of(60) {
             service.turn_keys();
             service.tidy_tokens();

@@ -39,7 +39,8 @@ pub struct Settings {
     pub pam: PathBuf,
     /// The directory of forward files, absolute.
     pub forwards: PathBuf,
-    /// A look-up that took so long is killed: the user database or a network file system hangs.
+    /// A look-up that took so long is killed: the user database or a network file system hangs. So is a program for a user
+    /// whose name takes so long, in whole seconds.
     pub look_up_patience: Duration,
     /// A program that was asked to end, and did not within this time, is killed.
     pub end_patience: Duration,

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, User, initgroups};
+use nix::unistd::{Pid, User, alarm, initgroups};
 use pam_client2::{Context, Flag};
 use portreeve_model::UserName;
 
@@ -24,6 +24,8 @@ use crate::talk::NobodyThere;
 
 /// Exit status when the account may not be used (sysexits.h, EX_NOPERM).
 const NOT_PERMITTED: u8 = 77;
+/// For a worker that was told to end, in seconds: less than the spawner gives this process.
+const ENDS: u32 = 5;
 /// The worker's program, beside this one.
 const WORKER: &str = "portreeve-worker";
 
@@ -75,7 +77,7 @@ pub(crate) fn session(
 /// From now on these wait until somebody asks for them.
 fn hold_signals() -> anyhow::Result<SigSet> {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGALRM] {
         signals.add(signal);
     }
     signals.thread_block().context("signals can't be held back")?;
@@ -105,7 +107,7 @@ fn start(plan: &Plan, channel: OwnedFd) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// Waits for the worker, and passes signals on to it.
+/// Waits for the worker, and passes signals on to it. One that hangs is killed: else this process would wait for it for ever.
 fn wait(mut child: Child, signals: &SigSet) -> anyhow::Result<ExitStatus> {
     let pid = Pid::from_raw(child.id().cast_signed());
     loop {
@@ -117,7 +119,11 @@ fn wait(mut child: Child, signals: &SigSet) -> anyhow::Result<ExitStatus> {
                 }
             }
             // It is not reaped, so the number is its own.
-            signal => drop(kill(pid, signal)),
+            Signal::SIGALRM => drop(kill(pid, Signal::SIGKILL)),
+            signal => {
+                let _ = kill(pid, signal);
+                alarm::set(ENDS);
+            }
         }
     }
 }

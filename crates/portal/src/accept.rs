@@ -81,6 +81,11 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
     // Until everything has ended: who is signed out while the portal drains is out.
     let mut service = tokio::task::JoinSet::new();
     service.spawn(portal.service.clone().run(Arc::clone(&portal)));
+    // Whoever came while the portal was restarted waits in the kernel's queue a moment longer, instead of being refused.
+    tokio::select! {
+        () = portal.service.begun() => {}
+        () = portal.draining.cancelled() => {}
+    }
     for listener in listening.browsers {
         acceptors.spawn(accept(Arc::clone(&portal), listener, queues.clone(), Arc::clone(&places)));
     }

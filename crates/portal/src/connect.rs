@@ -2,11 +2,15 @@
 //!
 //! Invariant: nothing is written to a new connection here, not even a TLS greeting.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use portreeve_model::Tuple;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::limits;
 use crate::pool::{Key, Link};
@@ -66,10 +70,7 @@ pub(crate) async fn connect(
                 // Ready once the last answer was taken off it; an error means that the application closed it. One
                 // whose last request is still being sent, though it was answered, is not waited for.
                 let ready = link.sender.is_ready()
-                    || matches!(
-                        tokio::time::timeout(limits::POOL_READY, link.sender.ready()).await,
-                        Ok(Ok(()))
-                    );
+                    || matches!(timeout(limits::POOL_READY, link.sender.ready()).await, Ok(Ok(())));
                 if ready {
                     room.tally.pooled(true);
                     return Ok(Reached::Open(link));
@@ -78,22 +79,60 @@ pub(crate) async fn connect(
         }
     }
     room.tally.pooled(false);
-    let mut failures = Vec::new();
-    for address in &target.addresses {
-        match room.tally.connected(dial(room, session, *address).await) {
-            Ok((stream, tuple)) => return Ok(Reached::New { stream, tuple, key: key_of(*address) }),
-            Err(error) => failures.push(error),
+    let (address, stream, tuple) = dial_any(room, session, &target.addresses).await?;
+    Ok(Reached::New { stream, tuple, key: key_of(address) })
+}
+
+/// A connection to the first of these addresses that takes one. Each has a little time before the next one is tried beside it:
+/// a node whose cable is cut must not cost the whole limit for each of its addresses.
+async fn dial_any(
+    room: &Room,
+    session: &Session,
+    addresses: &[SocketAddr],
+) -> Result<(SocketAddr, TcpStream, Tuple), ConnectError> {
+    let attempt = async |place, address| (place, room.tally.connected(dial(room, session, address).await));
+    let (mut rest, mut attempts, mut failures) = (addresses.iter().enumerate(), Vec::new(), Vec::new());
+    loop {
+        match rest.next() {
+            Some((place, address)) => attempts.push(Box::pin(attempt(place, *address))),
+            None if attempts.is_empty() => break,
+            None => {}
+        }
+        let ended = poll_fn(|cx| {
+            for under_way in 0..attempts.len() {
+                if let Poll::Ready(ended) = attempts[under_way].as_mut().poll(cx) {
+                    drop(attempts.swap_remove(under_way));
+                    return Poll::Ready(ended);
+                }
+            }
+            Poll::Pending
+        });
+        let ended = match rest.len() {
+            0 => Ok(ended.await),
+            _ => timeout(limits::CONNECT_NEXT, ended).await,
+        };
+        match ended {
+            Ok((place, Ok((stream, tuple)))) => return Ok((addresses[place], stream, tuple)),
+            // The same at every address.
+            Ok((_, Err(error @ (ConnectError::Over | ConnectError::NoDialer(_))))) => return Err(error),
+            Ok((place, Err(error))) => failures.push((place, error)),
+            Err(_) => {}
         }
     }
-    // That nobody listens is said only if no address has anything else to tell.
-    let telling = failures.iter().position(|failure| !matches!(failure, ConnectError::NotListening(_)));
-    let failure = failures.into_iter().nth(telling.unwrap_or(0)).unwrap_or(ConnectError::NoAddress);
+    // That nobody listens is said only if no address has anything else to tell; else what the first one has.
+    failures.sort_by_key(|(place, failure)| (matches!(failure, ConnectError::NotListening(_)), *place));
+    let failure = failures.into_iter().next().map_or(ConnectError::NoAddress, |(_, failure)| failure);
     Err(match failure {
         ConnectError::NotListening(address) if room.powers.is_loopback_only(session.uid, address).await => {
             ConnectError::LoopbackOnly(address)
         }
         other => other,
     })
+}
+
+/// In milliseconds, as the system wants it.
+fn gone_after() -> u32 {
+    u32::try_from(limits::UPSTREAM_GONE.as_millis()).unwrap_or(u32::MAX)
 }
 
 async fn dial(
@@ -122,6 +161,7 @@ async fn dial(
         DialError::Over => ConnectError::Over,
         DialError::NoDialer(why) => ConnectError::NoDialer(why),
     })?;
+    setsockopt(&stream, sockopt::TcpUserTimeout, &gone_after()).map_err(|errno| failed(errno.into()))?;
     let client = stream.local_addr().map_err(failed)?;
     let server = stream.peer_addr().map_err(failed)?;
     // Connecting to an ephemeral port on the loopback can meet itself (simultaneous open): nobody listens there.
@@ -129,4 +169,57 @@ async fn dial(
         return Err(ConnectError::NotListening(address));
     }
     Ok((stream, Tuple { client, server }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::time::Instant;
+
+    use nix::sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getsockname, getsockopt, listen, socket,
+    };
+    use portreeve_model::SignIn;
+
+    use super::*;
+    use crate::portal::now;
+
+    fn session(room: &Room) -> std::sync::Arc<Session> {
+        let (claims, _) = room.portal.service.embedded().broker().start_session(SignIn::Code, now()).unwrap();
+        room.portal.sessions.admit(&claims, "", &[], now()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_is_gone_is_not_waited_for_without_end() {
+        let (_state, room) = crate::room::tests::room();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (stream, _) = dial(&room, &session(&room), listener.local_addr().unwrap()).await.unwrap();
+        let patience = getsockopt(&stream, sockopt::TcpUserTimeout).unwrap();
+        assert_eq!(u128::from(patience), limits::UPSTREAM_GONE.as_millis());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_costs_a_moment_where_another_one_does() {
+        let (_state, room) = crate::room::tests::room();
+        // A queue that is full answers no SYN.
+        let full = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(full.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+        listen(&full, Backlog::new(0).unwrap()).unwrap();
+        let silent: SockaddrIn = getsockname(full.as_raw_fd()).unwrap();
+        let silent: SocketAddr = std::net::SocketAddrV4::from(silent).into();
+        let _first = std::net::TcpStream::connect(silent).unwrap();
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = other.local_addr().map(|address| (address, other)).unwrap();
+        let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let began = Instant::now();
+        let (address, ..) = dial_any(&room, &session(&room), &[silent, refusing, other.0]).await.unwrap();
+        assert_eq!(address, other.0);
+        assert!((limits::CONNECT_NEXT..limits::CONNECT).contains(&began.elapsed()), "{:?}", began.elapsed());
+        // What the first one has to tell is told.
+        let told = dial_any(&room, &session(&room), &[refusing, silent]).await;
+        assert!(matches!(told, Err(ConnectError::TimedOut(address)) if address == silent), "{told:?}");
+        let told = dial_any(&room, &session(&room), &[refusing]).await;
+        assert!(matches!(told, Err(ConnectError::NotListening(_))), "{told:?}");
+    }
 }

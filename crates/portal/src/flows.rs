@@ -1,5 +1,6 @@
 //! What lives long: requests that wait for their answer, answers that take their time, and tunnels. Each is ended when
-//! its session ends, and judged again every few seconds, so that what was allowed an hour ago is not allowed still.
+//! its session ends, or when nobody can tell any more whether it did, and judged again every few seconds, so that what was
+//! allowed an hour ago is not allowed still.
 //!
 //! Invariant: a flow is here from when it first has to wait until it is dropped.
 
@@ -34,6 +35,8 @@ pub(crate) struct Basis {
 pub(crate) enum Over {
     /// The person signed out, or the session's time is over.
     Session,
+    /// The broker has been silent for so long that nobody knows whether the session has ended.
+    Unknown,
     /// The right was taken back.
     Right(Withdrawn),
 }
@@ -137,10 +140,21 @@ pub(crate) async fn judge_from_time_to_time(room: Rc<Room>) {
 fn end_with_their_sessions(room: &Room) {
     let idle = room.portal.settings.load().idle_seconds();
     let now = now();
+    let is_known = room.portal.service.knows_who_is_over();
+    let mut unknown = 0u32;
     for (_, flow) in room.flows.all.borrow().iter() {
         if !flow.basis.session.is_live(now, idle) {
             end(flow, Over::Session);
+        } else if !is_known && flow.over.get().is_none() {
+            unknown += 1;
+            end(flow, Over::Unknown);
         }
+    }
+    if unknown > 0 {
+        tracing::warn!(
+            flows = unknown,
+            "ended: the broker is silent, and nobody knows whether their sessions are over"
+        );
     }
 }
 

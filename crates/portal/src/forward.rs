@@ -66,6 +66,9 @@ pub(crate) enum ForwardError {
     /// The person signed out, or the session's time was over, before the answer came or the body was sent.
     #[error("the session ended")]
     SessionOver,
+    /// The broker fell silent before the answer came.
+    #[error("nobody can tell at the moment whether the session has ended")]
+    SessionUnknown,
     /// The right was taken back before the answer came.
     #[error("the right to this application was withdrawn")]
     Withdrawn(#[source] Withdrawn),
@@ -201,6 +204,7 @@ async fn in_time<T>(
         }
         over = poll_fn(|cx| flow.poll_over(cx).map(Over::clone)) => Err(match over {
             Over::Session => ForwardError::SessionOver,
+            Over::Unknown => ForwardError::SessionUnknown,
             Over::Right(withdrawn) => ForwardError::Withdrawn(withdrawn),
         }),
     }
@@ -216,6 +220,9 @@ async fn confirm(sending: &Sending<'_>, grant: &Rc<Grant>, link: &Link) -> Resul
     }
     if !session.is_live(now(), sending.idle) {
         return Err(ForwardError::SessionOver);
+    }
+    if !room.portal.service.knows_who_is_over() {
+        return Err(ForwardError::SessionUnknown);
     }
     if sending.asked.elapsed() >= limits::JUDGE_AGAIN {
         authorize::judge_again(room, session, grant, &link.owner.get())

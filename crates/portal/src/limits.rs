@@ -29,6 +29,12 @@ pub const GOODBYE: Duration = Duration::from_secs(5);
 pub const HTTP2_PING_ANSWER: Duration = Duration::from_secs(20);
 /// Connecting to an application.
 pub const CONNECT: Duration = Duration::from_secs(5);
+/// After so long without an answer from one address of a node, the next one is tried beside it.
+pub const CONNECT_NEXT: Duration = Duration::from_millis(500);
+/// What was sent to an application and its machine neither acknowledges nor takes for so long ends the connection
+/// (TCP_USER_TIMEOUT, tcp(7)): the machine is gone. Without it, whoever waits for an answer waits for
+/// `limits.response_head`.
+pub const UPSTREAM_GONE: Duration = Duration::from_secs(60);
 /// TLS handshake with an `https://` application.
 pub const UPSTREAM_TLS: Duration = Duration::from_secs(10);
 /// Waiting for an application to say `100 Continue` before the body is sent all the same (RFC 9110 section 10.1.1).
@@ -147,6 +153,8 @@ pub const AGENT_HANDSHAKES: usize = 256;
 pub const AGENT_HANDSHAKES_OF_ONE: usize = 8;
 /// An agent's answer, from the question on. Later is no answer.
 pub const AGENT_ANSWER: Duration = Duration::from_secs(2);
+/// Of that, a question about a connection waits for an agent that is not there: it may just be restarted.
+pub const AGENT_BACK: Duration = Duration::from_millis(1750);
 /// How often a quiet agent is asked whether it is still there.
 pub const AGENT_PING: Duration = Duration::from_secs(10);
 /// A question that an agent leaves unanswered for so long ends its connection.
@@ -167,6 +175,11 @@ pub const AGENT_BOOTS: usize = 8;
 pub const BROKER_FRESH: Duration = Duration::from_secs(5);
 /// A question that finds no broker waits for so long for it to be back.
 pub const BROKER_BACK: Duration = Duration::from_secs(3);
+/// A portal that begins looks so often whether the broker has spoken. It takes no browser's connection before that, or for
+/// [`BROKER_BACK`].
+pub const BROKER_BEGUN: Duration = Duration::from_millis(10);
+/// How often one who waits for the broker looks whether it hangs.
+pub const BROKER_LOOK: Duration = Duration::from_millis(500);
 /// The broker's answer, from the question on: it may have to look somebody up, and to start a process.
 pub const BROKER_ANSWER: Duration = Duration::from_secs(35);
 /// A step of a conversation with PAM: a little longer than the broker lets a whole one take.
@@ -175,6 +188,8 @@ pub const BROKER_CONVERSATION: Duration = Duration::from_secs(185);
 pub const GROUPS_AT_ONCE: usize = 32;
 /// An access token that was taken is believed for so long; then the broker checks its account again.
 pub const TOKEN_FRESH: Duration = Duration::from_secs(300);
+/// Sign-outs that wait for the broker to be back, to be written down. One more is in force in this portal alone.
+pub const SIGN_OUTS: usize = 4096;
 /// Ended sessions that are remembered. One more, and the list is had anew, without those whose time is over anyhow.
 pub const ENDED_SESSIONS: usize = 200_000;
 /// A dialer's answer, beyond [`CONNECT`].
@@ -183,6 +198,8 @@ pub const DIALER_ANSWER: Duration = Duration::from_secs(2);
 pub const DIALERS: usize = 1024;
 /// A worker's answer.
 pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
+/// Without an answer for so long, it is looked whether the worker takes connections at all.
+pub const WORKER_KNOCK: Duration = Duration::from_secs(4);
 /// A worker's page, in bytes.
 pub const WORKER_BYTES: usize = 4 * 1024 * 1024;
 /// Users to whose worker one thread keeps a connection.

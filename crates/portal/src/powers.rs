@@ -68,7 +68,7 @@ impl Service {
     pub(crate) fn take_leave(&self) {
         match self {
             Self::Embedded(own) => own.take_leave(),
-            Self::Served(_) => {}
+            Self::Served(served) => served.take_leave(),
         }
     }
 
@@ -96,6 +96,14 @@ impl Service {
         match self {
             Self::Embedded(_) => true,
             Self::Served(served) => served.is_fresh(),
+        }
+    }
+
+    /// Returns when that is known for the first time, or can't be waited for any longer.
+    pub(crate) async fn begun(&self) {
+        match self {
+            Self::Embedded(_) => {}
+            Self::Served(served) => served.begun().await,
         }
     }
 

@@ -122,7 +122,10 @@ impl Reject {
         match self {
             Self::Forward(error) => matches!(
                 error,
-                ForwardError::SessionOver | ForwardError::Withdrawn(_) | ForwardError::Refused(_)
+                ForwardError::SessionOver
+                    | ForwardError::SessionUnknown
+                    | ForwardError::Withdrawn(_)
+                    | ForwardError::Refused(_)
             ),
             other => matches!(other, Self::Refused(_)),
         }
@@ -149,7 +152,9 @@ impl Reject {
                 "The portal takes no more sessions.",
                 "Try again later.",
             ),
-            Self::Unauthenticated(Unauthenticated::Unavailable) | Self::Unavailable(_) => text(
+            Self::Unauthenticated(Unauthenticated::Unavailable)
+            | Self::Unavailable(_)
+            | Self::Forward(ForwardError::SessionUnknown) => text(
                 S::SERVICE_UNAVAILABLE,
                 "unavailable",
                 "The portal can't answer anybody at the moment",
@@ -317,12 +322,19 @@ impl Reject {
             Self::UnknownProtocol => {
                 text(S::NOT_IMPLEMENTED, "protocol", "This protocol is not carried", sentence(self), "")
             }
-            Self::SignOutNotKept(_) => text(
+            Self::SignOutNotKept(why) => text(
                 S::INTERNAL_SERVER_ERROR,
                 "sign-out-not-kept",
                 "You are signed out, for now",
                 "The portal could not write down that your session has ended. It goes on trying. Should it be restarted before it can, whoever has a copy of your cookie could use it again; this browser's was removed.",
-                "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written.",
+                match why {
+                    PowerError::Unavailable(_) => {
+                        "The part of the portal that keeps it does not answer at the moment. The portal's log says when it is written."
+                    }
+                    _ => {
+                        "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written."
+                    }
+                },
             ),
             Self::Internal(_) => text(
                 S::INTERNAL_SERVER_ERROR,

@@ -74,6 +74,18 @@ pub fn send(channel: impl AsFd, message: &[u8], descriptors: &[BorrowedFd<'_>]) 
     }
 }
 
+/// Whether the other end has not taken all that was sent to it.
+///
+/// # Errors
+/// What the system says.
+pub fn is_unread(channel: impl AsFd) -> io::Result<bool> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ writes one int, which lives until after the call.
+    let answer = unsafe { libc::ioctl(channel.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    Errno::result(answer)?;
+    Ok(waiting > 0)
+}
+
 /// Receives one message of at most `buffer.len()` bytes with at most `most` descriptors.
 ///
 /// # Errors
@@ -187,6 +199,20 @@ mod tests {
         }
         let [got, _] = <[OwnedFd; 2]>::try_from(second.descriptors).unwrap();
         assert_eq!(File::from(got).metadata().unwrap().ino(), file.metadata().unwrap().ino());
+    }
+
+    #[test]
+    fn it_shows_whether_the_other_end_has_taken_everything() {
+        let (one, other) = pair();
+        assert!(!is_unread(&one).unwrap());
+        send(&one, b"first", &[one.as_fd()]).unwrap();
+        send(&one, b"second", &[]).unwrap();
+        assert!(is_unread(&one).unwrap() && !is_unread(&other).unwrap());
+        let mut buffer = [0; 16];
+        receive(&other, &mut buffer, 1).unwrap();
+        assert!(is_unread(&one).unwrap());
+        receive(&other, &mut buffer, 1).unwrap();
+        assert!(!is_unread(&one).unwrap());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Plays a browser or a program that asks the portal, with a jar of cookies.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
@@ -310,12 +311,49 @@ impl Client {
         whole(answer.expect("an answer").unwrap_or_else(|error| panic!("{path}: {error:?}"))).await
     }
 
+    /// GET on a fresh connection, where there may be no answer.
+    ///
+    /// # Errors
+    /// What went wrong, or that it took longer than `patience`.
+    pub async fn try_get(&self, path: &str, patience: Duration) -> Result<Answer, String> {
+        let (parts, ()) = self.prepare("GET", path).into_parts();
+        self.try_request(Request::from_parts(parts, Full::default().boxed()), patience).await
+    }
+
+    async fn try_request(&self, request: Request<SendBody>, patience: Duration) -> Result<Answer, String> {
+        let asked = async {
+            let at = SocketAddr::new(self.address, self.port);
+            let link = Link::open(at, &self.host, self.version).await;
+            let mut link = link.map_err(|error| format!("no connection: {error}"))?;
+            let response = link.send(request).await;
+            let (parts, body) = response.map_err(|error| format!("no answer: {error}"))?.into_parts();
+            let read = body.collect().await.map_err(|error| format!("cut off: {error}"))?;
+            let trailers = read.trailers().cloned();
+            Ok(Answer { status: parts.status, headers: parts.headers, body: read.to_bytes(), trailers })
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| Err("nothing in time".to_owned()))
+    }
+
     /// POST of a form on a fresh connection.
     pub async fn post(&self, path: &str, form: &str) -> Answer {
         let mut request = self.prepare("POST", path);
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         request.headers_mut().insert(CONTENT_TYPE, form_type);
         self.request(request, form.to_owned()).await
+    }
+
+    /// The same, where the answer may take so long.
+    ///
+    /// # Panics
+    /// When there is none within `patience`.
+    pub async fn post_in(&self, patience: Duration, path: &str, form: &str) -> Answer {
+        let mut request = self.prepare("POST", path);
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers_mut().insert(CONTENT_TYPE, form_type);
+        let (parts, ()) = request.into_parts();
+        let body = Full::new(Bytes::from(form.to_owned())).boxed();
+        let answer = self.try_request(Request::from_parts(parts, body), patience).await;
+        answer.unwrap_or_else(|why| panic!("POST {path}: {why}"))
     }
 
     /// Any request with a body on a fresh connection; the whole answer.
@@ -356,6 +394,16 @@ impl Client {
             Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(*response),
             Err(error) => panic!("WebSocket: {error:?}"),
         }
+    }
+
+    /// The certificate that the portal shows.
+    ///
+    /// # Panics
+    /// When it takes no connection.
+    pub async fn certificate(&self) -> Vec<u8> {
+        let at = SocketAddr::new(self.address, self.port);
+        let stream = link::secure(at, &self.host, &[b"http/1.1"]).await.expect("a TLS connection");
+        stream.get_ref().1.peer_certificates().expect("it shows one")[0].to_vec()
     }
 
     /// Asks for a change to this protocol: the tunnel, or the answer that has none.

@@ -8,6 +8,7 @@ pub mod chain;
 mod client;
 mod cluster;
 pub mod etc;
+pub mod faults;
 mod foreign;
 pub mod guide;
 pub mod hostile;
@@ -21,6 +22,7 @@ pub mod site;
 pub mod spawner;
 pub mod testbed;
 mod tls;
+pub mod traffic;
 pub mod units;
 
 use std::time::{Duration, Instant};

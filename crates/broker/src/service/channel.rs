@@ -139,6 +139,11 @@ impl Channel {
         }
     }
 
+    /// Whether the other end has not taken all that was sent. Nobody knows counts as no.
+    pub(super) fn is_unread(&self) -> bool {
+        portreeve_sys::message::is_unread(&self.socket).unwrap_or(false)
+    }
+
     /// How many bytes may wait unread at the other end.
     pub(super) fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
         Ok(setsockopt(&self.socket, sockopt::SndBuf, &bytes)?)

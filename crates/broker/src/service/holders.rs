@@ -256,6 +256,18 @@ impl Service {
         }
     }
 
+    /// Every few seconds: ended sessions that could not be written down.
+    pub(super) fn write_again(&self) {
+        match self.revocations.borrow_mut().write_again() {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("all ended sessions are written down now"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "ended sessions are not written down yet: they would come back after a restart"
+            ),
+        }
+    }
+
     /// Every minute: access tokens whose end was a while ago, and the days on which they were used.
     pub(super) fn tidy_tokens(&self) {
         if let Err(error) = self.tokens.borrow_mut().tidy(self.now()) {

@@ -19,6 +19,9 @@ pub(super) const NEWS_WAITING: usize = 20_000;
 /// So many messages a portal that has not taken its connection can't be sent: past that it has.
 pub(super) const UNREAD: u32 = 24;
 
+/// How often it is tried again to write down that sessions ended, which could not be written: the disk was full. In seconds.
+pub(super) const WRITE_AGAIN: u32 = 5;
+
 /// Conversations with PAM at once.
 pub(super) const CONVERSATIONS: usize = 128;
 /// Conversations of browsers that are known, at once: strangers can't take these places.
@@ -59,8 +62,10 @@ pub(super) const GONE: Duration = Duration::from_secs(10);
 
 /// Of the children that the spawner has room for, so many are kept free of dialers and workers.
 pub(super) const PASSING_CHILDREN: usize = 512;
-/// For a dialer or worker, to take one more channel.
+/// For a dialer or worker, to take one more channel. Past that it hangs, and another one is started.
 pub(super) const HAND_OVER: Duration = Duration::from_secs(5);
+/// For a dialer or worker, to take what it is handed first: PAM opens a session before a worker begins.
+pub(super) const BEGINS: Duration = Duration::from_secs(60);
 /// A dialer or worker that lives shorter has died at once.
 pub(super) const LIVES: Duration = Duration::from_secs(5);
 /// Before one that died at once is started again: first, then twice that each time.

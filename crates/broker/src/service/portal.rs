@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use portreeve_model::wire::broker::{AT_ONCE, Answer, Ask, FromBroker};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -38,12 +38,15 @@ pub(super) struct Connection {
     taken: watch::Sender<bool>,
     /// The send buffer that it was made with, in bytes.
     usual_buffer: usize,
+    /// Held by whoever tells the news, so that they stay in their order.
+    telling: Mutex<()>,
 }
 
 impl Connection {
     pub(super) fn new(id: PortalId, channel: Channel) -> std::io::Result<Self> {
         let usual_buffer = getsockopt(&channel, sockopt::SndBuf)?;
-        Ok(Self { id, channel: Rc::new(channel), taken: watch::Sender::new(false), usual_buffer })
+        let (taken, telling) = (watch::Sender::new(false), Mutex::new(()));
+        Ok(Self { id, channel: Rc::new(channel), taken, usual_buffer, telling })
     }
 
     /// Waits until a portal has it.
@@ -66,7 +69,7 @@ impl Connection {
     pub(super) async fn serve(&self, service: &Rc<Service>) {
         let listener = service.news.listen();
         let ended = tokio::select! {
-            ended = self.hear(service) => ended,
+            ended = self.hear(service, &listener) => ended,
             ended = self.tell(service, &listener) => ended,
         };
         service.conversations.end_of_portal(self.id);
@@ -80,16 +83,23 @@ impl Connection {
         }
     }
 
-    /// Hears questions. Those under way end with it.
-    async fn hear(&self, service: &Rc<Service>) -> ChannelError {
+    /// Hears questions. Those under way end with it. Before the first one is answered, all that is news by then was told: a
+    /// portal believes nothing of what it finds in a connection until it has that answer.
+    async fn hear(&self, service: &Rc<Service>, listener: &Listener) -> ChannelError {
         let mut buffer = Buffer::new();
         let mut under_way = JoinSet::new();
+        let mut has_told = false;
         loop {
             let (Ask { id, question }, descriptor) = match self.channel.receive(&mut buffer).await {
                 Ok(received) => received,
                 Err(error) => return error,
             };
             self.take();
+            if !std::mem::replace(&mut has_told, true)
+                && let Err(error) = self.tell_once(service, listener, limits::NEWS_SESSIONS).await
+            {
+                return error;
+            }
             if takes_descriptor(&question) != descriptor.is_some() {
                 return ChannelError::Descriptors;
             }
@@ -152,6 +162,7 @@ impl Connection {
         listener: &Listener,
         most: usize,
     ) -> Result<(), ChannelError> {
+        let _telling = self.telling.lock().await;
         let waiting = listener.take();
         let (sessions, users) = match waiting.whole {
             true => service.revocations.borrow().all(service.now()),

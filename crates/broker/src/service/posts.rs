@@ -1,5 +1,6 @@
 //! One process of a user's at a time: the dialers, or the workers. Started when a portal first needs it, handed each further
-//! channel, and started again when it is gone; one that dies at once is given time.
+//! channel, and started again when it is gone; one that dies at once is given time. One that hangs, so that it does not take
+//! what it is handed, is let go.
 //!
 //! Invariant: however many ask at the same time, one is started; when a user's post is closed, it ends, even if it was just
 //! being started.
@@ -43,6 +44,10 @@ struct Running {
     child: Child,
     order: Start,
     since: Instant,
+    /// It has taken what it was handed first.
+    begun: bool,
+    /// Since when it was seen with something that it had not taken.
+    unread: Option<Instant>,
 }
 
 /// Why nothing was handed over.
@@ -86,6 +91,25 @@ impl Manned {
     fn look(&mut self) {
         if let Some((at, _)) = self.running.as_ref().and_then(|running| running.child.ended()) {
             self.ended(at);
+        }
+    }
+
+    /// Lets one go that hangs.
+    fn let_go_if_it_hangs(&mut self, now: Instant) {
+        let Some(running) = &mut self.running else { return };
+        if !running.child.channel().is_unread() {
+            running.begun = true;
+            running.unread = None;
+            return;
+        }
+        let since = *running.unread.get_or_insert(now);
+        let patience = if running.begun { limits::HAND_OVER } else { limits::BEGINS };
+        if now.saturating_duration_since(since) >= patience {
+            tracing::warn!(
+                order = what(&running.order),
+                "a child takes nothing that it is handed, and is let go"
+            );
+            self.running = None;
         }
     }
 
@@ -144,7 +168,9 @@ impl Posts {
                 }
                 let child = self.children.start(order.clone()).await?;
                 let told = tell_each(&child, &first()).await;
-                manned.running = Some(Running { child, order: order.clone(), since: Instant::now() });
+                let since = Instant::now();
+                let running = Running { child, order: order.clone(), since, begun: false, unread: None };
+                manned.running = Some(running);
                 if let Err(error) = told {
                     manned.ended(Instant::now());
                     return Err(error);
@@ -198,7 +224,7 @@ impl Posts {
         }
     }
 
-    /// Forgets posts whose process is gone and could be started again at once.
+    /// Every second: lets go what hangs, and forgets posts whose process is gone and could be started again at once.
     pub(super) fn sweep(&self, now: Instant) {
         self.by_uid.borrow_mut().retain(|_, post| {
             // One that is just being used stays.
@@ -207,6 +233,7 @@ impl Posts {
             }
             let Ok(mut manned) = post.manned.try_lock() else { return true };
             manned.look();
+            manned.let_go_if_it_hangs(now);
             manned.running.is_some() || manned.not_before.is_some_and(|at| now < at + limits::RESTART_MOST)
         });
     }

@@ -8,7 +8,7 @@
 //!
 //! The order's descriptor is number 3. A name has passed `UserName::parse`, so it is no option.
 //! Invariant: the program is not run for the name of root or of a system account. The name is looked up here, in the child:
-//! the user database may hang.
+//! the user database may hang, and then the child ends.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, alarm};
 use portreeve_model::UserName;
 use portreeve_model::wire::encode_bare;
 use portreeve_model::wire::pam::{PamNews, PamRefusal};
@@ -35,14 +35,14 @@ const NO_PROGRAM: u8 = 69;
 const FAILED: u8 = 71;
 
 pub(super) fn session(settings: &Settings, user: &UserName, channel: OwnedFd, parent: Pid) -> u8 {
-    if is_refused(user, settings.first_uid) {
+    if is_refused_in_time(user, settings) {
         return NOT_PERMITTED;
     }
     become_program(settings, &["session", user.as_str()], channel, parent)
 }
 
 pub(super) fn account(settings: &Settings, user: &UserName, channel: OwnedFd, parent: Pid) -> u8 {
-    if is_refused(user, settings.first_uid) {
+    if is_refused_in_time(user, settings) {
         return refuse(&channel);
     }
     become_program(settings, &["account", user.as_str()], channel, parent)
@@ -56,13 +56,23 @@ pub(super) fn converse(
     parent: Pid,
 ) -> u8 {
     // Nor is root's password tried out here, or its account locked by too many tries.
-    if user.is_some_and(|user| is_refused(user, settings.first_uid)) {
+    if user.is_some_and(|user| is_refused_in_time(user, settings)) {
         return refuse(&channel);
     }
     let from = from.to_string();
     let mut arguments = vec!["converse", &from];
     arguments.extend(user.map(UserName::as_str));
     become_program(settings, &arguments, channel, parent)
+}
+
+/// Asks the user database, and ends this process when it does not answer: nobody is to wait for it as long as one may take to
+/// answer PAM.
+fn is_refused_in_time(user: &UserName, settings: &Settings) -> bool {
+    let patience = u32::try_from(settings.look_up_patience.as_secs()).unwrap_or(u32::MAX);
+    alarm::set(patience.max(1));
+    let refused = is_refused(user, settings.first_uid);
+    alarm::cancel();
+    refused
 }
 
 /// Says what the program would say.

@@ -32,6 +32,7 @@ use portreeve_model::{ListenerId, Network, Node, NodeMap, NodeName, Owner, Speak
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use crate::limits;
@@ -201,7 +202,8 @@ impl Agents {
         Arc::clone(&self.force.load().nodes)
     }
 
-    /// Asks the agent of a node, and checks that the answer is one to this question, about an address of that node.
+    /// Asks the agent of a node, and checks that the answer is one to this question, about an address of that node. A question
+    /// about a connection waits a little for an agent that is just being restarted.
     ///
     /// # Errors
     /// Whenever there is no such answer within `patience`.
@@ -215,17 +217,28 @@ impl Agents {
         let force = self.force.load_full();
         let (node, slot) = force.node(node)?;
         let name = || node.name.clone();
+        let (mut tries, mut back_by) = (1, None);
         if let Some(server) = check::server_of(&question) {
             force.must_be(node, server)?;
+            (tries, back_by) = (2, Some(by.min(Instant::now() + limits::AGENT_BACK)));
         }
-        let line = slot.line().map_err(|why| AgentError::Unreachable { node: name(), why })?;
-        let (reply, replied) = oneshot::channel();
-        line.ask(question.clone(), reply).map_err(|TooMany| AgentError::Busy(name()))?;
-        let answer = match timeout_at(by, replied).await {
-            Ok(Ok(Ok(answer))) => answer,
-            Ok(Ok(Err(TooMany))) => return Err(AgentError::Busy(name())),
-            Ok(Err(_)) => return Err(unreachable(name(), "the connection ended before the answer")),
-            Err(_) => return Err(AgentError::Late(name())),
+        let (answer, generation) = loop {
+            tries -= 1;
+            let line = match back_by {
+                Some(back_by) => slot.line_by(back_by).await,
+                None => slot.line(),
+            };
+            let line = line.map_err(|why| AgentError::Unreachable { node: name(), why })?;
+            let (reply, replied) = oneshot::channel();
+            line.ask(question.clone(), reply).map_err(|TooMany| AgentError::Busy(name()))?;
+            match timeout_at(by, replied).await {
+                Ok(Ok(Ok(answer))) => break (answer, line.generation),
+                Ok(Ok(Err(TooMany))) => return Err(AgentError::Busy(name())),
+                // It died meanwhile: its successor is asked.
+                Ok(Err(_)) if tries > 0 => yield_now().await,
+                Ok(Err(_)) => return Err(unreachable(name(), "the connection ended before the answer")),
+                Err(_) => return Err(AgentError::Late(name())),
+            }
         };
         // The rules may have changed meanwhile: it is the present ones that count.
         if let Some(server) = check::server_of(&question) {
@@ -234,7 +247,7 @@ impl Agents {
         }
         match answer {
             Answer::Refused { why } => Err(AgentError::Refused { node: name(), why }),
-            said => Ok(Heard { said, node: name(), generation: line.generation }),
+            said => Ok(Heard { said, node: name(), generation }),
         }
     }
 

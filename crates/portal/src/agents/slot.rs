@@ -5,12 +5,14 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use portreeve_model::wire::agent::{Answer, Question};
 use portreeve_model::{Node, NodeName, Speaker};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::limits;
 
@@ -92,6 +94,8 @@ pub(super) struct Link {
 #[derive(Default)]
 pub(super) struct Slot {
     state: Mutex<State>,
+    /// There is a connection now.
+    arrived: Notify,
 }
 
 #[derive(Default)]
@@ -174,6 +178,7 @@ impl Slot {
         if let Some((_, before)) = state.link.replace((number, link)) {
             let _ = before.end.send(Ending::Replaced);
         }
+        self.arrived.notify_waiters();
         Ok(Holding { slot: Arc::clone(self), number, why: "the portal ended the connection".to_owned() })
     }
 
@@ -205,6 +210,25 @@ impl Slot {
         match &state.link {
             Some((_, link)) => Ok(Line { asked: link.asked.clone(), generation: state.generation }),
             None => Err(state.why()),
+        }
+    }
+
+    /// The same, for one who waits until then for the agent to be back: it may just have been restarted.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn line_by(&self, by: Instant) -> Result<Line, String> {
+        loop {
+            let mut arrived = pin!(self.arrived.notified());
+            // From here on nothing is missed.
+            arrived.as_mut().enable();
+            let why = match self.line() {
+                Ok(line) => return Ok(line),
+                Err(why) => why,
+            };
+            if timeout_at(by, arrived).await.is_err() {
+                return Err(why);
+            }
         }
     }
 

@@ -156,6 +156,20 @@ impl Fake {
         self.answer(id, Answer::Pong).await;
     }
 
+    /// Greets, and waits for the question of somebody who waited for that.
+    async fn greet_and_be_asked(&mut self, node: &str, boot: &str) -> u32 {
+        self.hello(VERSION, node, boot).await;
+        loop {
+            match self.asked().await {
+                (id, Question::Owner { .. }) => return id,
+                (id, question) => {
+                    assert_eq!(question, Question::Ping);
+                    self.answer(id, Answer::Pong).await;
+                }
+            }
+        }
+    }
+
     async fn heard(&mut self) -> Result<ToAgent, FrameError> {
         self.reader.next(4 * PATIENCE, PATIENCE).await
     }

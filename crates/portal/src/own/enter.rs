@@ -19,7 +19,7 @@ use super::sign_in::NEXT_COOKIE;
 use super::{next, origins, parameter, query};
 use crate::answer::Answer;
 use crate::audit;
-use crate::authenticate::{COOKIE_NAME, Principal, admit, authenticate, cookie};
+use crate::authenticate::{COOKIE_NAME, Principal, Unauthenticated, admit, authenticate, cookie};
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::limits;
@@ -181,12 +181,23 @@ pub(super) async fn sign_out(
         return Err(Reject::Method);
     }
     origins::require_own_origin(site, parts)?;
-    if let Ok(who) = authenticate(connection, settings, site, &parts.headers).await {
-        let session = who.session();
-        session.end();
-        let kept = connection.room.powers.sign_out(session).await;
-        audit::session("sign-out", Some(session.user.as_str()), Some(session.id.as_str()), connection.peer);
-        kept.map_err(Reject::SignOutNotKept)?;
+    match authenticate(connection, settings, site, &parts.headers).await {
+        Ok(who) => {
+            let session = who.session();
+            session.end();
+            let kept = connection.room.powers.sign_out(session).await;
+            audit::session(
+                "sign-out",
+                Some(session.user.as_str()),
+                Some(session.id.as_str()),
+                connection.peer,
+            );
+            kept.map_err(Reject::SignOutNotKept)?;
+        }
+        // There is nothing to end.
+        Err(Unauthenticated::NoTicket | Unauthenticated::Over) => {}
+        // The session lives on, and whoever takes the cookie away says otherwise.
+        Err(why @ (Unauthenticated::Unavailable | Unauthenticated::Full)) => return Err(why.into()),
     }
     let mut response = respond::see_other("/-/sign-in");
     response.headers_mut().append(header::SET_COOKIE, gone(COOKIE_NAME));

@@ -27,15 +27,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portreeve_broker::Verifier;
-use portreeve_model::Claims;
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, Question};
+use portreeve_model::{Claims, Secret};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::line::{Line, LineError, Questions};
 pub(crate) use self::thread::Thread;
+use self::thread::power;
+use self::workers::Late;
 pub(crate) use self::workers::WorkerError;
+use super::PowerError;
 use crate::agents::{Agents, LoginAsked};
 use crate::limits;
 use crate::portal::{Portal, now};
@@ -46,6 +49,9 @@ pub struct Served {
     line: Arc<Line>,
     agents: Arc<Agents>,
     namespace: u64,
+    late: Arc<Late>,
+    /// Sessions that were signed out here, and of which the broker could not be told.
+    signed_out: Mutex<Vec<Secret>>,
     /// Taken by the task that serves them.
     begin: Mutex<Option<Begin>>,
 }
@@ -75,7 +81,9 @@ impl Served {
         let (line, questions) = Line::new();
         let Inherited { broker, agents: listeners, namespace } = inherited;
         let begin = Begin { broker, agents: listeners, logins, questions };
-        Self { line: Arc::new(line), agents, namespace, begin: Mutex::new(Some(begin)) }
+        let (late, signed_out) = (Arc::default(), Mutex::default());
+        let begin = Mutex::new(Some(begin));
+        Self { line: Arc::new(line), agents, namespace, late, signed_out, begin }
     }
 
     /// The nodes' agents.
@@ -94,6 +102,18 @@ impl Served {
 
     pub(super) fn is_fresh(&self) -> bool {
         self.line.ended.is_fresh()
+    }
+
+    /// Returns when the broker has spoken for the first time, or is not waited for any longer.
+    pub(super) async fn begun(&self) {
+        let spoken = async {
+            while self.line.ended.age().is_none() {
+                tokio::time::sleep(limits::BROKER_BEGUN).await;
+            }
+        };
+        if tokio::time::timeout(limits::BROKER_BACK, spoken).await.is_err() {
+            tracing::warn!("there is no broker: nobody is let in until it is back");
+        }
     }
 
     pub(super) fn news_age(&self) -> Option<Duration> {
@@ -116,7 +136,48 @@ impl Served {
             self.line.serve(broker, questions, &portal.sessions),
             self.relay_logins(logins),
             self.refresh_groups(&portal),
+            self.keep_signing_out(),
         );
+    }
+
+    /// Ends a session for good. While the broker can't be told, this portal alone knows that it is over.
+    async fn sign_out(&self, ticket: Secret) -> Result<(), PowerError> {
+        let question = Question::SignOut { ticket: ticket.clone(), everywhere: false };
+        match self.line.ask(question, None).await.map_err(power) {
+            Ok(Answer::Done) => Ok(()),
+            Ok(_) => Err(power(LineError::OtherAnswer)),
+            Err(error) => {
+                if let PowerError::Unavailable(_) = &error {
+                    let mut waiting = self.signed_out.lock().unwrap_or_else(PoisonError::into_inner);
+                    if waiting.len() < limits::SIGN_OUTS {
+                        waiting.push(ticket);
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Says what could not be done before the end.
+    pub(super) fn take_leave(&self) {
+        if !self.signed_out.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            tracing::error!("the broker could not be told of all sign-outs: these sessions are valid again");
+        }
+    }
+
+    /// Tells the broker what it could not be told when somebody signed out.
+    async fn keep_signing_out(&self) {
+        loop {
+            tokio::time::sleep(limits::STATE_RETRY).await;
+            let waiting =
+                std::mem::take(&mut *self.signed_out.lock().unwrap_or_else(PoisonError::into_inner));
+            for ticket in waiting {
+                // What fails waits again.
+                if self.sign_out(ticket).await.is_ok() {
+                    tracing::info!("a sign-out that the broker could not be told of is written down now");
+                }
+            }
+        }
     }
 
     /// Sign-in addresses that somebody on a login node asks for.

@@ -355,6 +355,12 @@ fn a_sign_out_that_can_not_be_written_down_is_in_force_and_says_so() {
         assert!(matches!(portal.ask(question).await, Answer::Failed { .. }));
         assert_eq!(renew(&portal, &session.ticket).await, Answer::NoTicket);
         portal.until(|heard| heard.sessions.contains(&session.claims.sid)).await;
+        // As soon as there is room it is written, without anybody doing anything, and stays over.
+        std::fs::remove_dir_all(&list).unwrap();
+        until(|| list.exists()).await;
+        world.restart().await;
+        let portal = world.portal().await;
+        assert_eq!(renew(&portal, &session.ticket).await, Answer::NoTicket);
     });
 }
 

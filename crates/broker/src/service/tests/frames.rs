@@ -133,6 +133,32 @@ fn what_waited_for_hours_brings_everything_that_ended_meanwhile() {
     });
 }
 
+/// What a portal believes of a connection that waited, it believes when this answer has come.
+#[test]
+fn before_the_first_answer_comes_all_that_was_news() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let mut ended = Vec::new();
+        for round in 0..3 {
+            for _ in 0..100 {
+                let session = portal.sign_in("alice").await;
+                let out = Question::SignOut { ticket: session.ticket, everywhere: false };
+                assert_eq!(portal.ask(out).await, Answer::Done);
+                ended.push(session.claims.sid);
+                sleep(Duration::from_secs(round)).await;
+            }
+            let late = world.portal().await;
+            assert_eq!(late.ask(Question::Groups { ticket: secret("") }).await, Answer::NoTicket);
+            let heard = late.heard.borrow();
+            let all = |id: &&portreeve_model::SessionId| {
+                heard.sessions.contains(id) || heard.users.iter().any(|all| all.uid == 20001)
+            };
+            assert_eq!(ended.iter().filter(all).count(), ended.len());
+        }
+    });
+}
+
 #[test]
 fn whoever_takes_every_connection_gets_a_few() {
     run(async || {

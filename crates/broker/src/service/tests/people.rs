@@ -175,6 +175,49 @@ fn one_that_does_not_leave_is_ended_by_force() {
 }
 
 #[test]
+fn one_that_takes_nothing_any_more_is_let_go_and_another_is_started() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        let asked = async || assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        asked().await;
+        sleep(Duration::from_secs(2)).await;
+        world.spawner.hangs.set(true);
+        // The one that it was waiting for just then, and one that it does not take.
+        asked().await;
+        asked().await;
+        sleep(limits::HAND_OVER - Duration::from_secs(1)).await;
+        asked().await;
+        assert_eq!(workers(&world), 1, "it is given time");
+        sleep(Duration::from_secs(3)).await;
+        world.spawner.hangs.set(false);
+        asked().await;
+        assert_eq!(workers(&world), 2);
+        // It is ended by force, since it does not see that it was let go.
+        until(|| world.spawner.count(|order| matches!(order, Start::End { .. })) == 1).await;
+    });
+}
+
+#[test]
+fn one_that_has_not_begun_is_given_more_time() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let session = portal.sign_in("alice").await;
+        // PAM opens its session.
+        world.spawner.hangs.set(true);
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        sleep(limits::BEGINS - Duration::from_secs(2)).await;
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        assert_eq!(workers(&world), 1);
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(worker(&portal, &session.ticket).await.0, Answer::Done);
+        assert_eq!(workers(&world), 2);
+    });
+}
+
+#[test]
 fn one_that_left_is_started_again_and_one_that_dies_at_once_is_given_time() {
     run(async || {
         let mut world = World::new();

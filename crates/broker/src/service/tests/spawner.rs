@@ -37,6 +37,8 @@ pub(super) struct Spawner {
     pub(super) dies: Cell<bool>,
     /// Dialers don't leave until they are ended.
     pub(super) stays: Cell<bool>,
+    /// Dialers and workers take nothing more.
+    pub(super) hangs: Cell<bool>,
     /// Orders are refused.
     pub(super) refuses: Cell<bool>,
     /// What dialers and workers were handed, by child.
@@ -85,6 +87,7 @@ impl Spawner {
             slow: Cell::default(),
             dies: Cell::default(),
             stays: Cell::default(),
+            hangs: Cell::default(),
             refuses: Cell::default(),
             handed: RefCell::default(),
             alive: RefCell::default(),
@@ -195,7 +198,7 @@ impl Spawner {
         let mut buffer = Buffer::new();
         loop {
             tokio::select! {
-                received = channel.receive(&mut buffer) => match received {
+                received = channel.receive(&mut buffer), if !self.hangs.get() => match received {
                     Ok((message, descriptor)) => {
                         self.handed.borrow_mut().push((child, handed(message, descriptor).unwrap()));
                     }

@@ -111,13 +111,10 @@ async fn the_newest_connection_speaks() {
     let agents = Arc::clone(&site.agents);
     let asking = tokio::spawn(async move { agents.owner(&tuple("127.0.0.11:80"), false).await });
     older.asked().await;
-    let mut newer = site.c1().await;
+    // What the older one was asked and has not answered is asked of the newer one.
+    let mut newer = site.fake(&site.c1).await;
+    let id = newer.greet_and_be_asked("c1", BOOT).await;
     assert!(older.ended().await.contains("newer connection"));
-    // What the older one was asked has no answer; what comes now goes to the newer one.
-    assert!(asking.await.unwrap().is_err());
-    let agents = Arc::clone(&site.agents);
-    let asking = tokio::spawn(async move { agents.owner(&tuple("127.0.0.11:80"), false).await });
-    let (id, _) = newer.asked().await;
     newer.answer(id, owned(3)).await;
     let heard = asking.await.unwrap().unwrap();
     assert_eq!((heard.said.owner.uid, heard.generation), (3, 1), "the same boot");
@@ -222,4 +219,29 @@ async fn lists_come_through() {
     let (id, _) = fake.asked().await;
     fake.answer(id, Answer::ListensStill(false)).await;
     assert!(!asking.await.unwrap().unwrap().said);
+}
+
+#[tokio::test]
+async fn a_question_about_a_connection_waits_a_little_for_an_agent_that_is_being_restarted() {
+    let site = Site::new().await;
+    let agents = Arc::clone(&site.agents);
+    let asking = tokio::spawn(async move { agents.owner(&tuple("127.0.0.11:8888"), false).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut first = site.fake(&site.c1).await;
+    first.greet_and_be_asked("c1", BOOT).await;
+    // It dies with the question; its successor is asked.
+    drop(first);
+    let mut second = site.fake(&site.c1).await;
+    let id = second.greet_and_be_asked("c1", BOOT).await;
+    second.answer(id, owned(1234)).await;
+    assert_eq!(asking.await.unwrap().unwrap().said.owner.uid, 1234);
+    drop(second);
+    site.down("c1").await;
+    // For show nobody waits, and otherwise not for long.
+    let began = Instant::now();
+    assert!(site.agents.listening(&name("c1"), 1).await.is_err());
+    assert!(began.elapsed() < limits::AGENT_BACK / 2, "{:?}", began.elapsed());
+    let error = site.owner("127.0.0.11:8888").await.unwrap_err();
+    assert!(matches!(error, NoOwner::Agent(AgentError::Unreachable { .. })), "{error:?}");
+    assert!(began.elapsed() >= limits::AGENT_BACK && began.elapsed() < limits::AGENT_BACK * 2);
 }

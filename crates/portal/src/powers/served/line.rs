@@ -1,26 +1,28 @@
 //! The line to the broker: one connection, which the broker makes; questions with a number, answers in any order, news
 //! unasked. One task has it; every thread asks through a queue.
 //!
-//! Invariants: only root's process is heard. What the broker said of ended sessions is in force before anything that it
-//! says later; when the connection ends, so do the questions, and the list is had anew from the next one.
+//! Invariants: only root's process is heard; a question that may have been obeyed is not asked twice, unless that makes no
+//! difference.
 
-use std::collections::HashMap;
+mod conversation;
+
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use portreeve_broker::Verifier;
-use portreeve_model::wire::MAX_FRAME;
-use portreeve_model::wire::broker::{AT_ONCE, Answer, Ask, FromBroker, PublicKey, Question};
+use portreeve_model::wire::broker::{AT_ONCE, Answer, Question};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::channel::{Channel, ChannelError};
-use super::ended::{Ended, List};
+use self::conversation::converse;
+use super::channel::Channel;
+use super::ended::Ended;
 use crate::chain::chain;
 use crate::limits;
 use crate::sessions::Sessions;
@@ -44,14 +46,14 @@ struct Asked {
 /// The questions, as the one task has them.
 pub(super) struct Questions {
     queue: mpsc::Receiver<Asked>,
-    /// Taken from the queue, and not asked yet.
-    waiting: Option<Asked>,
+    /// Taken from the queue, and to be asked before what is in it.
+    waiting: VecDeque<Asked>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    /// The broker does not run, or can't be reached.
+    /// The broker does not run, can't be reached, or hangs.
     #[error("the broker can't be reached")]
     NotThere,
     /// It did not answer in time.
@@ -77,7 +79,7 @@ impl Line {
             verifier: Arc::new(ArcSwap::from_pointee(Verifier::new([]))),
             epoch: AtomicU64::new(0),
         };
-        (line, Questions { queue, waiting: None })
+        (line, Questions { queue, waiting: VecDeque::new() })
     }
 
     /// Knows the keys that the broker has.
@@ -103,11 +105,28 @@ impl Line {
         };
         let (reply, answer) = oneshot::channel();
         self.asked.try_send(Asked { question, descriptor, reply }).map_err(|_| LineError::Busy)?;
-        match timeout(patience, answer).await {
-            Ok(Ok(Answer::Failed { why })) => Err(LineError::Failed(why)),
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(LineError::NotThere),
-            Err(_) => Err(LineError::Late),
+        tokio::select! {
+            biased;
+            answered = timeout(patience, answer) => match answered {
+                Ok(Ok(Answer::Failed { why })) => Err(LineError::Failed(why)),
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(_)) => Err(LineError::NotThere),
+                Err(_) => Err(LineError::Late),
+            },
+            () = self.silence() => Err(LineError::NotThere),
+        }
+    }
+
+    /// Returns when the broker, which always has something to say, says nothing: then it won't answer either, and nobody
+    /// is to wait as long as PAM may take.
+    async fn silence(&self) {
+        let mut pause = if self.ended.is_fresh() { limits::BROKER_FRESH } else { limits::BROKER_BACK };
+        loop {
+            sleep(pause).await;
+            if !self.ended.is_fresh() {
+                return;
+            }
+            pause = limits::BROKER_LOOK;
         }
     }
 
@@ -128,110 +147,9 @@ impl Line {
                 channel = accept(&listener) => channel,
                 () = questions.refuse_late() => continue,
             };
-            tracing::info!("the broker is there");
-            let ended = self.converse(&channel, &mut questions, sessions).await;
+            let ended = converse(self, &channel, &mut questions, sessions).await;
             tracing::warn!(error = %chain(&ended), "the broker's connection ended");
         }
-    }
-
-    /// One connection, to its end.
-    async fn converse(
-        &self,
-        channel: &Channel,
-        questions: &mut Questions,
-        sessions: &Sessions,
-    ) -> ChannelError {
-        let mut buffer = zeroize::Zeroizing::new(vec![0; MAX_FRAME]);
-        let mut conversation =
-            Conversation { line: self, sessions, open: HashMap::new(), whole: Some(List::default()) };
-        let mut next = 0u32;
-        loop {
-            // Hearing first: answers free places for questions.
-            tokio::select! {
-                biased;
-                heard = channel.receive_plain(&mut buffer) => {
-                    if let Err(error) = heard.and_then(|said| conversation.hear(said)) {
-                        return error;
-                    }
-                }
-                Some(asked) = questions.next(), if conversation.open.len() < AT_ONCE => {
-                    next = next.wrapping_add(1);
-                    let Asked { question, descriptor, reply } = asked;
-                    // Whoever asked may have left.
-                    if reply.is_closed() {
-                        continue;
-                    }
-                    let ask = Ask { id: next, question };
-                    let descriptor = descriptor.as_ref().map(AsFd::as_fd);
-                    if let Err(error) = channel.send(&ask, descriptor).await {
-                        return error;
-                    }
-                    conversation.open.insert(next, reply);
-                }
-            }
-        }
-    }
-}
-
-/// What one connection has going.
-struct Conversation<'l> {
-    line: &'l Line,
-    sessions: &'l Sessions,
-    open: HashMap<u32, oneshot::Sender<Answer>>,
-    /// The list as it comes on this connection, until it is whole.
-    whole: Option<List>,
-}
-
-impl Conversation<'_> {
-    fn hear(&mut self, said: FromBroker) -> Result<(), ChannelError> {
-        match said {
-            FromBroker::Answer { id, answer } => {
-                let reply = self.open.remove(&id).ok_or(ChannelError::NoQuestion)?;
-                // Whoever asked may have left.
-                let _ = reply.send(answer);
-            }
-            FromBroker::Keys(keys) => self.take_keys(&keys)?,
-            FromBroker::AlsoEnded { sessions, users } => match &mut self.whole {
-                Some(list) => list.add(sessions, users),
-                None => self.line.ended.list().add(sessions, users),
-            },
-            FromBroker::Ended(sessions) => {
-                match self.whole.take() {
-                    // The first one completes the list. It replaces what was known: old entries have had their day.
-                    Some(mut list) => {
-                        list.add(sessions, []);
-                        *self.line.ended.list() = list;
-                        self.end_all();
-                    }
-                    None if sessions.is_empty() => {}
-                    None => {
-                        self.line.ended.list().add(sessions, []);
-                        self.end_all();
-                    }
-                }
-                if self.line.ended.list().is_full() {
-                    return Err(io::Error::other("the list of ended sessions is to be had anew").into());
-                }
-                self.line.ended.note_heard();
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the sessions of this portal that are on the list.
-    fn end_all(&self) {
-        let list = self.line.ended.list();
-        self.sessions.end_those(|claims| list.has(claims));
-    }
-
-    fn take_keys(&self, keys: &[PublicKey]) -> Result<(), ChannelError> {
-        let verifier = Verifier::of_keys(keys).map_err(io::Error::other)?;
-        let old = self.line.verifier.swap(Arc::new(verifier));
-        let new = self.line.verifier.load();
-        if old.key_ids().any(|id| !new.knows_key(id)) {
-            self.line.epoch.fetch_add(1, Ordering::Release);
-        }
-        Ok(())
     }
 }
 
@@ -256,23 +174,81 @@ async fn accept(listener: &UnixListener) -> Channel {
     }
 }
 
+impl Asked {
+    /// Whether it makes no difference if it is asked, and obeyed, twice.
+    fn may_be_repeated(&self) -> bool {
+        match self.question {
+            Question::Look { .. }
+            | Question::Token { .. }
+            | Question::Renew { .. }
+            | Question::SignOut { .. }
+            | Question::Groups { .. }
+            | Question::Dialer { .. }
+            | Question::Worker { .. }
+            | Question::Forward { .. }
+            | Question::LoginGroup { .. } => true,
+            Question::Begin { .. }
+            | Question::Reply { .. }
+            | Question::Enter { .. }
+            | Question::Entry { .. }
+            | Question::TakeEntry { .. }
+            | Question::LoginAddress { .. } => false,
+        }
+    }
+}
+
 impl Questions {
     async fn next(&mut self) -> Option<Asked> {
-        match self.waiting.take() {
+        match self.waiting.pop_front() {
             Some(asked) => Some(asked),
             None => self.queue.recv().await,
         }
     }
 
+    /// The broker has gone without an answer to these: they are for its successor, or whoever asked hears that there is none.
+    fn ask_again(&mut self, unanswered: impl Iterator<Item = Asked>) {
+        self.waiting.extend(unanswered.filter(Asked::may_be_repeated));
+    }
+
     /// Nobody is there to ask: whoever asks hears so after a while, in which the broker may be back. Never returns before
     /// somebody heard so; nothing is lost when it is cancelled.
     async fn refuse_late(&mut self) {
-        self.waiting = match self.next().await {
-            Some(first) => Some(first),
+        match self.next().await {
+            Some(first) => self.waiting.push_front(first),
             None => return std::future::pending().await,
-        };
+        }
         sleep(limits::BROKER_BACK).await;
-        self.waiting = None;
+        self.waiting.clear();
         while self.queue.try_recv().is_ok() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::Secret;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_broker_that_is_not_there() {
+        let (line, _questions) = Line::new();
+        let began = tokio::time::Instant::now();
+        let code = Secret::new("code".to_owned());
+        let asked = line.ask(Question::Look { code }, None).await;
+        assert!(matches!(asked, Err(LineError::NotThere)), "{asked:?}");
+        assert_eq!(began.elapsed().as_secs(), limits::BROKER_BACK.as_secs());
+    }
+
+    #[tokio::test]
+    async fn what_the_broker_may_have_done_already_is_not_asked_of_the_next_one() {
+        let (line, mut questions) = Line::new();
+        let secret = || Secret::new("secret".to_owned());
+        let from = "192.0.2.1".parse().unwrap();
+        let asked = |question| Asked { question, descriptor: None, reply: oneshot::channel().0 };
+        let (once, any) = (Question::Enter { code: secret(), from }, Question::Groups { ticket: secret() });
+        questions.ask_again([once, any.clone()].map(asked).into_iter());
+        line.asked.try_send(asked(Question::LoginGroup { uid: 1 })).unwrap();
+        assert_eq!(questions.next().await.unwrap().question, any);
+        assert!(matches!(questions.next().await.unwrap().question, Question::LoginGroup { .. }));
     }
 }

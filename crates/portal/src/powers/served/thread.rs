@@ -27,7 +27,7 @@ pub(crate) struct Thread {
     workers: Workers,
 }
 
-fn power(error: LineError) -> PowerError {
+pub(super) fn power(error: LineError) -> PowerError {
     match error {
         LineError::NotThere | LineError::Late | LineError::Busy => PowerError::Unavailable(error.into()),
         LineError::Failed(_) | LineError::OtherAnswer => PowerError::Failed(error.into()),
@@ -53,7 +53,7 @@ impl Thread {
         let line = Arc::clone(&shared.line);
         Self {
             dialers: Dialers::new(Arc::clone(&line), shared.namespace),
-            workers: Workers::new(line),
+            workers: Workers::new(line, Arc::clone(&shared.late)),
             shared,
         }
     }
@@ -126,10 +126,7 @@ impl Thread {
     }
 
     pub(in crate::powers) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
-        match self.ask(Question::SignOut { ticket: session.ticket(), everywhere: false }).await? {
-            Answer::Done => Ok(()),
-            _ => Err(power(LineError::OtherAnswer)),
-        }
+        self.shared.sign_out(session.ticket()).await
     }
 
     pub(in crate::powers) async fn groups(&self, ticket: &str) -> Result<Arc<[u32]>, PowerError> {

@@ -6,9 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::error::Error;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
@@ -17,7 +19,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use portreeve_model::wire::broker::{Answer, Question};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::line::{Line, LineError};
 use crate::limits;
@@ -29,8 +31,38 @@ const TICKET: HeaderName = HeaderName::from_static(portreeve_model::wire::worker
 /// The workers of one thread.
 pub(super) struct Workers {
     line: Arc<Line>,
-    idle: RefCell<HashMap<u32, SendRequest<Full<Bytes>>>>,
+    late: Arc<Late>,
+    idle: RefCell<HashMap<u32, Kept>>,
     connections: RefCell<JoinSet<()>>,
+}
+
+/// A connection that can be used again.
+struct Kept {
+    sender: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+/// When each user's worker was late last, for all threads: the connections that were made before are no good any more.
+#[derive(Default)]
+pub(super) struct Late(Mutex<HashMap<u32, Instant>>);
+
+impl Late {
+    fn by_uid(&self) -> MutexGuard<'_, HashMap<u32, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, uid: u32) {
+        let mut by_uid = self.by_uid();
+        // What is forgotten costs its user one more page that comes late.
+        if by_uid.len() >= limits::WORKERS {
+            by_uid.clear();
+        }
+        by_uid.insert(uid, Instant::now());
+    }
+
+    fn is_good(&self, uid: u32, since: Instant) -> bool {
+        self.by_uid().get(&uid).is_none_or(|late| since > *late)
+    }
 }
 
 /// Why a worker gave nothing.
@@ -57,8 +89,8 @@ pub(crate) enum WorkerError {
 }
 
 impl Workers {
-    pub(super) fn new(line: Arc<Line>) -> Self {
-        Self { line, idle: RefCell::default(), connections: RefCell::default() }
+    pub(super) fn new(line: Arc<Line>, late: Arc<Late>) -> Self {
+        Self { line, late, idle: RefCell::default(), connections: RefCell::default() }
     }
 
     /// What the worker answers to a POST of this JSON text. Asked twice at most: the worker may just have left, or died.
@@ -79,14 +111,34 @@ impl Workers {
             headers.insert(TICKET, ticket.clone());
             request
         };
-        match timeout(limits::WORKER_ANSWER, self.exchange(session, request())).await {
-            Ok(Err(WorkerError::BrokeOff(error))) => {
+        match self.in_time(session, request()).await {
+            Err(WorkerError::BrokeOff(error)) => {
                 tracing::warn!(uid = session.uid, %error, "a worker broke off; it is asked once more");
-                let again = timeout(limits::WORKER_ANSWER, self.exchange(session, request())).await;
-                again.unwrap_or(Err(WorkerError::Late))
+                self.in_time(session, request()).await
             }
-            Ok(other) => other,
-            Err(_) => Err(WorkerError::Late),
+            other => other,
+        }
+    }
+
+    /// The answer, or that it is late. One who takes long is handed another connection, of which nothing else is wanted: the
+    /// broker sees that nobody takes it, and starts another worker.
+    async fn in_time(&self, session: &Session, request: Request<Full<Bytes>>) -> Result<String, WorkerError> {
+        let mut exchange = pin!(self.exchange(session, request));
+        if let Ok(answered) = timeout(limits::WORKER_KNOCK, &mut exchange).await {
+            return answered;
+        }
+        let left = limits::WORKER_ANSWER.saturating_sub(limits::WORKER_KNOCK);
+        let knock = async {
+            // Closed at once; what becomes of it is the broker's business.
+            drop(self.connect(session).await);
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            answered = timeout(left, exchange) => answered.unwrap_or_else(|_| {
+                self.late.note(session.uid);
+                Err(WorkerError::Late)
+            }),
+            never = knock => match never {},
         }
     }
 
@@ -95,10 +147,11 @@ impl Workers {
         session: &Session,
         request: Request<Full<Bytes>>,
     ) -> Result<String, WorkerError> {
-        let kept = self.idle.borrow_mut().remove(&session.uid).filter(SendRequest::is_ready);
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => self.connect(session).await?,
+        let is_good = |kept: &Kept| kept.sender.is_ready() && self.late.is_good(session.uid, kept.since);
+        let kept = self.idle.borrow_mut().remove(&session.uid).filter(is_good);
+        let Kept { mut sender, since } = match kept {
+            Some(kept) => kept,
+            None => Kept { since: Instant::now(), sender: self.connect(session).await? },
         };
         let answer = sender.send_request(request).await.map_err(broke_off)?;
         let (head, body) = answer.into_parts();
@@ -108,10 +161,10 @@ impl Workers {
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= limits::WORKERS {
-            idle.retain(|_, sender| !sender.is_closed());
+            idle.retain(|_, kept| !kept.sender.is_closed());
         }
         if idle.len() < limits::WORKERS {
-            idle.insert(session.uid, sender);
+            idle.insert(session.uid, Kept { sender, since });
         }
         String::from_utf8(body.to_bytes().into()).map_err(|_| WorkerError::NotText)
     }
