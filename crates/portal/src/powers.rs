@@ -134,7 +134,7 @@ impl Service {
 
 /// One thread's way of asking.
 pub(crate) enum Powers {
-    Embedded(embedded::Thread),
+    Embedded(Box<embedded::Thread>),
     Served(Box<served::Thread>),
 }
 
@@ -224,7 +224,9 @@ impl Powers {
     /// When the kernel can't be asked who owns a socket.
     pub(crate) fn open(service: &Service) -> std::io::Result<Self> {
         Ok(match service {
-            Service::Embedded(shared) => Self::Embedded(embedded::Thread::open(Arc::clone(shared))?),
+            Service::Embedded(shared) => {
+                Self::Embedded(Box::new(embedded::Thread::open(Arc::clone(shared))?))
+            }
             Service::Served(shared) => Self::Served(Box::new(served::Thread::open(Arc::clone(shared)))),
         })
     }
