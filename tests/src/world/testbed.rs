@@ -170,7 +170,7 @@ impl Testbed {
                 done.err,
                 journal()
             );
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
     }
 

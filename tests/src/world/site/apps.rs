@@ -139,7 +139,7 @@ impl SiteApp {
                 return;
             }
             assert!(started.elapsed() < ENDS, "refused connections stay open: {now:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 
