@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use portreeve_tests::world::guide::{Block, What, blocks, is_said, pages};
-use portreeve_tests::world::testbed::{Testbed, packages, repository};
+use portreeve_tests::world::testbed::{Testbed, packages, pause, progress, repository};
 use portreeve_tests::world::{built_if_possible, skip};
 
 /// What is shown behind `wait` has come by then.
@@ -86,7 +86,7 @@ impl Site {
                         block.at
                     ));
                 }
-                std::thread::sleep(Duration::from_millis(100));
+                pause();
             }
         }
         None
@@ -145,9 +145,9 @@ fn what_the_pages_say_is_so() {
     let mut wrong = Vec::new();
     for block in guide() {
         match site.carry_out(&block) {
-            None => println!("ok      {}", block.at),
+            None => progress(&format!("ok      {}", block.at)),
             Some(why) => {
-                println!("FAILED  {}", block.at);
+                progress(&format!("FAILED  {}", block.at));
                 wrong.push(why);
             }
         }

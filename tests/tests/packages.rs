@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use portreeve_tests::world::testbed::{Testbed, packages};
+use portreeve_tests::world::testbed::{Testbed, packages, progress};
 use portreeve_tests::world::{built_if_possible, skip, system};
 
 /// The node that is used, which no other test needs.
@@ -180,16 +180,23 @@ fn a_nodes_life() {
     let of = |package: &str, version: &str| file(dir.path(), &format!("{package}_{version}_"), ".deb");
     let fresh = Fresh::new(&testbed);
     install(&testbed, &[of("portreeve", version), of("portreeve-agent", version)]);
+    progress("nothing runs unconfigured");
     nothing_runs_unconfigured(&testbed);
     let Some(why) = missing else {
         testbed.root(NODE, CONFIGURE);
         testbed.root(NODE, "systemctl start portreeve-portal");
+        progress("it runs");
         it_runs(&testbed);
+        progress("a reload renews secrets");
         a_reload_renews_secrets(&testbed);
+        progress("a portal that crashes is never given up");
         a_portal_that_crashes_is_never_given_up(&testbed);
         packages(dir.path(), &["--only", "deb", "--version", "9.9.9"]);
+        progress("an upgrade closes no socket");
         an_upgrade_closes_no_socket(&testbed, &of("portreeve", "9.9.9"));
+        progress("removing stops it");
         removing_stops_it(&testbed);
+        progress("purging takes what it made");
         purging_takes_what_it_made(&testbed);
         drop(fresh);
         return;
@@ -316,7 +323,7 @@ fn removing_stops_it(testbed: &Testbed) {
         dpkg --remove portreeve portreeve-agent",
     );
     assert_eq!(testbed.root(NODE, "systemctl list-units --no-legend --state active 'portreeve*'"), "");
-    assert_eq!(testbed.root(NODE, "pgrep -f /usr/libexec/portreeve || true"), "");
+    assert_eq!(testbed.root(NODE, "pgrep -f ^/usr/libexec/portreeve || true"), "");
     testbed.root(NODE, "test -e /etc/portreeve/portreeve.toml -a -e /var/lib/portreeve/broker/mark-key");
 }
 

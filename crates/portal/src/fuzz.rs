@@ -31,7 +31,7 @@ pub fn next(wanted: &str) -> Option<&str> {
 /// Where `/-/go` sends the browser; `None` when it is refused.
 #[must_use]
 pub fn go(parts: &Parts) -> Option<HeaderValue> {
-    crate::own::go(parts, "https://localhost:8443").headers().get(header::LOCATION).cloned()
+    crate::own::go(parts, "https://localhost:8443", true).headers().get(header::LOCATION).cloned()
 }
 
 /// The value of the first cookie of this name.

@@ -132,7 +132,8 @@ impl WorkspaceTemplate<'_> {
             self.trouble.insert(
                 0,
                 format!(
-                    "{typed:?} is no address of an application: write a port, HOST:PORT, or a forward's name."
+                    "{typed:?} is no address of an application: write {}HOST:PORT, or a forward's name.",
+                    if self.machine.is_some() { "a port, " } else { "" }
                 ),
             );
         }

@@ -1,6 +1,7 @@
 //! The cluster of `tests/cluster`, with real systemd on its nodes. One that runs already, in the directory that
 //! `PORTREEVE_CLUSTER` names, is used and left running; else one is started and taken down with this value.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +33,16 @@ pub fn repository() -> PathBuf {
 pub fn target() -> PathBuf {
     let program = std::env::current_exe().expect("a process has a program");
     program.ancestors().nth(3).expect("target/debug/deps/NAME").to_owned()
+}
+
+/// Says how far a long test is, past what collects its output: `tests/run` ends a suite that says nothing for minutes.
+pub fn progress(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+/// Between two looks at a node, which take longer than this.
+pub fn pause() {
+    let _ = nix::poll::poll(&mut [], 50u16);
 }
 
 fn cluster(dir: &Path, arguments: &[&str]) -> Command {
@@ -170,7 +181,7 @@ impl Testbed {
                 done.err,
                 journal()
             );
-            std::thread::park_timeout(Duration::from_millis(50));
+            pause();
         }
     }
 
@@ -179,7 +190,6 @@ impl Testbed {
     /// # Panics
     /// When that user can't.
     pub fn write(&self, node: &str, user: &str, path: &str, content: &[u8]) {
-        use std::io::Write;
         let mut command = cluster(&self.dir, &["exec", node, user, "tee", path]);
         let mut child = command
             .stdin(Stdio::piped())

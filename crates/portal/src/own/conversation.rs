@@ -125,12 +125,15 @@ fn asks_for_one_secret(prompts: &[Prompt]) -> bool {
 struct PromptsTemplate<'a> {
     conversation: &'a str,
     prompts: &'a [Prompt],
+    /// The first of them that asks: what is typed goes there.
+    first: usize,
     next: &'a str,
 }
 
 fn asking(conversation: &Secret, prompts: &[Prompt], wanted: &str) -> Result<Response<Answer>, Reject> {
     let next = next::checked(wanted).unwrap_or("/");
-    page(&PromptsTemplate { conversation: conversation.reveal(), prompts, next })
+    let first = prompts.iter().position(|prompt| prompt.kind.asks()).unwrap_or_default();
+    page(&PromptsTemplate { conversation: conversation.reveal(), prompts, first, next })
 }
 
 #[derive(Template)]

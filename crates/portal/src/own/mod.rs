@@ -64,7 +64,10 @@ pub(crate) async fn answer(
         "/-/listening" if reads => listening::answer(connection, settings, site, parts).await,
         "/-/sign-out" => enter::sign_out(connection, settings, site, parts).await,
         "/-/open" if reads => origins::open(connection, settings, site, parts).await,
-        "/-/go" if reads => Ok(go(parts, &format!("https://{}", site.authority))),
+        "/-/go" if reads => {
+            let here = !connection.room.portal.service.is_a_cluster();
+            Ok(go(parts, &format!("https://{}", site.authority), here))
+        }
         "/-/health" if reads => {
             let mut response = Response::new(Answer::from("ok\n".to_owned()));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -96,14 +99,15 @@ pub(crate) async fn workspace(
     connection.room.powers.workspace(who.session(), view).await.map(respond::page)
 }
 
-/// Opens what was typed into the workspace's field. `ours` is the portal's own origin.
-pub(crate) fn go(parts: &Parts, ours: &str) -> Response<Answer> {
+/// Opens what was typed into the workspace's field. `ours` is the portal's own origin; `here`: a port alone is one of this
+/// machine's.
+pub(crate) fn go(parts: &Parts, ours: &str, here: bool) -> Response<Answer> {
     let typed = query(parts, "address").unwrap_or_default();
-    respond::see_other(&place(typed.trim(), ours))
+    respond::see_other(&place(typed.trim(), ours, here))
 }
 
 /// The path for what somebody typed: `host:port`, a port, a forward's name, or a whole address, `ours` among them.
-fn place(typed: &str, ours: &str) -> String {
+fn place(typed: &str, ours: &str, here: bool) -> String {
     let unknown = || format!("/?unknown-address={}", sign_in::encoded(typed));
     if let Some(path) = typed.strip_prefix(ours).filter(|path| path.starts_with('/')) {
         return next::checked(path).map_or_else(unknown, str::to_owned);
@@ -116,6 +120,9 @@ fn place(typed: &str, ours: &str) -> String {
     let prefix = if let Ok(direct) = portreeve_model::NodePort::parse(name) {
         format!("/fw2/{direct}")
     } else if let Ok(port) = portreeve_model::Port::parse(name) {
+        if !here {
+            return unknown();
+        }
         format!("/fw2/localhost:{port}")
     } else if let Ok(forward) = portreeve_model::ForwardName::parse(name) {
         format!("/fw/{forward}")
@@ -161,7 +168,10 @@ mod tests {
             ("//evil", "/?unknown-address=%2F%2Fevil"),
             ("", "/?unknown-address="),
         ] {
-            assert_eq!(place(typed, "https://portal:8443"), path, "{typed}");
+            assert_eq!(place(typed, "https://portal:8443", true), path, "{typed}");
+        }
+        for (typed, path) in [("8888", "/?unknown-address=8888"), ("c1:8888", "/fw2/c1:8888/")] {
+            assert_eq!(place(typed, "https://portal", false), path, "on a cluster: {typed}");
         }
     }
 }
