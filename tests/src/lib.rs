@@ -2,5 +2,6 @@
 //! it; `wire` speaks HTTP byte by byte where a well-behaved library would not.
 
 pub mod fuzz;
+pub mod hostile;
 pub mod wire;
 pub mod world;

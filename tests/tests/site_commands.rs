@@ -21,6 +21,25 @@ fn says(site: &Site, node: &str, user: &str, command: &str) -> String {
     done.out
 }
 
+/// Whoever controls what runs in a worker must not make themselves a session that lasts longer than the one it was let in by.
+#[test]
+fn what_runs_in_the_session_of_a_worker_gets_no_address() {
+    outside("what_runs_in_the_session_of_a_worker_gets_no_address", |site| async {
+        let alice = site.sign_in("alice").await;
+        alice.browser().get("/").await.assert_status(200);
+        // As a terminal of the workspace would be: a process of alice's in the control group of her worker.
+        let script = "worker=$(pgrep -u alice -x portreeve-worke) || exit 9\n\
+            group=$(sed -n 's/^0:://p' /proc/$worker/cgroup | grep . || sed -n 's/^[0-9]*:name=systemd://p' /proc/$worker/cgroup)\n\
+            for root in /sys/fs/cgroup/unified /sys/fs/cgroup /sys/fs/cgroup/systemd; do\n\
+              [ -e $root$group/cgroup.procs ] && echo $$ >$root$group/cgroup.procs && break\n\
+            done\n\
+            exec setpriv --reuid alice --regid alice --init-groups portreeve login";
+        let inside = site.shell("login", "root", script);
+        assert!(inside.status == 1 && inside.err.contains("terminal that the portal opened"), "{inside:?}");
+        assert_eq!(site.run("login", "alice", &["portreeve", "login"]).status, 0);
+    });
+}
+
 #[test]
 fn forwards_are_made_shared_and_removed_by_command() {
     outside("forwards_are_made_shared_and_removed_by_command", |site| async {

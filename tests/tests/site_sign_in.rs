@@ -57,6 +57,26 @@ fn wrong_passwords_and_names_are_told_alike() {
 }
 
 #[test]
+fn an_address_from_a_login_node_that_is_not_the_portals() {
+    outside("an_address_from_a_login_node_that_is_not_the_portals", |site| async {
+        let login = |node| site.run(node, "carol", &["/opt/portreeve/debug/portreeve", "login"]);
+        let done = login("c1");
+        assert_eq!(done.status, 0, "{done:?}");
+        let path = done.out.trim().strip_prefix("https://portal.cluster.example").unwrap().to_owned();
+        let mut carol = site.stranger().browser();
+        let page = carol.get(&path).await.text();
+        assert!(page.contains("Sign in as carol?"), "{page}");
+        let entered = carol.post("/-/enter", &format!("code={}", field(&page, "code"))).await;
+        entered.assert_status(303);
+        carol.take_cookies(&entered);
+        assert!(carol.get("/").await.text().contains("<span class=\"who\">carol</span>"));
+        // c2 has no such role.
+        let done = login("c2");
+        assert!(done.status != 0 && done.err.contains("no portal"), "{done:?}");
+    });
+}
+
+#[test]
 fn an_address_from_a_terminal_shows_whom_it_signs_in_and_is_used_up_by_the_button() {
     outside("an_address_from_a_terminal", |site| async {
         let done = site.run("login", "bob", &["portreeve", "login"]);

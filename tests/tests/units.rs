@@ -1,14 +1,14 @@
 //! The units of `systemd/`: what systemd itself makes of them, and what they must hold.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use portreeve_model::Config;
 use portreeve_portal::limits;
 use portreeve_tests::world::testbed::repository;
-use portreeve_tests::world::{skip, system};
+use portreeve_tests::world::{skip, system, units};
 
 /// What the units start.
 const PROGRAMS: [&str; 4] = [
@@ -20,82 +20,6 @@ const PROGRAMS: [&str; 4] = [
 
 const SOCKETS: [(&str, &str); 4] =
     [("portal", "https"), ("broker-line", "broker"), ("agents", "agents"), ("metrics", "metrics")];
-
-/// Every directive of the portal's section `[Service]`. A new one is thought about here: what it does to a process that
-/// has its sockets from somebody else, and who tests it.
-const OF_THE_PORTAL: &[&str] = &[
-    "AmbientCapabilities",
-    "BindPaths",
-    "BindReadOnlyPaths",
-    "CapabilityBoundingSet",
-    "DevicePolicy",
-    "ExecPaths",
-    "ExecReload",
-    "ExecStart",
-    "ExecStopPost",
-    "Group",
-    "IPAddressDeny",
-    "KeyringMode",
-    "LimitCORE",
-    "LimitNOFILE",
-    "LoadCredential",
-    "LockPersonality",
-    "MemoryDenyWriteExecute",
-    "MemoryMax",
-    "MountAPIVFS",
-    "NoExecPaths",
-    "NoNewPrivileges",
-    "OOMScoreAdjust",
-    "PrivateDevices",
-    "PrivateIPC",
-    "PrivateNetwork",
-    "PrivateTmp",
-    "ProcSubset",
-    "ProtectClock",
-    "ProtectControlGroups",
-    "ProtectHome",
-    "ProtectHostname",
-    "ProtectKernelLogs",
-    "ProtectKernelModules",
-    "ProtectKernelTunables",
-    "ProtectProc",
-    "ProtectSystem",
-    "RemoveIPC",
-    "Restart",
-    "RestartSec",
-    "RestrictAddressFamilies",
-    "RestrictNamespaces",
-    "RestrictRealtime",
-    "RestrictSUIDSGID",
-    "RootDirectory",
-    "RootDirectoryStartOnly",
-    "SystemCallArchitectures",
-    "SystemCallErrorNumber",
-    "SystemCallFilter",
-    "TasksMax",
-    "TimeoutStopSec",
-    "Type",
-    "UMask",
-    "User",
-];
-
-/// Every directive of the broker's. Users' sessions inherit them; why others are not there is written in the unit.
-const OF_THE_BROKER: &[&str] = &[
-    "CapabilityBoundingSet",
-    "ExecReload",
-    "ExecStart",
-    "IgnoreSIGPIPE",
-    "KillMode",
-    "OOMPolicy",
-    "Restart",
-    "RestartSec",
-    "StateDirectory",
-    "StateDirectoryMode",
-    "TasksMax",
-    "TimeoutStopSec",
-    "Type",
-    "UMask",
-];
 
 fn directory() -> PathBuf {
     repository().join("systemd")
@@ -113,17 +37,7 @@ fn units() -> Vec<PathBuf> {
 
 /// The directives of a section, with all their values.
 fn section(unit: &str, section: &str) -> BTreeMap<String, Vec<String>> {
-    let text = std::fs::read_to_string(directory().join(unit)).unwrap();
-    let mut directives: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut inside = false;
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        if line.starts_with('[') {
-            inside = line == format!("[{section}]");
-        } else if inside {
-            let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("{unit}: {line}"));
-            directives.entry(key.to_owned()).or_default().push(value.to_owned());
-        }
-    }
+    let directives = units::section(&std::fs::read_to_string(directory().join(unit)).unwrap(), section);
     assert!(!directives.is_empty(), "{unit} has no section {section}");
     directives
 }
@@ -190,13 +104,12 @@ fn they_are_exposed_no_more_than_this() {
 
 #[test]
 fn each_directive_is_a_known_one() {
+    let of_the_portal: Vec<&str> = units::OF_THE_PORTAL.iter().map(|(name, _)| *name).collect();
     for (unit, known) in
-        [("portreeve-portal.service", OF_THE_PORTAL), ("portreeve-broker.service", OF_THE_BROKER)]
+        [("portreeve-portal.service", &of_the_portal[..]), ("portreeve-broker.service", units::OF_THE_BROKER)]
     {
-        let known: BTreeSet<&str> = known.iter().copied().collect();
         let directives = section(unit, "Service");
-        let there: BTreeSet<&str> = directives.keys().map(String::as_str).collect();
-        assert_eq!(there, known, "{unit}");
+        assert_eq!(units::strangers(directives.keys(), known), [""; 0], "{unit}");
     }
 }
 
@@ -210,7 +123,7 @@ fn the_portal_has_no_power() {
         ("NoNewPrivileges", "yes"),
         ("RestrictAddressFamilies", "AF_UNIX"),
         ("PrivateNetwork", "yes"),
-        ("NoExecPaths", "/"),
+        ("NoExecPaths", "+/ +/etc/portreeve +/run +/run/portreeve/keys +/tmp +/var/tmp"),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "yes"),
     ] {

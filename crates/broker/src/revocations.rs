@@ -147,6 +147,13 @@ impl Revocations {
         self.kept.users.get(&uid).map_or(i64::MIN, |all| all.until)
     }
 
+    /// This user's sessions that are over each by itself: at most 256.
+    #[must_use]
+    pub fn sessions_of(&self, uid: u32) -> Vec<SessionId> {
+        let own = self.kept.sessions.iter().filter(|(_, ended)| ended.uid == Some(uid));
+        own.filter_map(|(id, _)| SessionId::parse(id).ok()).collect()
+    }
+
     /// The latest end of a ticket whose entry is not kept any more.
     #[must_use]
     pub fn forgot(&self) -> i64 {

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Uid;
 use portreeve_model::UserName;
 use tracing_subscriber::EnvFilter;
@@ -82,7 +82,11 @@ fn run() -> anyhow::Result<u8> {
     ensure!(Uid::effective().is_root(), "this program must be started as root");
     // Passwords pass through here: no core file, no debugger.
     prctl::set_dumpable(false)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    match arguments.order {
+        // What runs in a session inherits its limits: a user may want a core file of their own program.
+        Order::Session { .. } => usual_descriptors()?,
+        _ => setrlimit(Resource::RLIMIT_CORE, 0, 0)?,
+    }
     let service = arguments.service.as_str();
     match arguments.order {
         Order::Converse { from, user } => converse::converse(channel, service, from, user.as_ref()),
@@ -90,6 +94,14 @@ fn run() -> anyhow::Result<u8> {
         Order::Session { user } => session::session(channel, service, &user, arguments.worker),
         Order::Become => bail!("handled above"),
     }
+}
+
+/// The soft limit of open files that systemd and logins give: the broker has raised its own, and programs that use select(2)
+/// take it for a promise. pam_limits may say something else afterwards.
+fn usual_descriptors() -> anyhow::Result<()> {
+    const USUAL: u64 = 1024;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard.min(USUAL), hard)?)
 }
 
 fn arguments(words: impl Iterator<Item = String>) -> anyhow::Result<Arguments> {

@@ -6,6 +6,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod access;
+#[cfg(feature = "attempts")]
+pub mod attempts;
 pub mod cgroup;
 pub mod descriptors;
 pub mod host_name;

@@ -19,6 +19,8 @@ use portreeve_sys::message::{self, Message, ReceiveError};
 use tokio::net::UnixStream;
 use tokio_seqpacket::UnixSeqpacket;
 
+use crate::ticket::Ended;
+
 /// The worker's end.
 pub(crate) struct Control {
     channel: UnixSeqpacket,
@@ -29,6 +31,7 @@ pub(crate) struct Control {
 pub(crate) enum Heard {
     Site { forwards: PathBuf },
     Keys(Box<Verifier>),
+    Ended(Ended),
     Connection(UnixStream),
 }
 
@@ -100,10 +103,12 @@ fn understood(message: Message<'_>) -> Result<Heard, ControlError> {
     match (decode(bytes)?, descriptors.pop()) {
         (ToWorker::Site { forwards }, None) => Ok(Heard::Site { forwards }),
         (ToWorker::Keys(keys), None) => Ok(Heard::Keys(Verifier::of_keys(&keys)?.into())),
-        (ToWorker::Connection, Some(descriptor)) => connection(descriptor).map(Heard::Connection),
-        (ToWorker::Site { .. } | ToWorker::Keys(_), Some(_)) | (ToWorker::Connection, None) => {
-            Err(ControlError::Descriptor)
+        (ToWorker::Ended { sessions, until }, None) => {
+            Ok(Heard::Ended(Ended { sessions: sessions.into_iter().collect(), until }))
         }
+        (ToWorker::Connection, Some(descriptor)) => connection(descriptor).map(Heard::Connection),
+        (ToWorker::Site { .. } | ToWorker::Keys(_) | ToWorker::Ended { .. }, Some(_))
+        | (ToWorker::Connection, None) => Err(ControlError::Descriptor),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::control::{Control, Heard};
+use crate::ticket::Ended;
 use crate::workspace::{OwnForward, own_forwards};
 use crate::{connection, limits};
 
@@ -52,6 +53,8 @@ pub(crate) struct Desk {
     pub(crate) clock: fn() -> i64,
     /// What tickets are verified with, once it was told.
     pub(crate) keys: RefCell<Option<Verifier>>,
+    /// Whose tickets are none any more.
+    pub(crate) ended: RefCell<Ended>,
     pub(crate) forwards: Forwards,
     list: fn(&Forwards, u32) -> Result<Vec<OwnForward>, String>,
     lists: Arc<Semaphore>,
@@ -63,6 +66,7 @@ impl Desk {
             uid: settings.uid,
             clock: settings.clock,
             keys: RefCell::default(),
+            ended: RefCell::default(),
             forwards,
             list: settings.list,
             lists: Arc::new(Semaphore::new(limits::FORWARDS_LISTS)),
@@ -159,6 +163,7 @@ impl Connections {
         match heard {
             Heard::Site { .. } => return Err(ControlError::Order),
             Heard::Keys(keys) => drop(self.desk.keys.replace(Some(*keys))),
+            Heard::Ended(ended) => drop(self.desk.ended.replace(ended)),
             Heard::Connection(stream) => self.begin(stream),
         }
         Ok(())

@@ -29,8 +29,8 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let holder = {
-        let keys = desk.keys.borrow();
-        ticket::holder(&mut parts.headers, keys.as_ref(), desk.uid, (desk.clock)())
+        let (keys, ended) = (desk.keys.borrow(), desk.ended.borrow());
+        ticket::holder(&mut parts.headers, keys.as_ref(), &ended, desk.uid, (desk.clock)())
     };
     let holder = holder.ok_or(Refused::Ticket)?;
     match (parts.uri.path(), &parts.method) {

@@ -1,12 +1,14 @@
 //! Whose request this is. Before: `connection`. After: `routes`, each of which wants a [`Holder`].
 //!
 //! Invariant: only here is a `Holder` made, of a ticket that was verified with the keys as they are now, is the portal's
-//! own and is this process's own user's. Its header field goes no further.
+//! own and is this process's own user's, and whose session is not over. Its header field goes no further.
+
+use std::collections::HashSet;
 
 use http::{HeaderMap, HeaderValue};
 use portreeve_broker::Verifier;
 use portreeve_model::wire::worker::TICKET;
-use portreeve_model::{Audience, SignIn, UserName};
+use portreeve_model::{Audience, Claims, SessionId, SignIn, UserName};
 
 /// The person whose session asks.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,23 +28,47 @@ impl Holder {
     }
 }
 
+/// The user's sessions that are over before their tickets are. Whoever has kept a connection can't go on with them.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) sessions: HashSet<SessionId>,
+    /// All that began then or earlier (unix seconds).
+    pub(crate) until: i64,
+}
+
+impl Default for Ended {
+    fn default() -> Self {
+        Self { sessions: HashSet::new(), until: i64::MIN }
+    }
+}
+
+impl Ended {
+    fn has(&self, claims: &Claims) -> bool {
+        self.sessions.contains(&claims.sid) || claims.auth_time <= self.until
+    }
+}
+
 /// Takes the ticket out of a request's fields: whose it is, if it is good for this process of `uid`. Without keys nobody's is.
-pub(crate) fn holder(headers: &mut HeaderMap, keys: Option<&Verifier>, uid: u32, now: i64) -> Option<Holder> {
+pub(crate) fn holder(
+    headers: &mut HeaderMap,
+    keys: Option<&Verifier>,
+    ended: &Ended,
+    uid: u32,
+    now: i64,
+) -> Option<Holder> {
     let shown: Vec<HeaderValue> = headers.get_all(TICKET).iter().cloned().collect();
     headers.remove(TICKET);
     // Of two, somebody else may have looked at the other one.
     let [ticket] = &shown[..] else { return None };
     // The ticket of an application's own origin opens that application, and nothing here.
     let claims = keys?.verify(ticket.to_str().ok()?, Audience::Portal.as_str(), now)?;
-    (claims.uid == uid).then_some(Holder { user: claims.sub, how: claims.how })
+    (claims.uid == uid && !ended.has(&claims)).then_some(Holder { user: claims.sub, how: claims.how })
 }
 
 #[cfg(test)]
 mod tests {
-    use portreeve_broker::TicketKey;
-    use portreeve_model::{Claims, SessionId};
-
     use super::*;
+    use portreeve_broker::TicketKey;
 
     const UID: u32 = 20001;
     const NOW: i64 = 1000;
@@ -79,7 +105,7 @@ mod tests {
         let both = knows(&[&old, &new]);
         for key in [&old, &new] {
             let mut headers = fields(&[&key.sign(&claims()).unwrap()]);
-            let found = holder(&mut headers, Some(&both), UID, NOW).unwrap();
+            let found = holder(&mut headers, Some(&both), &Ended::default(), UID, NOW).unwrap();
             assert_eq!(found.user().as_str(), "alice");
             assert!(headers.is_empty(), "it goes no further");
         }
@@ -91,7 +117,8 @@ mod tests {
         let knows_new = knows(&[&new]);
         let signed = |claims: Claims| new.sign(&claims).unwrap();
         let good = signed(claims());
-        assert!(holder(&mut fields(&[&good]), Some(&knows_new), UID, NOW).is_some());
+        let none = Ended::default();
+        assert!(holder(&mut fields(&[&good]), Some(&knows_new), &none, UID, NOW).is_some());
         let application = Audience::parse("c1-8888.example.org").unwrap();
         for (what, tickets) in [
             ("no ticket", vec![]),
@@ -109,11 +136,28 @@ mod tests {
         ] {
             let tickets: Vec<&str> = tickets.iter().map(String::as_str).collect();
             let mut headers = fields(&tickets);
-            assert_eq!(holder(&mut headers, Some(&knows_new), UID, NOW), None, "{what}");
+            assert_eq!(holder(&mut headers, Some(&knows_new), &none, UID, NOW), None, "{what}");
             assert!(headers.is_empty(), "{what}");
         }
         for keys in [None, Some(&knows(&[])), Some(&knows(&[&old]))] {
-            assert_eq!(holder(&mut fields(&[&good]), keys, UID, NOW), None);
+            assert_eq!(holder(&mut fields(&[&good]), keys, &none, UID, NOW), None);
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_over_has_no_ticket() {
+        let key = TicketKey::generate().unwrap().0;
+        let ticket = key.sign(&claims()).unwrap();
+        let (this, other) = (claims().sid, SessionId::from_bytes([2; 16]));
+        for (sessions, until, good) in [
+            (vec![], 899, true),
+            (vec![other.clone()], i64::MIN, true),
+            (vec![other, this], i64::MIN, false),
+            (vec![], 900, false),
+        ] {
+            let ended = Ended { sessions: sessions.into_iter().collect(), until };
+            let found = holder(&mut fields(&[&ticket]), Some(&knows(&[&key])), &ended, UID, NOW);
+            assert_eq!(found.is_some(), good, "{ended:?}");
         }
     }
 }

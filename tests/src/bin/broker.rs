@@ -53,7 +53,7 @@ fn work() -> Result<()> {
                 heard => heard?,
             };
         match word.map_err(Error::other)? {
-            ToWorker::Site { .. } => {}
+            ToWorker::Site { .. } | ToWorker::Ended { .. } => {}
             ToWorker::Keys(keys) => known = keys.len(),
             ToWorker::Connection => {
                 let connection = descriptors.pop().ok_or_else(|| Error::other("nothing came along"))?;

@@ -10,6 +10,7 @@ mod cluster;
 pub mod etc;
 mod foreign;
 pub mod guide;
+pub mod hostile;
 mod link;
 mod metrics;
 mod people;
@@ -20,6 +21,7 @@ pub mod site;
 pub mod spawner;
 pub mod testbed;
 mod tls;
+pub mod units;
 
 use std::time::{Duration, Instant};
 

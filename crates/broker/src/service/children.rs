@@ -31,6 +31,10 @@ struct Entry {
     released: Option<Instant>,
     /// It was ordered to end.
     told: bool,
+    /// It is a worker's PAM session.
+    is_worker: bool,
+    /// Its process, once it runs.
+    pid: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +88,14 @@ impl Children {
         let id = self.number();
         let (started, is_started) = oneshot::channel();
         let state = Rc::new(Cell::new(State::Runs));
-        let entry = Entry { started: Some(started), state: Rc::clone(&state), released: None, told: false };
+        let entry = Entry {
+            started: Some(started),
+            state: Rc::clone(&state),
+            released: None,
+            told: false,
+            is_worker: matches!(start, Start::Worker { .. }),
+            pid: None,
+        };
         self.table.borrow_mut().insert(id, entry);
         // From here on dropping it cleans up, whatever happens, also when nobody waits for us any more.
         let child = Child { id, channel, state, table: Rc::clone(&self.table) };
@@ -104,6 +115,12 @@ impl Children {
         self.table.borrow().len() + limits::PASSING_CHILDREN < AT_ONCE
     }
 
+    /// The processes that hold workers' PAM sessions.
+    pub(super) fn workers(&self) -> Vec<u32> {
+        let table = self.table.borrow();
+        table.values().filter(|entry| entry.is_worker).filter_map(|entry| entry.pid).collect()
+    }
+
     /// Hears the spawner until it is gone, which is the broker's end.
     pub(super) async fn hear(&self) -> ChannelError {
         let mut buffer = Buffer::new();
@@ -120,8 +137,11 @@ impl Children {
         match news {
             SpawnerNews::Started { child, pid } => {
                 tracing::debug!(child, pid, "a child runs");
-                if let Some(waiting) = table.get_mut(&child).and_then(|entry| entry.started.take()) {
-                    let _ = waiting.send(Ok(()));
+                if let Some(entry) = table.get_mut(&child) {
+                    entry.pid = Some(pid);
+                    if let Some(waiting) = entry.started.take() {
+                        let _ = waiting.send(Ok(()));
+                    }
                 }
             }
             SpawnerNews::Refused { child, why } => {
@@ -147,7 +167,8 @@ impl Children {
     pub(super) fn pretend(&self, more: usize) {
         for _ in 0..more {
             let state = Rc::new(Cell::new(State::Runs));
-            let entry = Entry { started: None, state, released: None, told: false };
+            let entry =
+                Entry { started: None, state, released: None, told: false, is_worker: false, pid: None };
             self.table.borrow_mut().insert(self.number(), entry);
         }
     }

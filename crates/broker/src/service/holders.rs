@@ -207,6 +207,8 @@ impl Service {
         if last {
             self.dialers.close(claims.uid);
         }
+        // It goes on: what runs in it is not the session's. But nobody reaches it any more with this one's ticket.
+        self.workers.tell(claims.uid, self.ended_of(claims.uid));
         tracing::info!(
             target: "audit",
             event = "session-ended",
@@ -216,6 +218,12 @@ impl Service {
             "a session was ended"
         );
         is_kept(kept)
+    }
+
+    /// What a worker of this user is told of sessions that are over.
+    pub(super) fn ended_of(&self, uid: u32) -> ToWorker {
+        let revocations = self.revocations.borrow();
+        ToWorker::Ended { sessions: revocations.sessions_of(uid), until: revocations.user_until(uid) }
     }
 
     /// Ends all sessions of a user, also those that were not seen since the broker started, and what runs for them. The

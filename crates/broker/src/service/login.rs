@@ -105,7 +105,7 @@ impl Service {
             return ControlReply::Portal { url: format!("{}/", self.policy().url), pid: std::process::id() };
         }
         // A pid that the kernel does not tell is in a namespace that we can't see.
-        if pid.is_none_or(is_of_a_worker) {
+        if pid.is_none_or(|pid| is_of_a_worker(pid, &self.workers.processes())) {
             tracing::warn!(target: "audit", event = "login-refused", uid, ?pid, "asked from inside the portal");
             return refused(
                 "not from a terminal that the portal opened: use the one you signed in to the machine with",

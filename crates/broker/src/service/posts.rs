@@ -106,6 +106,11 @@ fn what(order: &Start) -> &'static str {
 }
 
 impl Posts {
+    /// The processes that hold workers' PAM sessions.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        self.children.workers()
+    }
+
     pub(super) fn new(children: Rc<Children>) -> Self {
         Self { children, by_uid: RefCell::default() }
     }
@@ -174,16 +179,14 @@ impl Posts {
     pub(super) fn tell_all<M: Serialize + 'static>(&self, message: M) {
         let message = Rc::new(message);
         for post in self.by_uid.borrow().values() {
-            let (post, message) = (Rc::clone(post), Rc::clone(&message));
-            tokio::task::spawn_local(async move {
-                let mut manned = post.manned.lock().await;
-                if let Some(running) = &manned.running
-                    && let Err(error) = tell(&running.child, &*message).await
-                {
-                    tracing::warn!(%error, "a child can't be told the news, and is let go");
-                    manned.running = None;
-                }
-            });
+            tokio::task::spawn_local(told(Rc::clone(post), Rc::clone(&message)));
+        }
+    }
+
+    /// Tells the user's, if one runs or is being started.
+    pub(super) fn tell<M: Serialize + 'static>(&self, uid: u32, message: M) {
+        if let Some(post) = self.by_uid.borrow().get(&uid) {
+            tokio::task::spawn_local(told(Rc::clone(post), Rc::new(message)));
         }
     }
 
@@ -206,6 +209,16 @@ impl Posts {
             manned.look();
             manned.running.is_some() || manned.not_before.is_some_and(|at| now < at + limits::RESTART_MOST)
         });
+    }
+}
+
+async fn told<M: Serialize>(post: Rc<Post>, message: Rc<M>) {
+    let mut manned = post.manned.lock().await;
+    if let Some(running) = &manned.running
+        && let Err(error) = tell(&running.child, &*message).await
+    {
+        tracing::warn!(%error, "a child can't be told the news, and is let go");
+        manned.running = None;
     }
 }
 

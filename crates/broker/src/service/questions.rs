@@ -1,10 +1,10 @@
 //! Each question of a portal's, and its answer. One function reads from top to bottom.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockopt, sockopt};
+use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockname, getsockopt, sockopt};
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::wire::dialer::ToDialer;
@@ -118,6 +118,9 @@ impl Service {
 
     async fn worker(self: &Rc<Self>, ticket: &Secret, connection: OwnedFd) -> Answer {
         let claims = or_answer!(self.holder_for(ticket, &[Scope::Files, Scope::Api]));
+        if claims.aud != Audience::Portal {
+            return failed("only the portal's own session has a worker");
+        }
         if !is_channel(&connection, SockType::Stream) {
             return failed("a worker's connection is a pair of STREAM sockets");
         }
@@ -125,7 +128,7 @@ impl Service {
         let order = Start::Worker { user: identity.name.clone() };
         let first = || {
             let site = ToWorker::Site { forwards: self.settings.forwards.clone() };
-            vec![site, ToWorker::Keys(self.keys.borrow().public())]
+            vec![site, ToWorker::Keys(self.keys.borrow().public()), self.ended_of(claims.uid)]
         };
         let handed =
             self.workers.hand_over(claims.uid, order, first, &ToWorker::Connection, connection).await;
@@ -193,10 +196,13 @@ fn is_digest(text: &str) -> bool {
     data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).is_ok_and(|bytes| bytes.len() == 32)
 }
 
-/// Whether this is one end of a pair of sockets of that kind: no address, no listener, no network.
+/// Whether this is one end of a pair of sockets of that kind: no address at either end, no listener, no network.
 fn is_channel(descriptor: &OwnedFd, kind: SockType) -> bool {
+    let has_no_name = |name: UnixAddr| name.path().is_none() && name.as_abstract().is_none();
+    let number = descriptor.as_raw_fd();
     getsockopt(descriptor, sockopt::SockType).is_ok_and(|found| found == kind)
-        && getpeername::<UnixAddr>(std::os::fd::AsRawFd::as_raw_fd(&descriptor.as_fd())).is_ok()
+        && getsockname(number).is_ok_and(has_no_name)
+        && getpeername(number).is_ok_and(has_no_name)
 }
 
 /// Where a person is, for the log.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Row;
 use super::broker::PublicKey;
-use crate::{NodeName, NodePort, Port, UserName};
+use crate::{NodeName, NodePort, Port, SessionId, UserName};
 
 /// The header field that every request carries once: the session's ticket. The worker verifies it itself.
 pub const TICKET: &str = "portreeve-ticket";
@@ -28,6 +28,13 @@ pub enum ToWorker {
     },
     /// What tickets may be signed with: second, and whenever it changes.
     Keys(Vec<PublicKey>),
+    /// The user's sessions that are over before their tickets are: all of them, third, and whenever one ends.
+    Ended {
+        /// Sessions.
+        sessions: Vec<SessionId>,
+        /// A ticket with this `auth_time` or an earlier one is no good (unix seconds).
+        until: i64,
+    },
     /// The descriptor that comes along is one more connection of the portal's: a stream that carries HTTP/1.1.
     Connection,
 }

@@ -164,6 +164,10 @@ fn denied_to_both() -> Result<Rules, BackendError> {
     let lists =
         [MOUNTS_AND_NAMESPACES, OTHER_PROCESSES, RINGS_AND_KERNEL_PROGRAMS, THE_MACHINE, PROGRAMS].concat();
     let mut rules: Rules = lists.into_iter().map(|number| (number, vec![])).collect();
+    // With it a process may open /proc/self/mem, by which code can be written that is read-only (proc(5)).
+    let dumpable =
+        all([int(0, Op::Eq, libc::PR_SET_DUMPABLE)?, SeccompCondition::new(1, Length::Qword, Op::Ne, 0)?])?;
+    rules.insert(libc::SYS_prctl, vec![dumpable]);
     let thread = libc::CLONE_THREAD;
     rules.insert(libc::SYS_clone, vec![all([int(0, Op::MaskedEq(thread as u64), 0)?])?]);
     Ok(rules)

@@ -114,6 +114,15 @@ fn what_a_process_of_ours_need_never_do_is_denied_to_portal_and_broker() {
             );
         }
         assert_eq!(answer(&sandbox, OURS, libc::SYS_clone3, [0; 6]), ENOSYS);
+        let (dumpable, name) = (libc::PR_SET_DUMPABLE as u64, libc::PR_SET_NAME as u64);
+        for (arguments, expected) in [
+            ([dumpable, 1, 0, 0, 0, 0], EPERM),
+            ([UPPER | dumpable, UPPER, 0, 0, 0, 0], EPERM),
+            ([dumpable, 0, 0, 0, 0, 0], ALLOWED),
+            ([name, 1, 0, 0, 0, 0], ALLOWED),
+        ] {
+            assert_eq!(answer(&sandbox, OURS, libc::SYS_prctl, arguments), expected, "{arguments:x?}");
+        }
     }
 }
 

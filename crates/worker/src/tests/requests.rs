@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use portreeve_broker::TicketKey;
 use portreeve_model::wire::worker::{MAX_BODY, ToWorker, WORKSPACE};
-use portreeve_model::{Audience, Scope, Scopes, SignIn};
+use portreeve_model::{Audience, Scope, Scopes, SessionId, SignIn};
 
 use tokio::io::AsyncWriteExt;
 
@@ -70,6 +70,30 @@ fn an_access_token_sees_no_page() {
         let token = field(&worker.ticket(|claims| claims.how = SignIn::Token(all)));
         let said = ask(&mut worker.connect(), "POST", WORKSPACE, &[&token], &json(&view())).await;
         assert_eq!((said.status, said.body.as_str()), (403, "no ticket that is good here\n"));
+    });
+}
+
+#[test]
+fn a_connection_that_was_kept_is_of_no_use_to_a_session_that_is_over() {
+    run(async || {
+        let worker = Worker::new();
+        let mut kept = worker.connect();
+        let session =
+            |number| field(&worker.ticket(|claims| claims.sid = SessionId::from_bytes([number; 16])));
+        let (over, live) = (session(2), session(3));
+        let body = json(&view());
+        for ticket in [&over, &live] {
+            assert_eq!(ask(&mut kept, "POST", WORKSPACE, &[ticket], &body).await.status, 200);
+        }
+        for (sessions, until, of_live) in [(vec![[2; 16]], 0, 200), (vec![], NOW, 403)] {
+            let sessions: Vec<_> = sessions.into_iter().map(SessionId::from_bytes).collect();
+            worker.tell(&ToWorker::Ended { sessions, until }, &[]);
+            // It is heard before anything that is handed over after it.
+            let said = ask(&mut worker.connect(), "POST", WORKSPACE, &[&over], &body).await;
+            assert_eq!(said.status, 403);
+            assert_eq!(ask(&mut kept, "POST", WORKSPACE, &[&over], &body).await.status, 403);
+            assert_eq!(ask(&mut kept, "POST", WORKSPACE, &[&live], &body).await.status, of_live);
+        }
     });
 }
 

@@ -1,13 +1,13 @@
 //! Dialers and workers: one for each user, for as long as it may be.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::socket::SockType;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::wire::spawner::{Missing, Start};
-use portreeve_model::{ControlRequest, ForwardName, Secret};
+use portreeve_model::{ControlRequest, ForwardName, Secret, SessionId};
 use tokio::time::sleep;
 
 use super::spawner::Handed;
@@ -286,26 +286,39 @@ fn groups_are_as_fresh_as_the_configuration_says() {
 }
 
 #[test]
-fn a_worker_knows_site_and_keys_before_its_first_connection() {
+fn a_worker_knows_site_keys_and_ends_before_its_first_connection() {
     run(async || {
         let mut world = World::new();
         let portal = world.portal().await;
         let session = portal.sign_in("alice").await;
+        let over = portal.sign_in("alice").await;
+        let out = |ticket: &Secret| Question::SignOut { ticket: ticket.clone(), everywhere: false };
+        portal.ask(out(&over.ticket)).await;
         worker(&portal, &session.ticket).await;
-        until(|| world.spawner.handed.borrow().len() == 3).await;
+        until(|| world.spawner.handed.borrow().len() == 4).await;
         portal.until(|heard| !heard.keys.is_empty()).await;
         {
             let handed = world.spawner.handed.borrow();
             assert!(
                 matches!(&handed[0].1, Handed::Site(forwards) if *forwards == world.dir.path().join("forwards"))
             );
-            let (Handed::Keys(keys), Handed::Connection) = (&handed[1].1, &handed[2].1) else { panic!() };
+            let (Handed::Keys(keys), Handed::Ended(ended, until)) = (&handed[1].1, &handed[2].1) else {
+                panic!()
+            };
             assert_eq!(*keys, portal.heard.borrow().keys);
+            assert_eq!((&ended[..], *until), (&[over.claims.sid][..], i64::MIN));
+            assert!(matches!(handed[3].1, Handed::Connection));
         }
-        // And when they change.
+        // And when one more ends, with the last session too: the worker goes on.
+        let sid = session.claims.sid.clone();
+        portal.ask(out(&session.ticket)).await;
+        until(|| world.spawner.handed.borrow().len() == 5).await;
+        let told = |ended: &[SessionId]| ended.len() == 2 && ended.contains(&sid);
+        assert!(matches!(&world.spawner.handed.borrow()[4].1, Handed::Ended(ended, _) if told(ended)));
+        // And when keys change.
         set_clock(now() + 31 * 24 * 3600);
-        until(|| world.spawner.handed.borrow().len() == 4).await;
-        assert!(matches!(&world.spawner.handed.borrow()[3].1, Handed::Keys(keys) if keys.len() == 1));
+        until(|| world.spawner.handed.borrow().len() == 6).await;
+        assert!(matches!(&world.spawner.handed.borrow()[5].1, Handed::Keys(keys) if keys.len() == 1));
     });
 }
 
@@ -318,11 +331,25 @@ fn only_a_socket_of_the_right_kind_is_handed_over() {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
         let file = tempfile::tempfile().unwrap();
-        for wrong in [pair(SockType::Stream).0, file.into(), tcp.into()] {
+        // A connection with an address: the line with a portal is one.
+        let path = world.dir.path().join("named");
+        let named = |kind| {
+            let _ = std::fs::remove_file(&path);
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let [listener, ours] = [(); 2].map(|()| socket(AddressFamily::Unix, kind, flags, None).unwrap());
+            let address = UnixAddr::new(&path).unwrap();
+            bind(listener.as_raw_fd(), &address).unwrap();
+            listen(&listener, Backlog::new(1).unwrap()).unwrap();
+            connect(ours.as_raw_fd(), &address).unwrap();
+            (ours, listener)
+        };
+        let (packets, _listener) = named(SockType::SeqPacket);
+        let (bytes, _listener) = named(SockType::Stream);
+        for wrong in [pair(SockType::Stream).0, file.into(), tcp.into(), packets] {
             let answer = portal.ask_with(Question::Dialer { ticket: ticket.clone() }, wrong).await;
             assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
         }
-        for wrong in [pair(SockType::SeqPacket).0, stream.into()] {
+        for wrong in [pair(SockType::SeqPacket).0, stream.into(), bytes] {
             let answer = portal.ask_with(Question::Worker { ticket: ticket.clone() }, wrong).await;
             assert!(matches!(answer, Answer::Failed { .. }), "{answer:?}");
         }

@@ -13,7 +13,7 @@ use portreeve_model::wire::dialer::ToDialer;
 use portreeve_model::wire::pam::{PamNews, PamRefusal, PamReply, Prompt, PromptKind};
 use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing, Order, SpawnerNews, Start};
 use portreeve_model::wire::worker::ToWorker;
-use portreeve_model::{ForwardStat, LoginGroup};
+use portreeve_model::{ForwardStat, LoginGroup, SessionId};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
@@ -54,6 +54,7 @@ pub(super) enum Handed {
     Channel(OwnedFd),
     Connection,
     Keys(Vec<PublicKey>),
+    Ended(Vec<SessionId>, i64),
     Site(PathBuf),
 }
 
@@ -176,6 +177,7 @@ impl Spawner {
                 self.be_handed(child, &channel, |message, descriptor| match message {
                     ToWorker::Site { forwards } => Some(Handed::Site(forwards)),
                     ToWorker::Keys(keys) => Some(Handed::Keys(keys)),
+                    ToWorker::Ended { sessions, until } => Some(Handed::Ended(sessions, until)),
                     ToWorker::Connection => descriptor.map(|_| Handed::Connection),
                 })
                 .await
