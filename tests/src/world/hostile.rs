@@ -5,7 +5,6 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use portreeve_model::wire::broker::{Answer, PublicKey, Question};
@@ -25,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Taken<'s> {
     site: &'s Site,
     orders: RefCell<BufReader<UnixStream>>,
-    _alone: MutexGuard<'s, ()>,
+    _alone: super::site::Alone<'s>,
 }
 
 impl Site {
@@ -61,7 +60,7 @@ impl Site {
         let started = Instant::now();
         loop {
             assert!(started.elapsed() < PATIENCE, "the attacker does not begin");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
             let pid = self.main_process("portreeve-portal");
             let program = self.shell("login", "root", &format!("readlink /proc/{pid}/exe")).out;
             if !program.contains("hostile") && !program.contains("portreeve-portal") || before == Some(pid) {

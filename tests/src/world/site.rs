@@ -35,6 +35,12 @@ pub struct Site {
     alone: Mutex<()>,
 }
 
+/// No other such test runs for as long as this is held. Each test has a thread of its own, so it may be held while one waits.
+#[derive(Debug)]
+pub struct Alone<'s> {
+    _held: MutexGuard<'s, ()>,
+}
+
 impl std::ops::Deref for Site {
     type Target = Testbed;
 
@@ -89,8 +95,8 @@ pub fn outside<F: Future<Output = ()>>(name: &str, test: impl FnOnce(&'static Si
 
 impl Site {
     /// Keeps other tests of this program from running until it is dropped: for one that stops what they need.
-    pub fn alone(&self) -> MutexGuard<'_, ()> {
-        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn alone(&self) -> Alone<'_> {
+        Alone { _held: self.alone.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Somebody outside who has not signed in.

@@ -222,7 +222,7 @@ fn the_line_with_the_broker_gives_no_more() {
 
         // All lines that there are: eight, and no more until one ends.
         let mut lines = 2;
-        for number in lines..LINES {
+        for number in 2..LINES {
             let order = Order::Accept { listener: "broker".to_owned(), into: format!("line-{number}") };
             if taken.try_to(&order).is_err() {
                 break;

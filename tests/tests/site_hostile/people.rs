@@ -78,9 +78,8 @@ fn a_live_ticket_gives_what_it_says_until_it_ends() {
         assert_eq!(site.root("login", &owner), format!("uid:{alices}"));
         // The dialer keeps nothing of what it made (standard error, its control channel, this channel), and answers nothing but what it
         // was made for.
-        let sockets =
-            format!("ls -l /proc/$(pgrep -u alice -f portreeve-broker)/fd | grep -c socket: || true");
-        site.until("login", &sockets, "3");
+        let sockets = "ls -l /proc/$(pgrep -u alice -f portreeve-broker)/fd | grep -c socket: || true";
+        site.until("login", sockets, "3");
         for garbage in [
             "x",
             "{}",

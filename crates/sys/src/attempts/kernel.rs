@@ -38,7 +38,7 @@ pub(super) const ALL: &[Attempt] = &[
     attempt("capset", capabilities),
     attempt("ambient", || {
         capabilities()?;
-        Ok(ambient::raise(Cap::NET_RAW).map_err(from_capctl)?)
+        ambient::raise(Cap::NET_RAW).map_err(from_capctl)
     }),
     attempt("securebits", || control(libc::PR_SET_SECUREBITS, 1)),
     attempt("no-new-privileges-off", || control(libc::PR_SET_NO_NEW_PRIVS, 0)),
@@ -116,7 +116,8 @@ pub(super) const ALL: &[Attempt] = &[
     // Past the directories' permissions.
     attempt("file-by-handle", by_handle),
     attempt("set-user-id", || {
-        let options = OpenOptions::new().write(true).create(true).mode(0o4700).open("/tmp/attempt");
+        let options =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o4700).open("/tmp/attempt");
         options.and_then(|_| std::fs::remove_file("/tmp/attempt"))
     }),
     attempt("mknod", || {

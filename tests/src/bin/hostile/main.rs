@@ -111,7 +111,7 @@ impl Held {
             Order::Attempts => Report::Outcomes(processes::attempts()),
             Order::OnProcesses(pids) => Report::Outcomes(processes::on_processes(&pids)),
             Order::OnPeer { socket } => {
-                one("peer", self.socket(&socket).and_then(|socket| processes::on_peer(socket)).map(|()| ""))
+                one("peer", self.socket(&socket).and_then(processes::on_peer).map(|()| ""))
             }
             Order::SignalByDescriptor { pid } => {
                 one("signal-by-descriptor", portreeve_sys::attempts::signal_on_input(pid).map(|()| ""))
@@ -139,13 +139,12 @@ impl Held {
                 format!("{how:?}"),
                 self.socket(&socket).and_then(|socket| sockets::lead(socket, how, to)).map(|()| ""),
             ),
-            Order::ShutDown(name) => one(
-                "shut down",
-                self.socket(&name).and_then(|socket| sockets::shut_down(socket)).map(|()| ""),
-            ),
+            Order::ShutDown(name) => {
+                one("shut down", self.socket(&name).and_then(sockets::shut_down).map(|()| ""))
+            }
             Order::NamespaceOf(name) => one(
                 "namespace of a socket",
-                self.socket(&name).and_then(|socket| sockets::enter_namespace(socket)).map(|()| ""),
+                self.socket(&name).and_then(sockets::enter_namespace).map(|()| ""),
             ),
             Order::Ask { line, question, with } => self.ask(&line, question, &with),
             Order::Flood { line, uid, count } => self.flood(&line, uid, count),
