@@ -81,9 +81,7 @@ pub(crate) async fn authorize(
         Reached::New { tuple, .. } => (*tuple, room.tally.looked_up(room.powers.owner(tuple)).await),
     };
     let observed = match observed {
-        Ok(owner) if needs_group(room, session, grant, &owner) => {
-            Ok(room.powers.with_group(&tuple, owner).await)
-        }
+        Ok(owner) if needs_group(room, session, grant, &owner) => room.powers.with_group(&tuple, owner).await,
         other => other,
     };
     if let Ok(owner) = &observed {

@@ -383,10 +383,11 @@ impl Powers {
         }
     }
 
-    /// The same with the group of the processes that hold it; it stays unknown when that can't be seen.
-    pub(crate) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Owner {
+    /// The same with the group of the processes that hold it; it stays unknown when that can't be seen. An error when by now it
+    /// is nobody's, or somebody else's.
+    pub(crate) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Result<Owner, Unowned> {
         match self {
-            Self::Embedded(own) => own.with_group(tuple, owner).await,
+            Self::Embedded(own) => Ok(own.with_group(tuple, owner).await),
             Self::Served(served) => served.with_group(tuple, owner).await,
         }
     }

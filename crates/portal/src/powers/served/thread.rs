@@ -178,15 +178,16 @@ impl Thread {
         Ok(self.heard(tuple, heard)?.said.owner)
     }
 
-    pub(in crate::powers) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Owner {
+    pub(in crate::powers) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Result<Owner, Unowned> {
         let heard = self.shared.agents.owner(tuple, true).await;
-        match self.heard(tuple, heard) {
-            Ok(heard) if (heard.said.owner.uid, heard.said.owner.listener) == (owner.uid, owner.listener) => {
-                heard.said.owner
-            }
-            // Without an answer the group stays "not looked", which grants nothing.
-            Ok(_) | Err(_) => owner,
+        let again = self.heard(tuple, heard)?.said.owner;
+        if again.uid != owner.uid {
+            return Err(Unowned::OwnersDiffer { listener: owner.uid, accepted: again.uid });
         }
+        if again.listener != owner.listener {
+            return Err(Unowned::NoSuchConnection);
+        }
+        Ok(again)
     }
 
     pub(in crate::powers) async fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
