@@ -244,8 +244,9 @@ fn restarts_under_questions_give_right_answers_or_none() {
         assert!(gone.elapsed() < Duration::from_secs(3), "it took {:?} to come back", gone.elapsed());
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         while let Some(counts) = asking.join_next().await {
+            // Whether any went without an answer depends on how fast it was back: they wait for it a little.
             let (right, none) = counts.unwrap();
-            assert!(right > 0 && none > 0, "{right} {none}");
+            assert!(right > 0, "{right} {none}");
         }
         assert_eq!(portal.agents.generation(&name("c1")), 1, "it is one boot");
     });
