@@ -66,6 +66,8 @@ fn a_broken_file_is_told_and_changes_nothing() {
     outside("a_broken_file_is_told_and_changes_nothing", |site| async {
         let _alone = site.alone();
         let good = site.root("login", &format!("cat {CONFIG}"));
+        // Of what is logged from now on: the cluster has had other tests before.
+        let journal = format!("journalctl --no-pager --since @{}", site.root("login", "sleep 1; date +%s"));
         let marked = |text: &str| site.write("login", "root", CONFIG, text.as_bytes());
         marked(&format!("{good}\n[session]\nidel = \"1h\"\nlifetime = \"later\"\n"));
         let (said, status) = check(site, "root");
@@ -78,19 +80,18 @@ fn a_broken_file_is_told_and_changes_nothing() {
         // Portal and broker each say every problem, and go on with what they had.
         for unit in ["portreeve-portal", "portreeve-broker"] {
             for problem in problems {
-                let script = format!("journalctl --no-pager --unit {unit} | grep -cF '{problem}'");
+                let script = format!("{journal} --unit {unit} | grep -cF '{problem}'");
                 site.until("login", &script, "1");
             }
         }
         assert!(site.sign_in("carol").await.is_signed_in().await);
         marked(&format!("{good}\n[session]\nlifetime = \"2h\"\n"));
         site.root("login", "systemctl reload portreeve-portal");
-        let script =
-            "journalctl --no-pager --unit portreeve-broker | grep -c 'the configuration was reloaded'";
-        site.until("login", script, "1");
+        let script = format!("{journal} --unit portreeve-broker | grep -c 'the configuration was reloaded'");
+        site.until("login", &script, "1");
         assert!(site.sign_in("carol").await.is_signed_in().await);
         marked(&format!("{good}\n"));
         site.root("login", "systemctl reload portreeve-portal");
-        site.until("login", script, "2");
+        site.until("login", &script, "2");
     });
 }
