@@ -23,10 +23,10 @@ const browser = await chromium.launch({
   executablePath: process.env.PORTREEVE_CHROMIUM, headless: true, args: launched, chromiumSandbox,
 });
 const overall = setTimeout(async () => {
-  report.failed("all", "not done after five minutes");
+  report.failed("all", "not done after ten minutes");
   await endChildren();
   process.exit(report.close());
-}, 300_000);
+}, 600_000);
 try {
   for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, live, jupyter, site })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
