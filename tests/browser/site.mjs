@@ -172,7 +172,7 @@ async function jupyter(meet) {
   const script = `mkdir -p lab && cd lab && JUPYTER_TOKEN=${token} exec ${lab} --ServerApp.allow_remote_access=True`;
   const job = await on("login", "alice", `cd && sbatch --parsable --nodelist=c1 --output=lab.log --wrap '${script}'`);
   try {
-    await until("JupyterLab listens", () => on("c1", "root", `ss -ltn | grep -c :${port}`), 60_000);
+    await until("JupyterLab listens", () => on("c1", "root", `ss -ltn | grep -c :${port}`), 150_000);
     await meet(names.jupyter, async (visitor) => {
       await signIn(visitor, "alice");
       const row = visitor.page.getByRole("row", { name: `c1:${port}` });
