@@ -78,7 +78,7 @@ pub enum Order {
         /// The connection's name.
         into: String,
     },
-    /// Tries to lead a socket that it holds to another place.
+    /// Tries to lead a socket that it holds to another place, or to spoil it.
     Lead {
         /// The socket.
         socket: String,
@@ -87,8 +87,6 @@ pub enum Order {
         /// Where to.
         to: SocketAddr,
     },
-    /// Ends a socket's connection, or its listening, in both directions.
-    ShutDown(String),
     /// Opens the network namespace of a socket, to enter it.
     NamespaceOf(String),
     /// Asks the broker, and waits for the answer.
@@ -167,7 +165,7 @@ pub enum Use {
     Enter,
 }
 
-/// How a socket could be led elsewhere.
+/// How a socket could be led elsewhere, or spoilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lead {
     /// connect(2).
@@ -196,11 +194,15 @@ pub enum Lead {
     Listen,
     /// bind(2).
     Bind,
+    /// SO_LOCK_FILTER: what it takes in can't be changed by whoever gets it next.
+    Filter,
+    /// shutdown(2), both ways: a listener listens no more, for whoever gets it next either.
+    ShutDown,
 }
 
 impl Lead {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Connect,
         Self::Reconnect,
         Self::FastOpen,
@@ -214,6 +216,8 @@ impl Lead {
         Self::Upper,
         Self::Listen,
         Self::Bind,
+        Self::Filter,
+        Self::ShutDown,
     ];
 }
 

@@ -114,15 +114,9 @@ const PROGRAMS: &[i64] = &[
 /// A connection of one's own. Accepting is not among them: listening sockets come from outside.
 const CONNECTIONS: &[i64] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
 
-/// Options of linux/tcp.h with which a connection begins without connect(2), or is made up.
-const TCP_OPTIONS: &[libc::c_int] = &[
-    libc::TCP_FASTOPEN,
-    libc::TCP_FASTOPEN_CONNECT,
-    libc::TCP_FASTOPEN_KEY,
-    libc::TCP_FASTOPEN_NO_COOKIE,
-    libc::TCP_REPAIR,
-    libc::TCP_ULP,
-];
+/// The only options that the portal sets on a socket. Others would begin a connection without connect(2) (TCP_FASTOPEN_CONNECT),
+/// make one up (TCP_REPAIR), or spoil a listener for whoever gets it next (SO_ATTACH_FILTER).
+const TCP_OPTIONS: [libc::c_int; 2] = [libc::TCP_NODELAY, libc::TCP_USER_TIMEOUT];
 
 pub(super) fn denied_to_portal() -> Result<Rules, BackendError> {
     let mut rules = denied_to_both()?;
@@ -144,11 +138,16 @@ pub(super) fn denied_to_portal() -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_sendto, vec![opens(3)?, addressed]);
     rules.insert(libc::SYS_sendmsg, vec![opens(2)?]);
     rules.insert(libc::SYS_sendmmsg, vec![opens(3)?]);
-    let options = TCP_OPTIONS
-        .iter()
-        .map(|&option| all([int(1, Op::Eq, libc::IPPROTO_TCP)?, int(2, Op::Eq, option)?]))
-        .collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_setsockopt, options);
+    let [no_delay, user_timeout] = TCP_OPTIONS;
+    rules.insert(
+        libc::SYS_setsockopt,
+        vec![
+            all([int(1, Op::Ne, libc::IPPROTO_TCP)?])?,
+            all([int(2, Op::Ne, no_delay)?, int(2, Op::Ne, user_timeout)?])?,
+        ],
+    );
+    // The end of what is sent, and nothing else: a listener that is shut down listens no more, for the next portal either.
+    rules.insert(libc::SYS_shutdown, vec![all([int(1, Op::Ne, libc::SHUT_WR)?])?]);
     Ok(rules)
 }
 

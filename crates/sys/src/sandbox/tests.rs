@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use nix::sys::wait::WaitStatus;
 
 use super::*;
@@ -184,8 +184,18 @@ fn the_portal_has_no_way_to_an_address() {
         (libc::SYS_setsockopt, option(libc::TCP_FASTOPEN_NO_COOKIE), EPERM),
         (libc::SYS_setsockopt, option(libc::TCP_REPAIR), EPERM),
         (libc::SYS_setsockopt, [5, UPPER | tcp, UPPER | libc::TCP_FASTOPEN as u64, 0, 0, 0], EPERM),
+        (libc::SYS_setsockopt, [5, UPPER | tcp, UPPER | libc::TCP_NODELAY as u64, 0, 0, 0], ALLOWED),
+        (libc::SYS_setsockopt, option(libc::TCP_USER_TIMEOUT), ALLOWED),
+        (libc::SYS_setsockopt, option(libc::TCP_ULP), EPERM),
         // The same number at another level is another option.
-        (libc::SYS_setsockopt, [5, level, libc::TCP_FASTOPEN as u64, 0, 0, 0], ALLOWED),
+        (libc::SYS_setsockopt, [5, level, libc::TCP_NODELAY as u64, 0, 0, 0], EPERM),
+        (libc::SYS_setsockopt, [5, level, libc::SO_ATTACH_FILTER as u64, 0, 0, 0], EPERM),
+        (libc::SYS_setsockopt, [5, level, libc::SO_LOCK_FILTER as u64, 0, 0, 0], EPERM),
+        (libc::SYS_setsockopt, [5, libc::IPPROTO_IPV6 as u64, libc::TCP_NODELAY as u64, 0, 0, 0], EPERM),
+        (libc::SYS_shutdown, [5, libc::SHUT_WR as u64, 0, 0, 0, 0], ALLOWED),
+        (libc::SYS_shutdown, [5, UPPER | libc::SHUT_WR as u64, 0, 0, 0, 0], ALLOWED),
+        (libc::SYS_shutdown, [5, libc::SHUT_RD as u64, 0, 0, 0, 0], EPERM),
+        (libc::SYS_shutdown, [5, libc::SHUT_RDWR as u64, 0, 0, 0, 0], EPERM),
         (libc::SYS_recvmsg, [5, 1, 0, 0, 0, 0], ALLOWED),
         (libc::SYS_openat, [0; 6], ALLOWED),
         (libc::SYS_splice, [0; 6], ALLOWED),
@@ -279,8 +289,7 @@ fn denied<T: std::fmt::Debug>(what: std::io::Result<T>) {
 
 /// Sends on a listener that was shut down, so that the sending would connect it: returns what the kernel said.
 fn reconnect(listener: &TcpListener, to: std::net::SocketAddr) -> Result<usize, Errno> {
-    use nix::sys::socket::{MsgFlags, Shutdown, SockaddrStorage, sendto, shutdown};
-    shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+    use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto};
     let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL);
     sendto(listener.as_raw_fd(), b"x", &SockaddrStorage::from(to), flags)
 }
@@ -308,7 +317,12 @@ fn the_kernel_keeps_the_portal_in_and_lets_it_work() {
     let (here, there) = (listener.local_addr().unwrap(), victim.local_addr().unwrap());
     let mut visitor = TcpStream::connect(here).unwrap();
     // The attack works where nothing denies it.
-    let spare = TcpListener::bind("127.0.0.1:0").unwrap();
+    let spares = [(); 2].map(|()| {
+        let spare = TcpListener::bind("127.0.0.1:0").unwrap();
+        shutdown(spare.as_raw_fd(), Shutdown::Both).unwrap();
+        spare
+    });
+    let [spare, another] = spares;
     let reconnected = reconnect(&spare, there);
     assert!(matches!(reconnected, Ok(_) | Err(Errno::EINPROGRESS)), "{reconnected:?}");
     assert!(is_reached(&victim, 10_000));
@@ -342,9 +356,15 @@ fn the_kernel_keeps_the_portal_in_and_lets_it_work() {
         std::fs::read("/proc/self/status").unwrap();
         // Threads can be made, and are in it.
         std::thread::spawn(move || denied(TcpStream::connect(there))).join().unwrap();
+        shutdown(accepted.as_raw_fd(), Shutdown::Write).unwrap();
+        assert_eq!(visitor.read(&mut bytes).unwrap(), 0);
         // The same attack.
-        assert_eq!(reconnect(&listener, there), Err(Errno::EPERM));
+        assert_eq!(reconnect(&another, there), Err(Errno::EPERM));
         assert!(!is_reached(&victim, 0));
+        // Its listeners stay listeners.
+        for how in [Shutdown::Read, Shutdown::Both] {
+            assert_eq!(shutdown(listener.as_raw_fd(), how), Err(Errno::EPERM));
+        }
     });
 }
 

@@ -139,9 +139,6 @@ impl Held {
                 format!("{how:?}"),
                 self.socket(&socket).and_then(|socket| sockets::lead(socket, how, to)).map(|()| ""),
             ),
-            Order::ShutDown(name) => {
-                one("shut down", self.socket(&name).and_then(sockets::shut_down).map(|()| ""))
-            }
             Order::NamespaceOf(name) => one(
                 "namespace of a socket",
                 self.socket(&name).and_then(sockets::enter_namespace).map(|()| ""),

@@ -49,10 +49,6 @@ pub(crate) fn tcp(to: SocketAddr, listen: bool) -> Result<()> {
     if listen { TcpListener::bind(to).map(drop) } else { TcpStream::connect_timeout(&to, PATIENCE).map(drop) }
 }
 
-pub(crate) fn shut_down(socket: &OwnedFd) -> Result<()> {
-    Ok(shutdown(socket.as_raw_fd(), Shutdown::Both)?)
-}
-
 pub(crate) fn enter_namespace(socket: &OwnedFd) -> Result<()> {
     Ok(setns(namespace_of(socket)?, CloneFlags::CLONE_NEWNET)?)
 }
@@ -104,6 +100,8 @@ pub(crate) fn lead(socket: &OwnedFd, how: Lead, to: SocketAddr) -> Result<()> {
         Lead::Upper => attempts::set_upper_protocol(socket),
         Lead::Listen => begun(listen(socket, Backlog::MAXCONN)),
         Lead::Bind => begun(bind(number, &address)),
+        Lead::Filter => set_int(socket, libc::SOL_SOCKET, libc::SO_LOCK_FILTER, 1),
+        Lead::ShutDown => begun(shutdown(number, Shutdown::Both)),
     }
 }
 

@@ -119,7 +119,9 @@ async fn the_newest_connection_speaks() {
     let heard = asking.await.unwrap().unwrap();
     assert_eq!((heard.said.owner.uid, heard.generation), (3, 1), "the same boot");
     drop(newer);
-    assert!(site.down("c1").await.contains("closed"));
+    // Reset where it had not read everything.
+    let why = site.down("c1").await;
+    assert!(why.contains("closed") || why.contains("reset"), "{why}");
 }
 
 #[tokio::test]
