@@ -145,6 +145,8 @@ pub enum Order {
     Workspace {
         /// The connection with it.
         connection: String,
+        /// Whose page.
+        user: String,
         /// What to show.
         ticket: String,
     },

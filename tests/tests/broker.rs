@@ -30,8 +30,8 @@ async fn from_a_password_to_a_worker_and_a_connection() {
             ("alice", "wrong", PamRefusal::Credentials),
             ("nobody-of-this-name", PASSWORD, PamRefusal::Credentials),
             ("bob", PASSWORD, PamRefusal::Account),
-            // Not even tried.
-            ("root", PASSWORD, PamRefusal::Account),
+            // Not even tried, and not to be told from a name that nobody has.
+            ("root", PASSWORD, PamRefusal::Credentials),
         ] {
             let answer = portal.try_password(user, password).await;
             assert!(matches!(answer, Answer::Refused { why, .. } if why == expected), "{user}: {answer:?}");
@@ -214,7 +214,7 @@ async fn a_reload_reads_the_file_again_and_a_broken_one_changes_nothing() {
         cluster.restart().await;
         let mut portal = cluster.portal().await;
         let refused = portal.try_password("alice", PASSWORD).await;
-        assert!(matches!(refused, Answer::Refused { why: PamRefusal::Account, .. }), "{refused:?}");
+        assert!(matches!(refused, Answer::Refused { why: PamRefusal::Credentials, .. }), "{refused:?}");
     })
     .await;
 }

@@ -15,8 +15,9 @@ use crate::hostile::{Denied, Lead, Order, Outcome, Report};
 
 /// Where the portal's program is.
 const PORTAL: &str = "/usr/libexec/portreeve/portreeve-portal";
-/// The portal's sockets that an attacker can make useless.
-const SOCKETS: &str = "portreeve-portal.socket portreeve-agents.socket";
+/// The portal's sockets. An attacker can make them useless; one that was left would start the portal again, which wants the others.
+const SOCKETS: &str =
+    "portreeve-portal.socket portreeve-agents.socket portreeve-broker-line.socket portreeve-metrics.socket";
 /// How long something that happens at once may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 

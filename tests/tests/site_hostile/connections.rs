@@ -110,12 +110,10 @@ fn no_connection_of_its_own() {
         let _visitor = browser(&taken, "browser");
         taken.done(&Order::Lead { socket: "browser".to_owned(), how: Lead::Reconnect, to });
         reached(&mut victim, 1);
+        // A listener that was shut down could be led as well (`sys/src/sandbox/tests.rs`). Not here: systemd, which listens on it, too,
+        // would be woken by it without end, and do nothing else.
         let _shut_down = browser(&taken, "shut down");
-        for socket in ["agents", "shut down"] {
-            taken.done(&Order::Lead { socket: socket.to_owned(), how: Lead::ShutDown, to });
-        }
-        taken.done(&Order::Lead { socket: "agents".to_owned(), how: Lead::FastOpen, to });
-        reached(&mut victim, 2);
+        taken.done(&Order::Lead { socket: "shut down".to_owned(), how: Lead::ShutDown, to });
 
         taken.done(&Order::LockUp);
         new_sockets(&taken, to);
@@ -146,6 +144,6 @@ fn no_connection_of_its_own() {
             Errno::EPERM,
             "the machine's network",
         );
-        assert_eq!((victim.report().taken, own.report().taken), (2, 1), "somebody was reached");
+        assert_eq!((victim.report().taken, own.report().taken), (1, 1), "somebody was reached");
     });
 }

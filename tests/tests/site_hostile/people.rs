@@ -35,8 +35,9 @@ fn worker(taken: &Taken<'_>, ticket: &Secret, name: &str) {
     taken.done(&Order::Close(format!("{name}-there")));
 }
 
-fn workspace(taken: &Taken<'_>, connection: &str, ticket: &Secret) -> String {
-    let order = Order::Workspace { connection: connection.to_owned(), ticket: ticket.reveal().to_owned() };
+fn workspace(taken: &Taken<'_>, connection: &str, user: &str, ticket: &Secret) -> String {
+    let ticket = ticket.reveal().to_owned();
+    let order = Order::Workspace { connection: connection.to_owned(), user: user.to_owned(), ticket };
     taken.try_to(&order).unwrap_or_else(|denied| denied.why)
 }
 
@@ -109,14 +110,14 @@ fn a_live_ticket_gives_what_it_says_until_it_ends() {
         worker(&taken, &alice, "alices");
         worker(&taken, &bob, "bobs");
         assert_eq!(
-            (workspace(&taken, "alices", &alice), workspace(&taken, "bobs", &bob)),
+            (workspace(&taken, "alices", "alice", &alice), workspace(&taken, "bobs", "bob", &bob)),
             ("200".to_owned(), "200".to_owned())
         );
         assert_eq!(
-            (workspace(&taken, "alices", &bob), workspace(&taken, "bobs", &alice)),
+            (workspace(&taken, "alices", "alice", &bob), workspace(&taken, "bobs", "bob", &alice)),
             ("403".to_owned(), "403".to_owned())
         );
-        let owners = "pgrep -x portreeve-worke | xargs -I% stat -c %u /proc/% | sort -n | tr '\\n' ' '";
+        let owners = "pgrep -x portreeve-worke | xargs -I@ stat -c %u /proc/@ | sort -n | tr '\\n' ' '";
         assert_eq!(site.root("login", owners), format!("{} {}", alices.min(bobs), alices.max(bobs)));
 
         // Bob signs out: his last session. His dialer ends; his worker goes on, and takes his old ticket no more.
@@ -126,20 +127,20 @@ fn a_live_ticket_gives_what_it_says_until_it_ends() {
         assert_eq!(receive(&taken, "bob"), "closed");
         site.until("login", "pgrep -c -u bob -f portreeve-broker || true", "0");
         let refused = std::time::Instant::now();
-        while workspace(&taken, "bobs", &bob) == "200" {
+        while workspace(&taken, "bobs", "bob", &bob) == "200" {
             assert!(
                 refused.elapsed() < std::time::Duration::from_secs(5),
                 "a session that is over still has its worker"
             );
         }
-        assert_eq!(workspace(&taken, "bobs", &bob), "403");
+        assert_eq!(workspace(&taken, "bobs", "bob", &bob), "403");
 
         // Root ends alice's, elsewhere: channel and worker are dead at once, and the ticket with them.
-        assert_eq!(workspace(&taken, "alices", &alice), "200");
+        assert_eq!(workspace(&taken, "alices", "alice", &alice), "200");
         let revoked = site.run("login", "root", &["portreeve", "revoke", "alice"]);
         assert_eq!(revoked.status, 0, "{revoked:?}");
         assert_eq!(receive(&taken, "alice"), "closed");
-        let gone = workspace(&taken, "alices", &alice);
+        let gone = workspace(&taken, "alices", "alice", &alice);
         assert!(gone != "200", "{gone}");
         site.until("login", "pgrep -c -u alice -f 'portreeve-(broker|worker)' || true", "0");
         for question in

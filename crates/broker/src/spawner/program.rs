@@ -7,8 +7,8 @@
 //! | conversation | `portreeve-pam converse FROM [USER]` |
 //!
 //! The order's descriptor is number 3. A name has passed `UserName::parse`, so it is no option.
-//! Invariant: the program is not run for the name of root or of a system account. The name is looked up here, in the child:
-//! the user database may hang, and then the child ends.
+//! Invariant: the program is not run for the name of root or of a system account; a conversation goes on about a name that nobody
+//! has. The name is looked up here, in the child: the user database may hang, and then the child ends.
 
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
@@ -28,6 +28,10 @@ use super::look_up::is_refused;
 
 /// All that the program finds in its environment.
 const ENVIRONMENT: [&CStr; 2] = [c"PATH=/usr/sbin:/usr/bin:/sbin:/bin", c"LANG=C.UTF-8"];
+
+/// Whom PAM is asked about instead of root or a system account: their password is not tried out here, nor are they locked by too
+/// many tries, and whoever asks is told what they are told about a name that nobody has, after the same time.
+const STRANGER: &str = "portreeve-no-such-user";
 
 /// Exit statuses of sysexits.h, for a program that was not run.
 const NOT_PERMITTED: u8 = 77;
@@ -55,13 +59,10 @@ pub(super) fn converse(
     channel: OwnedFd,
     parent: Pid,
 ) -> u8 {
-    // Nor is root's password tried out here, or its account locked by too many tries.
-    if user.is_some_and(|user| is_refused_in_time(user, settings)) {
-        return refuse(&channel);
-    }
     let from = from.to_string();
     let mut arguments = vec!["converse", &from];
-    arguments.extend(user.map(UserName::as_str));
+    arguments
+        .extend(user.map(|user| if is_refused_in_time(user, settings) { STRANGER } else { user.as_str() }));
     become_program(settings, &arguments, channel, parent)
 }
 

@@ -57,10 +57,11 @@ impl Held {
     }
 
     /// The status of the answer.
-    pub(crate) fn workspace(&self, connection: &str, ticket: &str) -> Result<String> {
+    pub(crate) fn workspace(&self, connection: &str, user: &str, ticket: &str) -> Result<String> {
         let socket = self.socket(connection)?;
-        let body =
-            r#"{"user":"alice","own_origins":null,"own_port":null,"not_understood":null,"nodes":null}"#;
+        let body = format!(
+            r#"{{"user":"{user}","own_origins":null,"own_port":null,"not_understood":null,"nodes":[]}}"#
+        );
         let length = body.len();
         let request = format!(
             "POST {WORKSPACE} HTTP/1.1\r\nhost: worker\r\n{TICKET}: {ticket}\r\ncontent-length: {length}\r\n\r\n{body}"

@@ -150,7 +150,9 @@ impl Held {
             Order::Send { on, text, with } => one("send", self.send(&on, &text, &with).map(|()| "")),
             Order::Receive(name) => one("receive", self.receive(&name)),
             Order::Dial { channel, to, into } => one(format!("dial {to}"), self.dial(&channel, to, into)),
-            Order::Workspace { connection, ticket } => one("workspace", self.workspace(&connection, &ticket)),
+            Order::Workspace { connection, user, ticket } => {
+                one("workspace", self.workspace(&connection, &user, &ticket))
+            }
             Order::Close(name) => {
                 self.by_name.remove(&name);
                 self.heard.remove(&name);
