@@ -2,9 +2,11 @@
 //! links.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use portreeve_model::wire::broker::Question;
 use portreeve_tests::world::{skip, system};
 
 fn root() -> PathBuf {
@@ -100,6 +102,20 @@ fn crates() -> Vec<PathBuf> {
     std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+/// All sources below a directory.
+fn sources(of: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    rust_files(of, &mut files);
+    assert!(!files.is_empty(), "{} has no sources", of.display());
+    files
+}
+
+/// Whether `text` has `name`, and not as a part of a longer one.
+fn has_word(text: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(name).any(|(at, _)| !text[at + name.len()..].starts_with(is_part))
+}
+
 #[test]
 fn only_sys_may_have_unsafe_code() {
     let workspace = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
@@ -114,9 +130,7 @@ fn only_sys_may_have_unsafe_code() {
             "{} does not take the workspace's lints",
             dir.display()
         );
-        let mut files = Vec::new();
-        rust_files(&dir.join("src"), &mut files);
-        for file in files {
+        for file in sources(&dir) {
             let text = std::fs::read_to_string(&file).unwrap();
             for (number, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap();
@@ -132,9 +146,7 @@ fn only_sys_may_have_unsafe_code() {
 #[test]
 fn files_stay_short_and_say_where_they_stand() {
     for dir in crates() {
-        let mut files = Vec::new();
-        rust_files(&dir.join("src"), &mut files);
-        for file in files {
+        for file in sources(&dir) {
             let text = std::fs::read_to_string(&file).unwrap();
             let lines = text.lines().count();
             assert!(lines <= 520, "{} has {lines} lines", file.display());
@@ -155,8 +167,7 @@ fn files_stay_short_and_say_where_they_stand() {
 fn every_limit_of_the_portal_has_its_name_in_one_file() {
     let text = std::fs::read_to_string(root().join("crates/portal/src/limits.rs")).unwrap();
     let guide = std::fs::read_to_string(root().join("docs/admin-guide.md")).unwrap();
-    let mut sources = Vec::new();
-    rust_files(&root().join("crates/portal/src"), &mut sources);
+    let mut sources = sources(&root().join("crates/portal/src"));
     // A folder `tests`, or a file of that name, is compiled for tests alone.
     let is_tests = |file: &Path| {
         file.components().any(|part| ["tests", "tests.rs"].iter().any(|t| part.as_os_str() == *t))
@@ -173,12 +184,49 @@ fn every_limit_of_the_portal_has_its_name_in_one_file() {
     }
     for line in text.lines().filter_map(|line| line.strip_prefix("pub const ")) {
         let name = line.split(':').next().unwrap();
-        assert!(all.contains(&format!("limits::{name}")), "nothing keeps to {name}");
+        assert!(has_word(&all, &format!("limits::{name}")), "nothing keeps to {name}");
         assert!(
             guide.contains(&format!("\n| `{name}` | ")),
             "the administrator's guide does not know {name}"
         );
     }
+}
+
+/// Names what a portal may ask the broker. With a question that is not among them this does not compile.
+macro_rules! questions {
+    ($($name:ident),* $(,)?) => {
+        const QUESTIONS: &[&str] = &[$(stringify!($name)),*];
+        const _: fn(&Question) = |question| match question {
+            $(Question::$name { .. })|* => {}
+        };
+    };
+}
+
+questions![
+    Begin,
+    Reply,
+    Look,
+    Enter,
+    Token,
+    Renew,
+    Entry,
+    TakeEntry,
+    SignOut,
+    Groups,
+    Dialer,
+    Worker,
+    Forward,
+    LoginGroup,
+    LoginAddress,
+];
+
+#[test]
+fn what_each_question_gives_whoever_takes_a_portal_over_is_written_down() {
+    let model = std::fs::read_to_string(root().join("docs/threat-model.md")).unwrap();
+    let section = model.split("\n### A portal of a cluster that was taken over\n").nth(1).unwrap();
+    let rows = section.split("\n#").next().unwrap().lines().filter(|line| line.starts_with("| `"));
+    let names = rows.flat_map(|row| row.split(" | ").next().unwrap().split('`').skip(1).step_by(2));
+    assert_eq!(names.collect::<BTreeSet<_>>(), QUESTIONS.iter().copied().collect());
 }
 
 #[test]

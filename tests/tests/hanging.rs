@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use portreeve_portal::limits::FORWARD_READ;
 use portreeve_tests::wire::application::{Application, OK};
 use portreeve_tests::wire::http2::{Http2, whole};
 use portreeve_tests::wire::rig::Rig;
@@ -39,7 +40,6 @@ impl Hang {
     }
 }
 
-const FORWARD_READ: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(4);
 
 /// What is asked for while something hangs: each is answered soon, again and again, until the others had their time.

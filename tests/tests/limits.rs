@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use portreeve_portal::limits::{REQUEST_HEAD, TLS_HANDSHAKE};
 use portreeve_tests::wire::application::{Application, OK};
 use portreeve_tests::wire::frames::{END_HEADERS, END_STREAM, Frames, Outcome, block, frame, kind};
 use portreeve_tests::wire::http2::whole;
@@ -17,8 +18,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// From these limits' own length on, a busy machine may take so much longer.
 const SLACK: Duration = Duration::from_secs(5);
-const REQUEST_HEAD: Duration = Duration::from_secs(20);
-const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn large_heads_pass_and_larger_ones_do_not() {

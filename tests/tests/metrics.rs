@@ -156,13 +156,44 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
         assert!(row.contains(&format!("| {kind} |")), "{name} is a {kind}: {row}");
     }
     // The codes are those of the pages.
-    let life = documentation("request-life.md");
-    let table = life.split("\n## Codes").nth(1).unwrap().lines();
-    let codes = table.filter_map(|line| line.strip_prefix("| `")?.split('|').next());
-    let mut codes: BTreeSet<String> =
-        codes.flat_map(|cell| cell.split(',').map(|code| code.trim_matches([' ', '`']).to_owned())).collect();
+    let mut codes: BTreeSet<String> = codes_and_statuses().into_iter().map(|(code, _)| code).collect();
     codes.insert("other".to_owned());
     assert_eq!(scrape.values("portreeve_refusals_total", "code"), codes);
+}
+
+/// The table of codes: each with each of its statuses.
+fn codes_and_statuses() -> BTreeSet<(String, String)> {
+    let life = documentation("request-life.md");
+    let table = life.split("\n## Codes").nth(1).unwrap().lines();
+    let mut found = BTreeSet::new();
+    for cells in
+        table.filter(|line| line.starts_with("| `")).map(|line| line.split(" | ").collect::<Vec<_>>())
+    {
+        for code in cells[0].split(',') {
+            let code = code.trim_matches(['|', ' ', '`']);
+            found.extend(cells[1].split(", ").map(|status| (code.to_owned(), status.to_owned())));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_code_stands_in_a_step_with_its_status() {
+    let life = documentation("request-life.md");
+    let steps = life.split("\n| step |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut found = BTreeSet::new();
+    for step in steps.lines() {
+        let fails = step.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let mut code = None;
+        for word in fails.split([' ', ',', ';']) {
+            if let Some(named) = word.strip_prefix('`') {
+                code = Some(named.trim_end_matches('`').to_owned());
+            } else if word.len() == 3 && word.bytes().all(|digit| digit.is_ascii_digit()) {
+                found.extend(code.clone().map(|code| (code, word.to_owned())));
+            }
+        }
+    }
+    assert_eq!(found, codes_and_statuses(), "left: the steps, right: the table of codes");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::Version;
 use nix::sys::signal::Signal;
+use portreeve_portal::limits::PROXY_HEADER;
 use portreeve_tests::world::{
     Answer, App, Client, Link, PATIENCE, Portal, PortalOptions, enter, people, skip, until,
 };
@@ -16,8 +17,6 @@ use tokio::net::TcpStream;
 /// The balancer's address; whoever connects from 127.0.0.1 is somebody else.
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 const TRUSTED: &str = "[portal]\ntrusted_proxies = [\"127.0.0.9\"]\naccess_log = true\n";
-/// What the portal waits for a header.
-const HEADER: Duration = Duration::from_secs(3);
 
 const LOCAL: u8 = 0x20;
 const PROXIED: u8 = 0x21;
@@ -257,12 +256,15 @@ async fn a_header_that_does_not_come_is_not_waited_for() {
     let mut rest = Vec::new();
     let _ = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut rest)).await.expect("it ends");
     let took = start.elapsed();
-    assert!(rest.is_empty() && took >= HEADER - Duration::from_millis(500) && took < 2 * HEADER, "{took:?}");
+    assert!(
+        rest.is_empty() && took >= PROXY_HEADER - Duration::from_millis(500) && took < 2 * PROXY_HEADER,
+        "{took:?}"
+    );
     trickles.abort();
     for waited in waiting {
         let (silent, took) = waited.await.unwrap();
-        assert!(silent && took >= HEADER - Duration::from_millis(500), "{took:?}");
-        assert!(took < 2 * HEADER, "well before the handshake's own limit: {took:?}");
+        assert!(silent && took >= PROXY_HEADER - Duration::from_millis(500), "{took:?}");
+        assert!(took < 2 * PROXY_HEADER, "well before the handshake's own limit: {took:?}");
     }
     portal.logged(&["the PROXY header did not come in time"]).await;
 }

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use portreeve_portal::limits::{self, AGENT_ANSWER, AGENT_HANDSHAKE, LISTENING};
 use portreeve_tests::world::faults::{assert_fine, is_fine, took};
 use portreeve_tests::world::site::{PROGRAMS, Site, SiteApp, outside};
 use portreeve_tests::world::traffic::Traffic;
@@ -15,11 +16,8 @@ use portreeve_tests::world::{Client, Running};
 
 /// What a machine that is busy with other tests may need in addition to any limit.
 const SLACK: Duration = Duration::from_secs(4);
-/// Limits of the portal: `CONNECT` and once `CONNECT_NEXT`, `AGENT_ANSWER`, `LISTENING`, `AGENT_HANDSHAKE`.
-const CONNECT: Duration = Duration::from_millis(5500);
-const AGENT_ANSWER: Duration = Duration::from_secs(2);
-const LISTENING: Duration = Duration::from_millis(700);
-const AGENT_HANDSHAKE: Duration = Duration::from_secs(5);
+/// The node's second address is tried a little later.
+const CONNECT: Duration = limits::CONNECT.saturating_add(limits::CONNECT_NEXT);
 
 /// Begins when no other test runs and everything is all right.
 macro_rules! alone {

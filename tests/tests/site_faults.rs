@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use portreeve_portal::limits::{BROKER_FRESH, CONNECT, DIALER_ANSWER, WORKER_ANSWER};
 use portreeve_tests::world::SESSION_COOKIE;
 use portreeve_tests::world::faults::{assert_fine, is_fine, took};
 use portreeve_tests::world::site::outside;
@@ -16,10 +17,8 @@ use portreeve_tests::world::traffic::{Seen, Traffic, Use};
 
 /// What a machine that is busy with other tests may need in addition to any limit.
 const SLACK: Duration = Duration::from_secs(4);
-/// Limits of the portal: `BROKER_FRESH`, `WORKER_ANSWER`, twice `CONNECT` and `DIALER_ANSWER`.
-const BROKER_FRESH: Duration = Duration::from_secs(5);
-const WORKER_ANSWER: Duration = Duration::from_secs(15);
-const NO_DIALER: Duration = Duration::from_secs(14);
+/// A dialer is tried twice.
+const NO_DIALER: Duration = CONNECT.saturating_add(DIALER_ANSWER).saturating_mul(2);
 
 const DIALER: &str = "portreeve-broke";
 const WORKER: &str = "portreeve-worke";

@@ -2,17 +2,12 @@
 //! decided for each connection by `lookup`.
 
 use crate::processes::{Budget, each_of_uid};
-use portreeve_model::wire::agent::Row;
+use portreeve_model::wire::agent::{FIRST_PORT, MAX_COMMAND, Row};
 use portreeve_sys::{Family, SockDiag, SocketRecord};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
-
-/// Lower ports are the system's; forwards don't lead there.
-const FIRST_PORT: u16 = 1024;
-/// The longest name of a program that is told, in bytes.
-pub(crate) const COMMAND: usize = 64;
 
 /// One address that something of this user listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +26,7 @@ impl From<Listening> for Row {
     /// For the workspace, without the job.
     fn from(found: Listening) -> Self {
         let command = found.command.map(|mut command| {
-            command.truncate((0..=COMMAND).rev().find(|&end| command.is_char_boundary(end)).unwrap_or(0));
+            command.truncate((0..=MAX_COMMAND).rev().find(|&end| command.is_char_boundary(end)).unwrap_or(0));
             command
         });
         Self { address: found.address, port: found.port, command, job: None }

@@ -43,5 +43,7 @@ fn start_log() {
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // Said where nothing can be written, that would be a panic for every record: the disk that holds the log is full.
+        .log_internal_errors(false)
         .init();
 }

@@ -49,6 +49,21 @@ impl Account {
     }
 }
 
+/// Ids that stand for nobody: the overflow id, and -1 in 16 and in 32 bits.
+const NOBODY: [u32; 3] = [65_534, 65_535, u32::MAX];
+
+/// Whether a cluster does anything for a uid: neither root's, nor a system account's, nor a number that stands for nobody.
+#[must_use]
+pub fn is_person(first_uid: u32, uid: u32) -> bool {
+    uid != 0 && uid >= first_uid && !NOBODY.contains(&uid)
+}
+
+/// The same for an account, by its login group as well: not root's, and not nobody's.
+#[must_use]
+pub fn is_served(first_uid: u32, uid: u32, gid: u32) -> bool {
+    is_person(first_uid, uid) && gid != 0 && !NOBODY.contains(&gid)
+}
+
 /// The login group of `uid`, and whether it is that user's alone: named like the user, with nobody else listed as
 /// a member. `None` when the user database can't tell, which the judgement treats as "grants nothing".
 #[must_use]
@@ -69,4 +84,34 @@ pub fn group_name(gid: u32) -> Option<String> {
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {
     Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_system_accounts_and_nobody_are_not_served() {
+        for (first_uid, uid, gid, served) in [
+            (1000, 1000, 1000, true),
+            (1000, 20001, 20200, true),
+            (0, 1, 1, true),
+            (1000, 65_533, 65_533, true),
+            (1000, 65_536, 65_536, true),
+            (1000, 999, 1000, false),
+            (1000, 0, 1000, false),
+            (0, 0, 1000, false),
+            (1000, 65_534, 1000, false),
+            (1000, 65_535, 1000, false),
+            (1000, u32::MAX, 1000, false),
+            (u32::MAX, u32::MAX, 1000, false),
+            (1000, 1000, 0, false),
+            (1000, 1000, 65_534, false),
+            (1000, 1000, 65_535, false),
+            (1000, 1000, u32::MAX, false),
+        ] {
+            assert_eq!(is_served(first_uid, uid, gid), served, "{first_uid} {uid} {gid}");
+            assert!(!served || is_person(first_uid, uid), "{first_uid} {uid}");
+        }
+    }
 }

@@ -29,7 +29,13 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("PORTREEVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // Said where nothing can be written, that would be a panic for every record: the disk that holds the log is full.
+        .log_internal_errors(false)
+        .init();
     let options = Options::parse(std::env::args_os().skip(1))?;
     ensure!(Uid::effective().is_root(), "portreeve-broker must be started as root");
     // Root's process reads the file once, here; at a reload the broker does.

@@ -63,7 +63,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("PORTREEVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // Said where nothing can be written, that would be a panic for every record: the disk that holds the log is full.
+        .log_internal_errors(false)
+        .init();
     match run() {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -45,7 +45,7 @@ pub(crate) fn unresolved(session: &Session, what: &What, why: &ResolveError) {
 pub(crate) fn not_here(session: &Session, grant: &Grant, why: &Reject) {
     tracing::warn!(
         target: "audit", user = %session.user, session = session.id.as_str(), what = %grant, verdict = "deny",
-        reason = why.text().code, "{why}"
+        reason = why.code(), "{why}"
     );
 }
 

@@ -3,6 +3,7 @@
 
 mod application;
 mod place;
+mod remedy;
 
 use http::StatusCode;
 use portreeve_broker::CodeError;
@@ -12,6 +13,7 @@ use portreeve_model::{Refusal, Scope, Unowned};
 
 use self::application::{connect_text, forward_text};
 use self::place::resolve_text;
+pub(crate) use self::remedy::Form;
 use crate::authenticate::Unauthenticated;
 use crate::connect::ConnectError;
 use crate::forward::ForwardError;
@@ -99,8 +101,9 @@ fn text(
     Text { status, code, title, what: what.into(), todo: todo.into() }
 }
 
-const ASK_FOR_AN_ADDRESS: &str =
-    "Run `portreeve login` on the machine where the portal runs, and open the address that it prints.";
+const SHARE: &str = "Its owner can share it with a group: portreeve forward share NAME --group GROUP. If it is yours: chmod u+x on its file.";
+const UNPRIVILEGED: &str = "Start the application on a port from 1024 up.";
+const ASK_AGAIN: &str = "Go back and try again. A program must ask in another way.";
 
 impl From<PowerError> for Reject {
     fn from(error: PowerError) -> Self {
@@ -131,8 +134,13 @@ impl Reject {
         }
     }
 
-    /// What is said about it.
-    pub(crate) fn text(&self) -> Text {
+    /// The code, which is the same whoever says it.
+    pub(crate) fn code(&self) -> &'static str {
+        self.text(Form::Up).code
+    }
+
+    /// What is said about it, in which form.
+    pub(crate) fn text(&self, form: Form) -> Text {
         use StatusCode as S;
         match self {
             Self::Site(SiteError::Misdirected(name)) => text(
@@ -140,11 +148,15 @@ impl Reject {
                 "wrong-host",
                 "This is not the address of this portal",
                 format!("The request is for {name:?}, which is no name of this portal."),
-                "Open the address that the portal printed when it started.",
+                form.address(),
             ),
-            Self::Site(error) => {
-                text(S::BAD_REQUEST, "bad-request", "The request can't be understood", sentence(error), "")
-            }
+            Self::Site(error) => text(
+                S::BAD_REQUEST,
+                "bad-request",
+                "The request can't be understood",
+                sentence(error),
+                "A program must send one Host field, with the portal's name.",
+            ),
             Self::Unauthenticated(Unauthenticated::Full) => text(
                 S::SERVICE_UNAVAILABLE,
                 "full",
@@ -166,7 +178,7 @@ impl Reject {
                 "not-signed-in",
                 "Sign in first",
                 "Your session has ended.",
-                ASK_FOR_AN_ADDRESS,
+                form.sign_in(),
             ),
             Self::Token(error) => text(
                 S::UNAUTHORIZED,
@@ -182,9 +194,13 @@ impl Reject {
                 format!("It was not made with --scope {scope}."),
                 "Make one that is: portreeve token create.",
             ),
-            Self::ForPeople => {
-                text(S::FORBIDDEN, "for-people", "This is a page for people", sentence(self), "")
-            }
+            Self::ForPeople => text(
+                S::FORBIDDEN,
+                "for-people",
+                "This is a page for people",
+                sentence(self),
+                "Open it in a browser, and sign in there.",
+            ),
             Self::Account(why) => text(
                 S::FORBIDDEN,
                 "account",
@@ -196,8 +212,8 @@ impl Reject {
                 S::TOO_MANY_REQUESTS,
                 "wait",
                 "Too many tries",
-                format!("Signing in is slowed after wrong tries. Wait {seconds} s, and try again."),
-                "",
+                "Signing in is slowed after wrong tries.",
+                format!("Wait {seconds} s, and try again."),
             ),
             Self::Worker(error) => text(
                 S::SERVICE_UNAVAILABLE,
@@ -211,17 +227,17 @@ impl Reject {
                 "not-signed-in",
                 "Sign in first",
                 "Your session has ended.",
-                ASK_FOR_AN_ADDRESS,
+                form.sign_in(),
             ),
             Self::Forward(ForwardError::Withdrawn(why)) => text(
                 S::FORBIDDEN,
                 "withdrawn",
                 "You may not open this application any more",
                 sentence(why),
-                "",
+                "Open it again: if it is not yours to open, that page says what its owner can do.",
             ),
             Self::Unauthenticated(error) => {
-                text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
+                text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), form.sign_in())
             }
             Self::Route(RouteError::NotFound) => text(
                 S::NOT_FOUND,
@@ -237,21 +253,21 @@ impl Reject {
                 sentence(error),
                 "Applications are at /fw2/NODE:PORT/ and /fw/NAME/.",
             ),
-            Self::Resolve(error) => resolve_text(error),
-            Self::Connect(error) => connect_text(error),
+            Self::Resolve(error) => resolve_text(error, form),
+            Self::Connect(error) => connect_text(error, form),
             Self::Refused(refusal @ Refusal::UnknownOwner(Unowned::Lookup(why))) => text(
                 S::SERVICE_UNAVAILABLE,
                 refusal.code(),
                 "It can't be seen whose application this is",
                 format!("Nothing was sent to it: {why}."),
-                what_to_do(refusal),
+                what_to_do(refusal, form),
             ),
             Self::Refused(refusal) | Self::Forward(ForwardError::Refused(refusal)) => text(
                 S::FORBIDDEN,
                 refusal.code(),
                 "You may not open this application",
                 refusal.to_string(),
-                what_to_do(refusal),
+                what_to_do(refusal, form),
             ),
             Self::Forward(error) => forward_text(error),
             Self::Code(error) => {
@@ -265,7 +281,7 @@ impl Reject {
                     code,
                     title,
                     format!("{} Each address signs in once and for a short while.", sentence(error)),
-                    ASK_FOR_AN_ADDRESS,
+                    form.sign_in(),
                 )
             }
             Self::Elsewhere(_) => {
@@ -281,7 +297,7 @@ impl Reject {
                         "Open the portal under the name localhost on this machine, where each application has an address of its own."
                     }
                     false => {
-                        "This portal has one address for everything. A program, such as curl, may use the application; for browsers, whoever runs the portal must first give applications addresses of their own."
+                        "This portal has one address for everything. A program, such as curl, may use the application; a browser is not shown it."
                     }
                 },
             ),
@@ -304,13 +320,13 @@ impl Reject {
                 "too-many-codes",
                 "Too many wrong codes",
                 "Several codes from your address were refused.",
-                "Wait a minute. Then run `portreeve login`, and open the address that it prints.",
+                form.sign_in_later(),
             ),
             Self::BadRequest(what) => {
-                text(S::BAD_REQUEST, "bad-request", "The request can't be understood", *what, "")
+                text(S::BAD_REQUEST, "bad-request", "The request can't be understood", *what, ASK_AGAIN)
             }
             Self::Method => {
-                text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), "")
+                text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), ASK_AGAIN)
             }
             Self::NoWebSocket => text(
                 S::BAD_GATEWAY,
@@ -319,9 +335,13 @@ impl Reject {
                 sentence(self),
                 "Look at its output: it may have no WebSocket at this address.",
             ),
-            Self::UnknownProtocol => {
-                text(S::NOT_IMPLEMENTED, "protocol", "This protocol is not carried", sentence(self), "")
-            }
+            Self::UnknownProtocol => text(
+                S::NOT_IMPLEMENTED,
+                "protocol",
+                "This protocol is not carried",
+                sentence(self),
+                "Ask over HTTP/1.1, with Upgrade.",
+            ),
             Self::SignOutNotKept(why) => text(
                 S::INTERNAL_SERVER_ERROR,
                 "sign-out-not-kept",
@@ -331,9 +351,7 @@ impl Reject {
                     PowerError::Unavailable(_) => {
                         "The part of the portal that keeps it does not answer at the moment. The portal's log says when it is written."
                     }
-                    _ => {
-                        "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written."
-                    }
+                    _ => form.full_disk(),
                 },
             ),
             Self::Internal(_) => text(
@@ -347,20 +365,19 @@ impl Reject {
     }
 }
 
-fn what_to_do(refusal: &Refusal) -> &'static str {
+fn what_to_do(refusal: &Refusal, form: Form) -> &'static str {
     match refusal {
         Refusal::NotYours { .. } => {
             "Ask its owner to share it: with a forward, or by running it under a group that you are both in (sg GROUP). If yours has the same port at another address of the node, open that address: portreeve listening prints it."
         }
         Refusal::RootSocket => "Run the application as yourself.",
         Refusal::GroupGrantsNothing { .. } => "Ask its owner to use a group made for sharing (sg PROJECT).",
-        Refusal::GroupUnknown(_) | Refusal::GroupNotLooked => {
-            "Without more rights, this portal can't see other users' processes. Ask the owner for a forward file of their own."
-        }
+        Refusal::GroupUnknown(_) | Refusal::GroupNotLooked => form.unseen(),
         Refusal::ForwardWritable => "Its owner can mend it: chmod go-w on its file.",
         Refusal::ForwardOwnerDiffers { .. } => "The forward may be out of date: ask its owner to look.",
         Refusal::UnknownOwner(_) => "Try again in a moment; when it stays so, the log has the reason.",
-        Refusal::NotExecutable | Refusal::PrivilegedPort => "",
+        Refusal::NotExecutable => SHARE,
+        Refusal::PrivilegedPort => UNPRIVILEGED,
     }
 }
 
@@ -372,3 +389,6 @@ fn sentence(error: &dyn std::error::Error) -> String {
     let stop = if text.ends_with('.') { "" } else { "." };
     format!("{first}{}{stop}", letters.as_str())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::authenticate::COOKIE_NAME;
 use crate::chain::chain;
 use crate::front::RequestId;
 use crate::own::gone;
-use crate::reject::{Reject, Text};
+use crate::reject::{Form, Reject, Text};
 
 /// Who asked, as far as the form of the answer depends on it.
 pub(crate) struct Asker<'a> {
@@ -19,6 +19,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) user: Option<&'a str>,
     /// A person in front of a browser, rather than a program.
     pub(crate) wants_page: bool,
+    /// Whose portal was asked.
+    pub(crate) form: Form,
 }
 
 /// Whether a person will see the answer: navigations say so, and older browsers prefer HTML.
@@ -49,7 +51,7 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     if let Reject::Elsewhere(address) = reject {
         return see_other(address);
     }
-    let said = reject.text();
+    let said = reject.text(asker.form);
     let status = said.status;
     // The page asks again by itself; nobody has to look into it.
     let waits = said.code == "not-listening";

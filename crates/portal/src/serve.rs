@@ -25,7 +25,7 @@ use crate::own;
 use crate::own::origins;
 use crate::portal::Settings;
 use crate::record::{Record, Sent};
-use crate::reject::Reject;
+use crate::reject::{Form, Reject};
 use crate::request_body::RequestBody;
 use crate::resolve::{Target, resolve};
 use crate::respond::{self, Asker, redirect, reject, wants_page};
@@ -54,7 +54,8 @@ pub(crate) async fn serve(
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
-            let rejected = reject(&why, &Asker { id, user, wants_page });
+            let form = Form::of(connection.room.portal.service.is_a_cluster());
+            let rejected = reject(&why, &Asker { id, user, wants_page, form });
             record.refused(respond::code(&rejected));
             rejected
         }

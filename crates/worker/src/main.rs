@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         .with_max_level(LevelFilter::INFO)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // Said where nothing can be written, that would be a panic for every record: the disk that holds the log is full.
+        .log_internal_errors(false)
         .init();
     let (control, settings) = match prepare() {
         Ok(prepared) => prepared,

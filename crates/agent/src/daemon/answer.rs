@@ -211,7 +211,7 @@ mod tests {
         let Answer::Listening { rows, more: true } = &answer else { panic!() };
         assert_eq!(
             (rows.len(), rows[0].command.as_ref().unwrap().len()),
-            (MAX_ROWS, crate::listening::COMMAND)
+            (MAX_ROWS, wire::agent::MAX_COMMAND)
         );
         wire::encode(&wire::agent::FromAgent::Answer { id: u32::MAX, answer }).unwrap();
     }

@@ -102,6 +102,17 @@ fn to_write(argument: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError>
     write.into_iter().map(rule).collect()
 }
 
+/// Calls that the libc crate has no name for yet. From 424 on all processors have the same numbers.
+mod newer {
+    pub(super) const FCHMODAT2: i64 = 452;
+    pub(super) const SETXATTRAT: i64 = 463;
+    pub(super) const REMOVEXATTRAT: i64 = 466;
+    pub(super) const OPEN_TREE_ATTR: i64 = 467;
+    pub(super) const FILE_SETATTR: i64 = 469;
+}
+
+/// `sys/src/sandbox/lists.rs` has such a list for portal and broker. Not here are `open_by_handle_at`, by which the agent finds a
+/// control group, and forks, which the site's name look-ups may make.
 const NEVER: &[i64] = &[
     // Programs, and other processes.
     libc::SYS_execve,
@@ -109,9 +120,13 @@ const NEVER: &[i64] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_perf_event_open,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
     // Files. openat2 hides its flags behind a pointer.
     libc::SYS_openat2,
     libc::SYS_linkat,
@@ -122,18 +137,31 @@ const NEVER: &[i64] = &[
     libc::SYS_mknodat,
     libc::SYS_truncate,
     libc::SYS_fchmodat,
+    newer::FCHMODAT2,
     libc::SYS_fchmod,
     libc::SYS_fchownat,
     libc::SYS_fchown,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fsetxattr,
+    newer::SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    newer::REMOVEXATTRAT,
+    newer::FILE_SETATTR,
+    libc::SYS_utimensat,
     // The machine.
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
+    newer::OPEN_TREE_ATTR,
     libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_setns,
@@ -143,10 +171,31 @@ const NEVER: &[i64] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_nfsservctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_fanotify_init,
     libc::SYS_userfaultfd,
+    libc::SYS_personality,
     libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_setup,
+    libc::SYS_io_submit,
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
@@ -158,10 +207,12 @@ const NEVER: &[i64] = &[
     libc::SYS_setresuid,
     libc::SYS_setresgid,
     libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
     libc::SYS_capset,
 ];
 
-/// Older forms of the same, which newer machines do not have.
+/// Older forms of the same, and what newer machines do not have.
 #[cfg(target_arch = "x86_64")]
 const NEVER_ON_X86_64: &[i64] = &[
     libc::SYS_creat,
@@ -171,23 +222,34 @@ const NEVER_ON_X86_64: &[i64] = &[
     libc::SYS_rename,
     libc::SYS_renameat,
     libc::SYS_mkdir,
+    libc::SYS_rmdir,
     libc::SYS_mknod,
     libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    // The processor itself.
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{File, OpenOptions};
+    use std::fs::{File, OpenOptions, Permissions};
     use std::io::ErrorKind::PermissionDenied;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_is_forbidden_fails_and_what_is_needed_works() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "x").unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::create_dir(&kept).unwrap();
         // A filter holds for one thread, and this one ends here.
         let locked = std::thread::spawn(move || {
             prctl::set_no_new_privs().unwrap();
@@ -200,6 +262,9 @@ mod tests {
                 std::fs::remove_file(&path).unwrap_err(),
                 std::fs::rename(&path, dir.path().join("other")).unwrap_err(),
                 std::fs::create_dir(dir.path().join("dir")).unwrap_err(),
+                std::fs::remove_dir(&kept).unwrap_err(),
+                std::fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap_err(),
+                File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap_err(),
                 std::process::Command::new("/bin/true").spawn().unwrap_err(),
             ] {
                 assert_eq!(error.kind(), PermissionDenied);

@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use portreeve_model::wire::dialer::MAX_MESSAGE;
 use portreeve_sys::message::{self, ReceiveError};
 
 use super::channel::Channel;
 use super::{CONTROL_BROKEN, SYSTEM_FAILED};
 
-/// The longest question: one short object.
-const MAX_MESSAGE: usize = 512;
 /// Channels at once: one for each thread of each portal, and of those that drain.
 const MAX_CHANNELS: usize = 512;
 

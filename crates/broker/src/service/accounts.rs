@@ -1,7 +1,6 @@
 //! Who somebody is now: asked of the user database and of PAM, in children that live for one question.
 //!
-//! Invariant: an account is served only if its uid is neither root's nor a reserved one nor below `first_uid`, whatever the
-//! spawner says as well.
+//! Invariant: an account is served only if [`is_served`] says so here too, whatever the spawner says.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -19,9 +18,7 @@ use super::channel::Buffer;
 use super::children::{Child, Children, StartError};
 use super::limits;
 use super::remembered::Remembered;
-
-/// Uids that stand for nobody: the overflow uid, and -1 in 16 and in 32 bits.
-const NOBODY: [u32; 3] = [65_534, 65_535, u32::MAX];
+use crate::account::{is_person, is_served};
 
 /// Asks, and remembers answers for a while.
 pub(super) struct Accounts {
@@ -80,7 +77,7 @@ impl Accounts {
 
     /// Whether a uid may have a session at all.
     pub(super) fn serves(&self, uid: u32) -> bool {
-        uid != 0 && uid >= self.first_uid && !NOBODY.contains(&uid)
+        is_person(self.first_uid, uid)
     }
 
     /// The account of this name.
@@ -122,7 +119,7 @@ impl Accounts {
 
     async fn account(&self, question: LookUp) -> Result<Rc<Identity>, Missing> {
         match self.find(Start::LookUp(question)).await? {
-            Found::Account(mut identity) if self.serves(identity.uid) => {
+            Found::Account(mut identity) if is_served(self.first_uid, identity.uid, identity.gid) => {
                 // In one order, so that the same groups are seen to be the same.
                 identity.groups.sort_unstable();
                 identity.groups.dedup();

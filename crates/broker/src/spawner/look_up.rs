@@ -12,8 +12,7 @@ use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing};
 use portreeve_sys::message;
 use portreeve_sys::process::die_with;
 
-use super::start::is_served;
-use crate::account::login_group;
+use crate::account::{is_served, login_group};
 
 /// Answers, and returns the exit status.
 pub(super) fn run(channel: OwnedFd, question: &LookUp, first_uid: u32, parent: Pid) -> u8 {

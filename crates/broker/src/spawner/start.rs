@@ -10,6 +10,7 @@ use portreeve_sys::process::{ForkError, fork_with};
 
 use super::children::{Child, Children};
 use super::{Settings, forward, look_up, program};
+use crate::account::is_served;
 use crate::dialer;
 
 /// Why nothing was started.
@@ -18,8 +19,10 @@ pub(super) enum Refusal {
     /// One descriptor with what is started, none with an end.
     #[error("the order came with a wrong number of descriptors")]
     Descriptor,
-    /// Root, or a system account.
-    #[error("uid {uid} is not served: below {first_uid}, or in root's login group")]
+    /// Root, a system account, or nobody.
+    #[error(
+        "uid {uid} is not served: below {first_uid}, nobody's, or in a login group of root's or nobody's"
+    )]
     NotServed { uid: u32, first_uid: u32 },
     /// The broker's number is in use.
     #[error("there is a child of this number")]
@@ -83,36 +86,42 @@ fn check_served(settings: &Settings, identity: &Identity) -> Result<(), Refusal>
     }
 }
 
-/// Whether anything is done for such a user: neither root nor a system account, nor a number that stands for nobody.
-pub(super) fn is_served(first_uid: u32, uid: u32, gid: u32) -> bool {
-    uid != 0 && uid != u32::MAX && uid >= first_uid && gid != 0 && gid != u32::MAX
-}
-
 #[cfg(test)]
 mod tests {
-    use portreeve_model::UserName;
     use portreeve_model::wire::spawner::LookUp;
+    use portreeve_model::{ForwardName, UserName};
 
     use super::*;
 
-    #[test]
-    fn there_is_a_most() {
-        let settings = Settings {
+    fn settings() -> Settings {
+        Settings {
             first_uid: 1000,
             pam: "/nonexistent".into(),
             forwards: "/nonexistent".into(),
             look_up_patience: Settings::LOOK_UP_PATIENCE,
             end_patience: Settings::END_PATIENCE,
-        };
+        }
+    }
+
+    fn ordered(
+        settings: &Settings,
+        children: &mut Children,
+        number: u64,
+        what: Start,
+    ) -> Result<Pid, Refusal> {
+        let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        start(settings, children, number, what, theirs.into())
+    }
+
+    #[test]
+    fn there_is_a_most() {
+        let settings = settings();
         let mut children = Children::default();
         for number in 0..AT_ONCE as u64 {
             let pid = Pid::from_raw(1 << 23 | number as i32);
             children.add(pid, Child { number, ending: Signal::SIGKILL, until: None });
         }
-        let start = |children: &mut Children, number, what| {
-            let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-            start(&settings, children, number, what, theirs.into())
-        };
+        let start = |children: &mut Children, number, what| ordered(&settings, children, number, what);
         let worker = || Start::Worker { user: UserName::parse("alice").unwrap() };
         for what in [worker(), Start::LookUp(LookUp::Uid(1))] {
             let refused = start(&mut children, 1 << 40, what);
@@ -125,19 +134,27 @@ mod tests {
     }
 
     #[test]
-    fn root_and_system_accounts_are_not_served() {
-        for (first_uid, uid, gid, served) in [
-            (1000, 1000, 1000, true),
-            (1000, 20001, 20200, true),
-            (1000, 999, 1000, false),
-            (1000, 0, 1000, false),
-            (0, 0, 1000, false),
-            (0, 1, 1, true),
-            (1000, 1000, 0, false),
-            (1000, u32::MAX, 1000, false),
-            (1000, 1000, u32::MAX, false),
+    fn the_last_check_is_here() {
+        let settings = settings();
+        for (uid, gid) in [
+            (0, 1000),
+            (999, 1000),
+            (65_534, 1000),
+            (65_535, 1000),
+            (u32::MAX, 1000),
+            (1000, 0),
+            (1000, 65_534),
+            (1000, u32::MAX),
         ] {
-            assert_eq!(is_served(first_uid, uid, gid), served, "{first_uid} {uid} {gid}");
+            let identity = || {
+                let name = UserName::parse("alice").unwrap();
+                Identity { name, uid, gid, groups: vec![] }
+            };
+            let forward = || ForwardName::parse("plots").unwrap();
+            for what in [Start::Dialer(identity()), Start::Forward { visitor: identity(), name: forward() }] {
+                let refused = ordered(&settings, &mut Children::default(), 1, what);
+                assert!(matches!(refused, Err(Refusal::NotServed { .. })), "{uid} {gid}: {refused:?}");
+            }
         }
     }
 }

@@ -12,6 +12,10 @@ pub const VERSION: u32 = 1;
 pub const AT_ONCE: usize = 4096;
 /// Rows of one `Listening` at most.
 pub const MAX_ROWS: usize = 256;
+/// The longest name of a program in a row, in bytes.
+pub const MAX_COMMAND: usize = 64;
+/// The lowest port of a row. Lower ones are the system's; forwards don't lead there.
+pub const FIRST_PORT: u16 = 1024;
 
 /// What an agent says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,9 +145,9 @@ pub struct Owned {
 pub struct Row {
     /// 0.0.0.0 for every address.
     pub address: IpAddr,
-    /// The port, 1024 or above.
+    /// The port, [`FIRST_PORT`] or above.
     pub port: u16,
-    /// The program's name for itself, without control characters, at most 64 bytes.
+    /// The program's name for itself, without control characters, at most [`MAX_COMMAND`] bytes.
     pub command: Option<String>,
     /// The Slurm job, where the control group shows it.
     pub job: Option<u32>,

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// Connections that one channel may have under way.
 pub const AT_ONCE: usize = 256;
+/// The longest message in either direction, in bytes: one short object.
+pub const MAX_MESSAGE: usize = 512;
 
 /// What the broker says on the control channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

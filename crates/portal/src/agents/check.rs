@@ -5,14 +5,10 @@
 use std::net::SocketAddr;
 
 use portreeve_model::OwnerGroups;
-use portreeve_model::wire::agent::{Answer, MAX_ROWS, Owned, Question, Row};
+use portreeve_model::wire::agent::{Answer, FIRST_PORT, MAX_COMMAND, MAX_ROWS, Owned, Question, Row};
 
 /// What an agent may say of itself or of a program, in bytes.
 const WORDS: usize = 512;
-/// The longest name of a program, in bytes.
-const COMMAND: usize = 64;
-/// The lowest port that is listed.
-const FIRST_PORT: u16 = 1024;
 
 /// The server's end of the connection that is asked about.
 pub(super) fn server_of(question: &Question) -> Option<SocketAddr> {
@@ -55,7 +51,7 @@ fn is_somebody(owned: &Owned) -> bool {
 }
 
 fn is_row(row: &Row) -> bool {
-    row.port >= FIRST_PORT && row.command.as_ref().is_none_or(|command| are_words(command, COMMAND))
+    row.port >= FIRST_PORT && row.command.as_ref().is_none_or(|command| are_words(command, MAX_COMMAND))
 }
 
 /// Short enough, and nothing that a terminal would obey.

@@ -104,7 +104,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// A short name for logs and the page.
+    /// A short name for the log. The page says `unknown-owner`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

@@ -2,11 +2,11 @@
 
 use http::StatusCode;
 
-use super::{ASK_FOR_AN_ADDRESS, Text, sentence, text};
+use super::{Form, Text, sentence, text};
 use crate::connect::ConnectError;
 use crate::forward::ForwardError;
 
-pub(super) fn connect_text(error: &ConnectError) -> Text {
+pub(super) fn connect_text(error: &ConnectError, form: Form) -> Text {
     use StatusCode as S;
     match error {
         ConnectError::NotListening(address) => text(
@@ -26,9 +26,13 @@ pub(super) fn connect_text(error: &ConnectError) -> Text {
             ),
             "Start it so that it listens on the node's address: with --host \"$(hostname -s)\", or --ip for Jupyter.",
         ),
-        ConnectError::NoAddress => {
-            text(S::BAD_GATEWAY, "unreachable", "The application can't be reached", sentence(error), "")
-        }
+        ConnectError::NoAddress => text(
+            S::BAD_GATEWAY,
+            "unreachable",
+            "The application can't be reached",
+            sentence(error),
+            form.no_address(),
+        ),
         ConnectError::TimedOut(address) => text(
             S::GATEWAY_TIMEOUT,
             "connect-timeout",
@@ -44,7 +48,7 @@ pub(super) fn connect_text(error: &ConnectError) -> Text {
             "Try again in a moment. Whoever runs the portal can let it open more files (ulimit -Hn).",
         ),
         ConnectError::Over => {
-            text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
+            text(S::UNAUTHORIZED, "not-signed-in", "Sign in first", sentence(error), form.sign_in())
         }
         ConnectError::NoDialer(_) => text(
             S::SERVICE_UNAVAILABLE,

@@ -4,10 +4,10 @@ use http::StatusCode;
 use portreeve_broker::ReadError;
 use portreeve_model::Refusal;
 
-use super::{ASK_FOR_AN_ADDRESS, Text, sentence, text};
+use super::{Form, SHARE, Text, UNPRIVILEGED, sentence, text};
 use crate::resolve::ResolveError;
 
-pub(super) fn resolve_text(error: &ResolveError) -> Text {
+pub(super) fn resolve_text(error: &ResolveError, form: Form) -> Text {
     use StatusCode as S;
     match error {
         ResolveError::UnknownNode(node) => text(
@@ -25,7 +25,7 @@ pub(super) fn resolve_text(error: &ResolveError) -> Text {
             "Compare it with what hostname -s prints there. The list of nodes is the sysadmin's: portreeve nodes.",
         ),
         ResolveError::Over => {
-            text(S::UNAUTHORIZED, error.code(), "Sign in first", sentence(error), ASK_FOR_AN_ADDRESS)
+            text(S::UNAUTHORIZED, error.code(), "Sign in first", sentence(error), form.sign_in())
         }
         ResolveError::Unavailable => text(
             S::SERVICE_UNAVAILABLE,
@@ -36,17 +36,15 @@ pub(super) fn resolve_text(error: &ResolveError) -> Text {
         ),
         ResolveError::PrivilegedPort => {
             let refusal = Refusal::PrivilegedPort;
-            text(
-                S::FORBIDDEN,
-                error.code(),
-                "You may not open this port",
-                refusal.to_string(),
-                "Start the application on a port from 1024 up.",
-            )
+            text(S::FORBIDDEN, error.code(), "You may not open this port", refusal.to_string(), UNPRIVILEGED)
         }
-        ResolveError::Ourselves => {
-            text(S::FORBIDDEN, error.code(), "That is the portal itself", sentence(error), "")
-        }
+        ResolveError::Ourselves => text(
+            S::FORBIDDEN,
+            error.code(),
+            "That is the portal itself",
+            sentence(error),
+            "Compare the port with the one on which your application listens.",
+        ),
         ResolveError::Disabled => text(
             S::GONE,
             error.code(),
@@ -76,7 +74,7 @@ pub(super) fn resolve_text(error: &ResolveError) -> Text {
                     error.code(),
                     "This forward is not shared with you",
                     refusal.to_string(),
-                    "Its owner can share it with a group: portreeve forward share NAME --group GROUP. If it is yours: chmod u+x on its file.",
+                    SHARE,
                 )
             }
             ReadError::Invalid(cause) => text(

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use portreeve_model::wire::broker::{Answer, Question};
-use portreeve_model::wire::dialer::{AT_ONCE, Dial, Dialed};
+use portreeve_model::wire::dialer::{AT_ONCE, Dial, Dialed, MAX_MESSAGE};
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -23,9 +23,6 @@ use crate::chain::chain;
 use crate::limits;
 use crate::powers::DialError;
 use crate::sessions::Session;
-
-/// The longest answer: one short object.
-const MAX_MESSAGE: usize = 512;
 
 /// The dialers of one thread.
 pub(super) struct Dialers {

@@ -1,0 +1,76 @@
+//! What to do, where that is not the same in `portreeve up` and on a cluster.
+
+/// Who says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One user's portal, on the machine that they are on.
+    Up,
+    /// Many users', with a broker, agents and a sysadmin, and a sign-in by name and password.
+    Cluster,
+}
+
+impl Form {
+    pub(crate) fn of(is_a_cluster: bool) -> Self {
+        if is_a_cluster { Self::Cluster } else { Self::Up }
+    }
+
+    pub(super) fn sign_in(self) -> &'static str {
+        match self {
+            Self::Up => {
+                "Run `portreeve login` on the machine where the portal runs, and open the address that it prints."
+            }
+            Self::Cluster => {
+                "Open the portal's first page and sign in there, or run `portreeve login` on the cluster and open the address that it prints. A program shows an access token: `portreeve token create`."
+            }
+        }
+    }
+
+    pub(super) fn sign_in_later(self) -> &'static str {
+        match self {
+            Self::Up => "Wait a minute. Then run `portreeve login`, and open the address that it prints.",
+            Self::Cluster => {
+                "Wait a minute. Then sign in with your name, or run `portreeve login` on the cluster, and open the address that it prints."
+            }
+        }
+    }
+
+    pub(super) fn address(self) -> &'static str {
+        match self {
+            Self::Up => "Open the address that the portal printed when it started.",
+            Self::Cluster => {
+                "Open the address that the sysadmin gave you. Other names of the portal are the sysadmin's to add: portal.names."
+            }
+        }
+    }
+
+    /// The processes that hold another user's socket could not be looked at.
+    pub(super) fn unseen(self) -> &'static str {
+        match self {
+            Self::Up => {
+                "Without more rights, this portal can't see other users' processes. Ask the owner for a forward file of their own."
+            }
+            Self::Cluster => {
+                "The agent on that node says so. Ask the owner for a forward file of their own, which needs no look at processes."
+            }
+        }
+    }
+
+    pub(super) fn no_address(self) -> &'static str {
+        match self {
+            Self::Up => "Try again in a moment.",
+            Self::Cluster => "Ask the sysadmin, whose the list of nodes is: portreeve nodes.",
+        }
+    }
+
+    /// An end of a session could not be written down.
+    pub(super) fn full_disk(self) -> &'static str {
+        match self {
+            Self::Up => {
+                "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written."
+            }
+            Self::Cluster => {
+                "Tell the sysadmin: the disk that holds the broker's state needs room. The broker's log has the reason, and says when it is written."
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+use portreeve_model::UnknownGroup;
+
+use super::*;
+use crate::resolve::Withdrawn;
+
+fn rejects() -> Vec<Reject> {
+    vec![
+        SiteError::Ambiguous.into(),
+        SiteError::Misdirected("elsewhere.example".to_owned()).into(),
+        Unauthenticated::NoTicket.into(),
+        Unauthenticated::Over.into(),
+        Unauthenticated::Full.into(),
+        Unauthenticated::Unavailable.into(),
+        RouteError::NotFound.into(),
+        ResolveError::Ourselves.into(),
+        ResolveError::Over.into(),
+        ResolveError::Unavailable.into(),
+        ResolveError::PrivilegedPort.into(),
+        ConnectError::NoAddress.into(),
+        ConnectError::Over.into(),
+        Refusal::NotYours { owner: 1 }.into(),
+        Refusal::RootSocket.into(),
+        Refusal::GroupUnknown(UnknownGroup::NotPermitted).into(),
+        Refusal::GroupNotLooked.into(),
+        Refusal::NotExecutable.into(),
+        Refusal::PrivilegedPort.into(),
+        ForwardError::Withdrawn(Withdrawn::Moved).into(),
+        ForwardError::SessionOver.into(),
+        CodeError::Used.into(),
+        Reject::Token(BadToken::Unknown),
+        Reject::ForPeople,
+        Reject::Account(PamRefusal::Account),
+        Reject::Wait(7),
+        Reject::Worker(WorkerError::Over),
+        Reject::ForeignHere { has_origins: false },
+        Reject::CrossSite,
+        Reject::TooMany,
+        Reject::TooManyCodes,
+        Reject::BadRequest("its address is malformed"),
+        Reject::NoWebSocket,
+        Reject::UnknownProtocol,
+        Reject::Method,
+        Reject::SignOutNotKept(PowerError::Failed("no room".into())),
+        Reject::Internal("no reason".into()),
+    ]
+}
+
+#[test]
+fn each_says_what_to_do_in_either_form() {
+    for reject in rejects() {
+        for form in [Form::Up, Form::Cluster] {
+            let said = reject.text(form);
+            assert!(said.todo.ends_with(['.', '`']), "{form:?} {}: {:?}", said.code, said.todo);
+            assert_eq!(said.code, reject.code());
+        }
+    }
+}
+
+#[test]
+fn neither_form_sends_people_to_what_the_other_has() {
+    for reject in rejects() {
+        let of_up = reject.text(Form::Up).todo;
+        assert!(!of_up.contains("sysadmin") && !of_up.contains("agent"), "{of_up}");
+        let of_a_cluster = reject.text(Form::Cluster).todo;
+        for words in
+            ["printed when it started", "where the portal runs", "state directory", "this portal can't see"]
+        {
+            assert!(!of_a_cluster.contains(words), "{of_a_cluster}");
+        }
+    }
+}
