@@ -186,7 +186,8 @@ impl ForwardStat {
 pub struct LoginGroup {
     /// Its gid.
     pub gid: u32,
-    /// Whether it is a user-private group: the user's own, with nobody else's login in it.
+    /// Whether it is a user-private group: named like the user, and no member listed but the user. Others whose login group it is
+    /// are not listed (getgrgid(3)).
     pub private: bool,
 }
 
@@ -198,8 +199,8 @@ pub struct GroupRules {
 }
 
 impl GroupRules {
-    /// Whether this group, as the effective group of a process whose owner's login group is `login`, grants access.
-    /// False for gid 0, for a listed one, for the login group unless it is private, and when `login` is not known.
+    /// Whether this group, as the effective group of a process whose owner's login group is `login`, grants access through a
+    /// forward file of this group. False for gid 0, for a listed one, for the login group unless it is private, and when `login` is not known.
     #[must_use]
     pub fn grants(&self, gid: u32, login: Option<LoginGroup>) -> bool {
         self.may_grant(gid) && login.is_some_and(|login| login.gid != gid || login.private)
@@ -211,7 +212,8 @@ impl GroupRules {
     }
 }
 
-/// Judges a connection to NODE:PORT: the visitor owns the listening process, or is in its effective group.
+/// Judges a connection to NODE:PORT: the visitor owns the listening process, or is in its effective group, which is not its
+/// owner's login group.
 /// `login` is the login group of the *application's* owner.
 pub fn judge_direct(
     visitor: Visitor<'_>,
@@ -227,7 +229,9 @@ pub fn judge_direct(
     }
     let deny = match owner.groups {
         OwnerGroups::Egid(gid) if visitor.groups.contains(&gid) => {
-            if rules.grants(gid, login) {
+            // The visitor is in it, so the owner's login group is not private, whatever the database lists: it lists nobody
+            // whose own login group it is.
+            if rules.may_grant(gid) && login.is_some_and(|login| login.gid != gid) {
                 return Decision::Allow(Why::OwnersGroup(gid));
             }
             Refusal::GroupGrantsNothing { gid }

@@ -55,7 +55,7 @@ fn direct_allows() {
         (BOB_IN_NONE, owner(BOB, Unknown(Disagree)), None, Why::Owner),
         (ROOT, owner(0, NotLooked), None, Why::Owner),
         (BOB_IN_ALL, owner(ALICE, Egid(PROJECT)), LOGIN_USERS, Why::OwnersGroup(PROJECT)),
-        (BOB_IN_ALL, owner(ALICE, Egid(ALICES)), LOGIN_PRIVATE, Why::OwnersGroup(ALICES)),
+        (BOB_IN_ALL, owner(ALICE, Egid(PROJECT)), LOGIN_PRIVATE, Why::OwnersGroup(PROJECT)),
     ] {
         assert_eq!(judge_direct(visitor, &owner, &rules(), login), Decision::Allow(why));
     }
@@ -80,6 +80,8 @@ fn direct_denies() {
         (BOB_IN_ALL, owner(ALICE, Egid(0)), LOGIN_USERS, nothing(0)),
         (BOB_IN_ALL, owner(ALICE, Egid(USERS)), LOGIN_USERS, nothing(USERS)),
         (BOB_IN_ALL, owner(ALICE, Egid(LISTED)), LOGIN_USERS, nothing(LISTED)),
+        // alice's own, it is said; but bob is in it
+        (BOB_IN_ALL, owner(ALICE, Egid(ALICES)), LOGIN_PRIVATE, nothing(ALICES)),
         (BOB_IN_ALL, owner(ALICE, Egid(PROJECT)), None, nothing(PROJECT)),
         // unknown means deny
         (BOB_IN_ALL, owner(ALICE, Unknown(Disagree)), LOGIN_USERS, Refusal::GroupUnknown(Disagree)),
