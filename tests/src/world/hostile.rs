@@ -15,9 +15,6 @@ use crate::hostile::{Denied, Lead, Order, Outcome, Report};
 
 /// Where the portal's program is.
 const PORTAL: &str = "/usr/libexec/portreeve/portreeve-portal";
-/// The portal's sockets. An attacker can make them useless; one that was left would start the portal again, which wants the others.
-const SOCKETS: &str =
-    "portreeve-portal.socket portreeve-agents.socket portreeve-broker-line.socket portreeve-metrics.socket";
 /// How long something that happens at once may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -89,11 +86,12 @@ fn told(orders: &mut BufReader<UnixStream>, order: &Order) -> std::io::Result<Re
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let back = format!(
-            "umount -l {PORTAL}; systemctl stop portreeve-portal.service {SOCKETS}; systemctl reset-failed; systemctl start \
-             portreeve-portal"
-        );
+        let back = format!("umount -l {PORTAL}; systemctl reset-failed; systemctl restart portreeve-portal");
         let done = self.site.shell("login", "root", &back);
+        // After so many portals that were gone at once, agents would wait for up to half a minute.
+        for node in ["login", "c1", "c2"] {
+            let _ = self.site.shell(node, "root", "systemctl restart portreeve-agent");
+        }
         if std::thread::panicking() {
             return;
         }
