@@ -81,7 +81,7 @@ fn row(state: NodeState, map: &NodeMap) -> Row {
         addresses: state.addresses,
         key,
         agent,
-        since: since.map(|since| since.to_string()),
+        since: since.map(|since| format!("{since:.0}")),
         latency_us: latency.map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
         problem,
     }
