@@ -215,7 +215,7 @@ async fn groups(room: &Room, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>
         PowerError::Over | PowerError::Code(_) | PowerError::Token(_) | PowerError::Refused(_) => {
             Unauthenticated::Over
         }
-        PowerError::Wait(_) => Unauthenticated::Unavailable,
+        PowerError::Wait(_) | PowerError::TooMany => Unauthenticated::Unavailable,
         PowerError::Failed(why) | PowerError::Unavailable(why) => {
             tracing::error!(error = %chain(&*why), "a session's groups can't be had");
             Unauthenticated::Unavailable

@@ -184,6 +184,15 @@ pub const BROKER_LOOK: Duration = Duration::from_millis(500);
 pub const BROKER_ANSWER: Duration = Duration::from_secs(35);
 /// A step of a conversation with PAM: a little longer than the broker lets a whole one take.
 pub const BROKER_CONVERSATION: Duration = Duration::from_secs(185);
+/// Questions of one sort (forward files; connections to the worker; groups and tickets) that one user's requests have with
+/// the broker at once. One more waits for [`ASKED_TURN`], and is refused.
+pub const ASKED_OF_ONE: usize = 8;
+/// See [`ASKED_OF_ONE`].
+pub const ASKED_TURN: Duration = Duration::from_secs(4);
+/// Such questions of all users. The broker takes 1024 questions at once: the rest are for signing in, for dialers and for what
+/// the portal asks of itself.
+pub const ASKED_BY_REQUESTS: usize = 768;
+const _: () = assert!(ASKED_BY_REQUESTS < portreeve_model::wire::broker::AT_ONCE);
 /// Users whose groups are asked for again at once.
 pub const GROUPS_AT_ONCE: usize = 32;
 /// An access token that was taken is believed for so long; then the broker checks its account again.

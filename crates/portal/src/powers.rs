@@ -183,6 +183,9 @@ pub(crate) enum PowerError {
     /// After too many tries one has to wait, for so many seconds.
     #[error("too many tries, or too many people at once")]
     Wait(u32),
+    /// This user's requests ask for more at once than they may.
+    #[error("you ask for too much at once")]
+    TooMany,
     /// The session is over, or its account is not served any more.
     #[error("this session has ended")]
     Over,
@@ -203,6 +206,9 @@ pub(crate) enum Unread {
     /// The session is over.
     #[error("this session has ended")]
     Over,
+    /// This user looks up as many at once as they may.
+    #[error("you look up too many forwards at once")]
+    TooMany,
     /// The file system did not answer.
     #[error("the file system that holds the forwards does not answer")]
     Hanging,
@@ -320,7 +326,7 @@ impl Powers {
     ) -> Result<SignedIn, PowerError> {
         match self {
             Self::Embedded(own) => own.renew(session, audience),
-            Self::Served(served) => served.renew(ticket).await,
+            Self::Served(served) => served.renew(session, ticket).await,
         }
     }
 
@@ -336,7 +342,7 @@ impl Powers {
     pub(crate) async fn groups(&self, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
         match self {
             Self::Embedded(own) => own.groups(claims),
-            Self::Served(served) => served.groups(ticket).await,
+            Self::Served(served) => served.groups(claims.uid, ticket).await,
         }
     }
 

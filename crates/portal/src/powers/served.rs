@@ -4,6 +4,7 @@
 //! | file | who is asked |
 //! | --- | --- |
 //! | `line.rs` | the broker, by all threads |
+//! | `shares.rs` | nobody: how much of the line one user may have |
 //! | `ended.rs` | nobody: which sessions the broker said are over |
 //! | `dialers.rs` | the dialer of a session's user, by one thread |
 //! | `workers.rs` | the worker of a session's user, by one thread |
@@ -18,6 +19,7 @@ mod dialers;
 mod ended;
 mod line;
 mod nodes_view;
+mod shares;
 mod thread;
 mod workers;
 

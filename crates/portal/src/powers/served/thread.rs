@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::dialers::Dialers;
 use super::line::LineError;
+use super::shares::Sort;
 use super::workers::{WorkerError, Workers};
 use super::{Served, nodes_view};
 use crate::agents::{Heard, NoOwner};
@@ -30,6 +31,7 @@ pub(crate) struct Thread {
 pub(super) fn power(error: LineError) -> PowerError {
     match error {
         LineError::NotThere | LineError::Late | LineError::Busy => PowerError::Unavailable(error.into()),
+        LineError::TooMany => PowerError::TooMany,
         LineError::Failed(_) | LineError::OtherAnswer => PowerError::Failed(error.into()),
     }
 }
@@ -60,6 +62,10 @@ impl Thread {
 
     async fn ask(&self, question: Question) -> Result<Answer, PowerError> {
         self.shared.line.ask(question, None).await.map_err(power)
+    }
+
+    async fn ask_for(&self, uid: u32, question: Question) -> Result<Answer, PowerError> {
+        self.shared.line.ask_for(uid, Sort::Session, question, None).await.map_err(power)
     }
 
     pub(in crate::powers) async fn look(&self, code: &str) -> Result<UserName, PowerError> {
@@ -103,7 +109,7 @@ impl Thread {
         browser: &str,
     ) -> Result<String, PowerError> {
         let (host, browser) = (host.to_owned(), browser.to_owned());
-        match self.ask(Question::Entry { ticket: session.ticket(), host, browser }).await? {
+        match self.ask_for(session.uid, Question::Entry { ticket: session.ticket(), host, browser }).await? {
             Answer::Entry { code } => Ok(code.reveal().to_owned()),
             Answer::NoTicket => Err(PowerError::Over),
             _ => Err(power(LineError::OtherAnswer)),
@@ -121,16 +127,21 @@ impl Thread {
     }
 
     /// `ticket` is one for the audience that is wanted.
-    pub(in crate::powers) async fn renew(&self, ticket: &str) -> Result<SignedIn, PowerError> {
-        signed_in(self.ask(Question::Renew { ticket: Secret::new(ticket.to_owned()) }).await?)
+    pub(in crate::powers) async fn renew(
+        &self,
+        session: &Session,
+        ticket: &str,
+    ) -> Result<SignedIn, PowerError> {
+        let ticket = Secret::new(ticket.to_owned());
+        signed_in(self.ask_for(session.uid, Question::Renew { ticket }).await?)
     }
 
     pub(in crate::powers) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
         self.shared.sign_out(session.ticket()).await
     }
 
-    pub(in crate::powers) async fn groups(&self, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
-        match self.ask(Question::Groups { ticket: Secret::new(ticket.to_owned()) }).await? {
+    pub(in crate::powers) async fn groups(&self, uid: u32, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
+        match self.ask_for(uid, Question::Groups { ticket: Secret::new(ticket.to_owned()) }).await? {
             Answer::Groups(groups) => Ok(groups.into()),
             Answer::NoTicket => Err(PowerError::Over),
             _ => Err(power(LineError::OtherAnswer)),
@@ -143,8 +154,12 @@ impl Thread {
         name: &ForwardName,
     ) -> Result<ForwardRead, Unread> {
         let question = Question::Forward { ticket: session.ticket(), name: name.clone() };
-        let unavailable = |error: LineError| Unread::Unavailable(error.into());
-        match self.shared.line.ask(question, None).await.map_err(unavailable)? {
+        let unavailable = |error: LineError| match error {
+            LineError::TooMany => Unread::TooMany,
+            other => Unread::Unavailable(other.into()),
+        };
+        let asked = self.shared.line.ask_for(session.uid, Sort::Forward, question, None).await;
+        match asked.map_err(unavailable)? {
             Answer::Forward(Ok(ForwardFound { stat, line, lines_differ })) => {
                 let line = CountingLine { text: &line, lines_differ };
                 let file = line.parse().map_err(ReadError::from)?;
