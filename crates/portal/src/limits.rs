@@ -215,6 +215,8 @@ pub const WORKER_BYTES: usize = 4 * 1024 * 1024;
 pub const WORKERS: usize = 1024;
 /// How long the nodes may take to say what somebody has listening, for show.
 pub const LISTENING: Duration = Duration::from_millis(700);
+/// How long that is believed. Meanwhile, and while they are asked, whoever else asks for the same user gets the same answer.
+pub const LISTENING_FRESH: Duration = Duration::from_secs(1);
 /// How long a browser is known as one that a user signed in with: the age of a cookie.
 pub const MARK: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Nodes whose agent can't be asked that are named on a page.

@@ -40,6 +40,11 @@ impl Settings {
         self.config.session.idle.as_secs().cast_signed()
     }
 
+    /// How many requests one session may have at once.
+    pub(crate) fn places(&self) -> u32 {
+        u32::try_from(self.config.limits.requests_per_session).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn groups_refresh(&self) -> std::time::Duration {
         self.config.groups.refresh
     }

@@ -431,7 +431,7 @@ impl Powers {
         }
     }
 
-    /// Whether this user listens on that port, but on the node's loopback address alone. For show.
+    /// Whether this user listens on that port, but on the node's loopback address alone: as it was a moment ago.
     pub(crate) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
         match self {
             // Its addresses lead to the loopback as well.
@@ -440,10 +440,10 @@ impl Powers {
         }
     }
 
-    /// What a user listens on at each node of a cluster.
-    pub(crate) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
+    /// What a user listens on at each node of a cluster: as it was a moment ago.
+    pub(crate) async fn nodes_view(&self, uid: u32) -> Arc<[NodeView]> {
         match self {
-            Self::Embedded(_) => Vec::new(),
+            Self::Embedded(_) => Arc::default(),
             Self::Served(served) => served.nodes_view(uid).await,
         }
     }

@@ -113,6 +113,7 @@ async fn answer(
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
             who.require_person()?;
+            let _place = who.session().begin(settings.places()).ok_or(Reject::TooMany)?;
             own::workspace(connection, &site, &who, &parts).await?
         }
         Route::MissingSlash => {
@@ -122,7 +123,7 @@ async fn answer(
         Route::Application { place, prefix_length } => {
             record.goes_to(|| place.what.path());
             who.require(Scope::Apps)?;
-            let in_flight = who.session().begin(places(settings)).ok_or(Reject::TooMany)?;
+            let in_flight = who.session().begin(settings.places()).ok_or(Reject::TooMany)?;
             let resolved = resolve(room, who.session(), &place).await;
             let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
             let visit = Journey {
@@ -145,11 +146,6 @@ async fn answer(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
-}
-
-/// How many requests one session may have at once.
-fn places(settings: &Settings) -> u32 {
-    u32::try_from(settings.config.limits.requests_per_session).unwrap_or(u32::MAX)
 }
 
 /// A request whose target is known, on its way there and back.
@@ -366,7 +362,7 @@ impl Journey<'_> {
             return Err(origins::foreign_here(&self.connection.room.portal));
         }
         // Others' applications may not use up what the visitor's own need.
-        if !in_flight.take_foreign_place(places(self.settings) / limits::FOREIGN_SHARE) {
+        if !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
             return Err(Reject::TooMany);
         }
         origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)

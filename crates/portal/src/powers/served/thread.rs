@@ -12,11 +12,11 @@ use portreeve_model::wire::worker::{MAX_BODY, NodeView, View, WORKSPACE};
 use portreeve_model::{ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName};
 use tokio::net::TcpStream;
 
+use super::Served;
 use super::dialers::Dialers;
 use super::line::LineError;
 use super::shares::Sort;
 use super::workers::{WorkerError, Workers};
-use super::{Served, nodes_view};
 use crate::agents::{Heard, NoOwner};
 use crate::powers::{DialError, PowerError, SignedIn, Talk, Unread};
 use crate::sessions::Session;
@@ -231,11 +231,12 @@ impl Thread {
     }
 
     pub(in crate::powers) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
-        nodes_view::is_loopback_only(&self.shared.agents, uid, address).await
+        let Served { nodes_view, agents, .. } = &*self.shared;
+        nodes_view.is_loopback_only(agents, uid, address).await
     }
 
-    pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
-        nodes_view::ask(&self.shared.agents, uid).await
+    pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Arc<[NodeView]> {
+        self.shared.nodes_view.of(&self.shared.agents, uid).await
     }
 
     pub(in crate::powers) async fn workspace(
@@ -243,7 +244,7 @@ impl Thread {
         session: &Session,
         view: View,
     ) -> Result<String, WorkerError> {
-        let mut view = View { nodes: Some(self.nodes_view(session.uid).await), ..view };
+        let mut view = View { nodes: Some(self.nodes_view(session.uid).await.to_vec()), ..view };
         let text =
             |view: &View| serde_json::to_vec(view).map_err(|error| WorkerError::BrokeOff(error.into()));
         let mut json = text(&view)?;
