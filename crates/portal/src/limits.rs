@@ -124,8 +124,11 @@ pub const NEXT_BYTES: usize = 4 * 1024;
 pub const WAY_BACK: Duration = Duration::from_secs(600);
 /// Tickets that one thread remembers as verified.
 pub const TICKETS: usize = 4096;
-/// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
+/// Sessions that are remembered; past that, those that are over are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
+/// Of these, one user's. One more, and of their own the one that was used longest ago is dropped: what is open by it ends, and
+/// its ticket is looked at anew.
+pub const SESSIONS_OF_A_USER: usize = 256;
 /// Of a session's requests at once, one in so many may go to other users' applications.
 pub const FOREIGN_SHARE: u32 = 4;
 /// Between two records of other users of this machine who connect to the portal, for each thread.
