@@ -131,6 +131,9 @@ pub const SESSIONS: usize = 100_000;
 pub const SESSIONS_OF_A_USER: usize = 256;
 /// Of a session's requests at once, one in so many may go to other users' applications.
 pub const FOREIGN_SHARE: u32 = 4;
+/// Of the browsers' connections (`limits.connections`), one in so many may come from one address, or from one /64 of IPv6. One
+/// more is ended at once. In `up`, this machine's own addresses are not counted: there only its user is answered.
+pub const ADDRESS_SHARE: usize = 4;
 /// Between two records of other users of this machine who connect to the portal, for each thread.
 pub const STRANGER_RECORDS: Duration = Duration::from_secs(1);
 /// Refused codes from one address in [`CODE_FAILURE_WINDOW`] before it has to wait.

@@ -10,6 +10,7 @@ use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::Addresses;
 use crate::agents::Agents;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -64,6 +65,7 @@ pub struct Portal {
     pub(crate) nodes: Nodes,
     pub(crate) modes: Modes,
     pub(crate) attempts: Attempts,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) metrics: Metrics,
     /// Our own addresses: an application can't be there.
     pub(crate) listening: Vec<SocketAddr>,
@@ -85,6 +87,7 @@ impl Portal {
         listening: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
         let nodes = service.nodes()?;
+        let addresses = Arc::new(Addresses::new(settings.config.limits.connections));
         Ok(Self {
             verifier: service.verifier(),
             settings: ArcSwap::from_pointee(settings),
@@ -93,6 +96,7 @@ impl Portal {
             nodes,
             modes: Modes::default(),
             attempts: Attempts::default(),
+            addresses,
             metrics: Metrics::default(),
             hosts,
             listening,
