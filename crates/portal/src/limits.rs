@@ -223,6 +223,9 @@ pub const WORKERS: usize = 1024;
 pub const LISTENING: Duration = Duration::from_millis(700);
 /// How long that is believed. Meanwhile, and while they are asked, whoever else asks for the same user gets the same answer.
 pub const LISTENING_FRESH: Duration = Duration::from_secs(1);
+/// How long a browser that was on a cluster's portal comes by HTTPS alone, and offers nobody to go on past a certificate that it
+/// does not know (RFC 6797). It is the browser that keeps to it.
+pub const HTTPS_ONLY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long a browser is known as one that a user signed in with: the age of a cookie.
 pub const MARK: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Nodes whose agent can't be asked that are named on a page.

@@ -422,8 +422,8 @@ impl Powers {
         }
     }
 
-    /// Whether whoever connects from this machine may be answered at all. On a cluster, everybody: there the portal's name
-    /// is not one under which users open ports of their own.
+    /// Whether whoever connects from this machine may be answered at all. On a cluster, everybody: many users work there, and a
+    /// browser is kept from sending its cookie to a port of theirs by HTTPS (`respond.rs`).
     pub(crate) fn admits(&self, tuple: &Tuple) -> Admitted {
         match self {
             Self::Embedded(own) => own.admits(tuple),

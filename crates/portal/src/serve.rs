@@ -49,17 +49,18 @@ pub(crate) async fn serve(
     let record = Record::begin(connection, id, &parts, settings.config.portal.access_log);
     let wants_page = wants_page(&parts.method, &parts.headers);
     let head_only = parts.method == Method::HEAD;
-    let response = match answer(connection, &settings, &record, parts, body, upgrade, interim).await {
+    let form = Form::of(connection.room.portal.service.is_a_cluster());
+    let mut response = match answer(connection, &settings, &record, parts, body, upgrade, interim).await {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
-            let form = Form::of(connection.room.portal.service.is_a_cluster());
             let rejected = reject(&why, &Asker { id, user, wants_page, form });
             record.refused(respond::code(&rejected));
             rejected
         }
     };
+    respond::insist_on_https(&mut response, form);
     record.answered(if head_only { without_body(response) } else { response })
 }
 
