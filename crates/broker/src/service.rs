@@ -33,6 +33,7 @@ mod limits;
 mod login;
 mod marks;
 mod news;
+mod places;
 mod portal;
 mod portals;
 mod posts;
