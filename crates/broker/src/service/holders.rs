@@ -191,6 +191,7 @@ impl Service {
 
     /// Ends one session. False when that can't be kept over a restart.
     pub(super) fn end_session(&self, claims: &Claims) -> bool {
+        self.make_room_for_an_end();
         let (all, kept) = self.revocations.borrow_mut().end_session(claims, self.now());
         let last = {
             let mut sessions = self.sessions.borrow_mut();
@@ -229,6 +230,19 @@ impl Service {
     /// Ends all sessions of a user, also those that were not seen since the broker started, and what runs for them. The
     /// tickets that were given for access tokens end with them; the tokens themselves as `left` says.
     pub(super) fn end_user(&self, uid: u32, why: &str, left: Left) -> AllEnded {
+        self.make_room_for_an_end();
+        self.end_all_of(uid, why, left)
+    }
+
+    /// The list of what ended has an end: who signed out most often has one entry instead of many.
+    fn make_room_for_an_end(&self) {
+        loop {
+            let Some(uid) = self.revocations.borrow().crowded() else { return };
+            self.end_all_of(uid, "too many ended sessions are kept on record", Left::Tokens);
+        }
+    }
+
+    fn end_all_of(&self, uid: u32, why: &str, left: Left) -> AllEnded {
         let (tokens, tokens_kept) = match left {
             Left::Nothing => self.remove_tokens(why, |token| token.uid == uid),
             Left::Tokens => (Vec::new(), true),
