@@ -39,6 +39,7 @@ mod portals;
 mod posts;
 mod questions;
 mod random;
+mod refusals;
 mod remembered;
 mod sessions;
 mod sign_in;
@@ -67,6 +68,7 @@ use self::login::LoginSocket;
 use self::marks::{Marks, MarksError};
 use self::news::News;
 use self::posts::Posts;
+use self::refusals::Refusals;
 use self::sessions::Sessions;
 use self::sign_in::{Conversations, EntryCode, SignInCode};
 use self::throttle::Throttle;
@@ -212,6 +214,7 @@ struct Service {
     dialers: Posts,
     workers: Posts,
     news: News,
+    refusals: Refusals,
     /// Accounts that were not found, and are looked for once more.
     doubtful: RefCell<HashSet<u32>>,
     /// Nobody else writes in the state directory.
@@ -324,6 +327,7 @@ impl Service {
             dialers: Posts::new(Rc::clone(&children)),
             workers: Posts::new(children),
             news: News::default(),
+            refusals: Refusals::default(),
             doubtful: RefCell::default(),
             policy: RefCell::new(Rc::new(settings.policy.clone())),
             settings,

@@ -38,7 +38,9 @@ impl Service {
         };
         let refuse = |why: PamRefusal| {
             let (user, name) = (token.user.as_str(), token.name());
-            tracing::warn!(target: "audit", event = "token-refused", user, token = name, from = place(from), why = %why);
+            self.refusals.note("token-refused", || {
+                tracing::warn!(target: "audit", event = "token-refused", user, token = name, from = place(from), why = %why);
+            });
             Answer::Refused { why, said: Vec::new() }
         };
         let identity = match self.accounts.by_name(&token.user).await {
@@ -74,7 +76,9 @@ impl Service {
     fn bad_token(&self, bad: BadToken, from: IpAddr) -> Answer {
         match self.throttle.wrong_token(from, Instant::now()) {
             Ok(()) => {
-                tracing::warn!(target: "audit", event = "token-refused", from = place(from), why = %bad);
+                self.refusals.note("token-refused", || {
+                    tracing::warn!(target: "audit", event = "token-refused", from = place(from), why = %bad);
+                });
                 Answer::BadToken(bad)
             }
             Err(rest) => {
@@ -91,7 +95,9 @@ impl Service {
             return Ok(claims);
         }
         let (user, session) = (claims.sub.as_str(), claims.sid.as_str());
-        tracing::warn!(target: "audit", event = "token-exceeded", user, uid = claims.uid, session, "an access token was used for what it is not good for");
+        self.refusals.note("token-exceeded", || {
+            tracing::warn!(target: "audit", event = "token-exceeded", user, uid = claims.uid, session, "an access token was used for what it is not good for");
+        });
         Err(failed("this access token is not good for that"))
     }
 

@@ -93,3 +93,7 @@ pub(super) const CALLERS: usize = 128;
 pub(super) const CALLERS_OF_A_USER: usize = 8;
 /// For a caller's question and its answer.
 pub(super) const CALLER: Duration = Duration::from_secs(30);
+
+/// Records of one event that are written in a second, where anybody can cause them. Past that they are counted, and the number
+/// is written.
+pub(super) const REFUSAL_RECORDS: u32 = 20;

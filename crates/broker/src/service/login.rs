@@ -106,7 +106,9 @@ impl Service {
         }
         // A pid that the kernel does not tell is in a namespace that we can't see.
         if pid.is_none_or(|pid| is_of_a_worker(pid, &self.workers.processes())) {
-            tracing::warn!(target: "audit", event = "login-refused", uid, ?pid, "asked from inside the portal");
+            self.refusals.note("login-refused", || {
+                tracing::warn!(target: "audit", event = "login-refused", uid, ?pid, "asked from inside the portal");
+            });
             return refused(
                 "not from a terminal that the portal opened: use the one you signed in to the machine with",
             );
@@ -138,7 +140,9 @@ impl Service {
             | ControlRequest::Revoke { .. }
             | ControlRequest::Tokens { user: Some(_), .. }
             | ControlRequest::RevokeToken { user: Some(_), .. } => {
-                tracing::warn!(target: "audit", event = "control-refused", uid, "somebody asked as only root may");
+                self.refusals.note("control-refused", || {
+                    tracing::warn!(target: "audit", event = "control-refused", uid, "somebody asked as only root may");
+                });
                 refused("only root may do that")
             }
             ControlRequest::Where => refused("it was answered above"),

@@ -140,7 +140,9 @@ impl Service {
         let counted = match self.throttle.begin(&key, mark, from, Instant::now()) {
             Ok(counted) => counted,
             Err(rest) => {
-                tracing::warn!(target: "audit", event = "sign-in-slowed", user = user.as_str(), from = place(from));
+                self.refusals.note("sign-in-slowed", || {
+                    tracing::warn!(target: "audit", event = "sign-in-slowed", user = user.as_str(), from = place(from));
+                });
                 return wait(rest.as_secs() + u64::from(rest.subsec_nanos() > 0));
             }
         };
@@ -289,7 +291,9 @@ impl Service {
         let SignInCode { user, uid } = match redeemed {
             Ok(code) => code,
             Err(bad) => {
-                tracing::warn!(target: "audit", event = "code-refused", from = place(from), why = %bad);
+                self.refusals.note("code-refused", || {
+                    tracing::warn!(target: "audit", event = "code-refused", from = place(from), why = %bad);
+                });
                 return Answer::BadCode(bad);
             }
         };
@@ -311,7 +315,9 @@ impl Service {
     /// A sign-in address for whoever has this uid. `place` says for the log where it was asked for.
     pub(super) async fn login_address(&self, uid: u32, place: &str) -> ControlReply {
         let refuse = |reason: &str| {
-            tracing::warn!(target: "audit", event = "login-refused", uid, place, reason);
+            self.refusals.note("login-refused", || {
+                tracing::warn!(target: "audit", event = "login-refused", uid, place, reason);
+            });
             ControlReply::Refused { reason: reason.to_owned() }
         };
         let identity = match self.accounts.by_uid(uid).await {
