@@ -49,6 +49,11 @@ impl Session {
         !self.over.load(Relaxed) && now < self.claims.exp && is_used()
     }
 
+    /// Only too long unused: another portal may know better.
+    pub(crate) fn is_idle(&self, now: i64, idle: i64) -> bool {
+        !self.over.load(Relaxed) && now < self.claims.exp && !self.is_live(now, idle)
+    }
+
     /// The groups as they were read last.
     pub(crate) fn groups(&self) -> Guard<Arc<Box<[u32]>>> {
         self.groups.load()
@@ -159,6 +164,8 @@ impl Sessions {
                 by_id.remove(&claims.sid);
             }
             Some(known) => {
+                // They were asked for just now.
+                known.set_groups(groups);
                 known.touch(claims.iat);
                 return Some(Arc::clone(known));
             }

@@ -111,10 +111,14 @@ impl Service {
         });
     }
 
-    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions. Access tokens stay: each use of one is
-    /// checked, and PAM may close an account for a day (pam_nologin).
+    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions. Access tokens stay: what comes
+    /// with one is checked as well, and PAM may close an account for a day (pam_nologin).
     pub(super) async fn check(&self, claims: &Claims) -> Result<(), Answer> {
         match self.accounts.check(&claims.sub).await {
+            // No program can choose a new one. As when a token is shown.
+            Err(PamRefusal::PasswordExpired) if matches!(claims.how, SignIn::Token(_)) => {
+                Err(Answer::NoTicket)
+            }
             // An expired password is for the next sign-in to ask about.
             Ok(()) | Err(PamRefusal::PasswordExpired) if self.is_live(claims) => Ok(()),
             Ok(()) | Err(PamRefusal::PasswordExpired) => Err(Answer::NoTicket),
