@@ -42,6 +42,7 @@ mod random;
 mod refusals;
 mod remembered;
 mod sessions;
+mod shares;
 mod sign_in;
 mod throttle;
 mod tokens;

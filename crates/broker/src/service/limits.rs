@@ -89,7 +89,7 @@ pub(super) const TOKENS: usize = 8192;
 
 /// Callers of the login socket at once.
 pub(super) const CALLERS: usize = 128;
-/// Callers at once of one user.
+/// Callers at once of one user, of all who are not served together, and of those who are just being looked up.
 pub(super) const CALLERS_OF_A_USER: usize = 8;
 /// For a caller's question and its answer.
 pub(super) const CALLER: Duration = Duration::from_secs(30);
