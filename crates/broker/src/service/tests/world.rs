@@ -129,9 +129,14 @@ impl World {
 
     /// The same as anybody: what the broker answers once the kernel has told it the uid.
     pub(super) async fn control_as(&self, uid: u32, request: ControlRequest) -> ControlReply {
-        let service = self.service.upgrade().expect("the broker runs");
+        let service = self.service();
         let pid = Some(std::process::id().cast_signed());
         service.control(request, uid, &Caller { pid, process: PeerProcess::Untold }).await
+    }
+
+    /// The broker itself.
+    pub(super) fn service(&self) -> Rc<Service> {
+        self.service.upgrade().expect("the broker runs")
     }
 
     pub(super) async fn caller(&self) -> Channel {
