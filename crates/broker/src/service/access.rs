@@ -1,8 +1,9 @@
 //! Access tokens: made, shown and ended by whoever types `portreeve token` on this machine; taken from programs that a
 //! portal serves.
 //!
-//! Invariants: a token is made for the uid that asks and for no other; every use runs the account check; what a token's
-//! ticket may do is the token's scopes, whoever asks for more; a token that was ended is over at once and stays over.
+//! Invariants: a token is made for the uid that asks and for no other; the account check runs when a portal shows one, and
+//! while something is open by it, and its yes is good for five minutes; what a token's ticket may do is the token's scopes,
+//! whoever asks for more; a token that was ended is over at once and stays over.
 
 use std::net::IpAddr;
 use std::rc::Rc;
