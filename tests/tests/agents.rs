@@ -461,6 +461,15 @@ fn ask_to_sign_in(socket_path: &Path) -> UnixStream {
     asking
 }
 
+/// The same for whoever may be turned away meanwhile.
+fn try_to_ask(socket_path: &Path) -> Option<UnixStream> {
+    let asking = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    connect_to(asking.as_raw_fd(), &UnixAddr::new(socket_path).unwrap()).unwrap();
+    let mut asking = UnixStream::from(asking);
+    let asked = asking.write_all(&wire::encode_bare(&ControlRequest::Login).unwrap());
+    asked.is_ok().then_some(asking)
+}
+
 async fn replied(mut asking: UnixStream) -> ControlReply {
     // This thread is the portal's, too.
     let reading = tokio::task::spawn_blocking(move || {
@@ -528,6 +537,10 @@ fn who_signs_in_is_known_from_the_kernel() {
         std::fs::write(&config, format!("{text}login_socket = '{}'\n", socket_path.display())).unwrap();
         let agent = node.agent(&config, Rights::Root);
         agent.logged(&["connected"]).await;
+        // Another user who asks as often as they can, and reads nothing, takes no place of hers.
+        let others: Vec<UnixStream> = (0..150).filter_map(|_| try_to_ask(&socket_path)).collect();
+        let held = [portal.logins.recv().await.unwrap(), portal.logins.recv().await.unwrap()];
+        assert!(held.iter().all(|asked| asked.uid == 0));
         let program = "import socket,sys; s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET); s.connect(sys.argv[1]); \
                        s.send(b'\"login\"'); print(s.recv(65536).decode())";
         let options =
@@ -540,6 +553,7 @@ fn who_signs_in_is_known_from_the_kernel() {
         asked.reply.send(ControlReply::Refused { reason: "not today".into() }).unwrap();
         let line = tokio::task::spawn_blocking(move || asking.line(PATIENCE)).await.unwrap();
         assert!(line.unwrap().contains("not today"));
+        drop((others, held));
     });
 }
 

@@ -6,6 +6,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use portreeve_tests::world::{App, Portal};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The audit records of what became of places, without sign-ins.
 fn records(portal: &Portal) -> Vec<String> {
@@ -85,4 +86,54 @@ async fn a_place_that_leads_nowhere_leaves_one_record_a_request() {
         }
     }
     assert_eq!(app.connections(), 0);
+}
+
+/// Asks over HTTP/1.1 with this `Host`, until the portal closes.
+async fn ask_as(portal: &Portal, host: &str, times: usize) -> String {
+    let mut stream = portal.tls(&[b"http/1.1"]).await;
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let last = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all((request.repeat(times - 1) + &last).as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    // Whoever closes may do so without saying so to TLS.
+    let _ = stream.read_to_string(&mut answers).await;
+    answers
+}
+
+#[tokio::test]
+async fn what_a_stranger_sends_makes_no_field_of_a_record() {
+    let portal = Portal::plain();
+    for host in [
+        "x verdict=\"allow\" user=\"bob\"",
+        "x\" verdict=\"allow\" user=\"bob",
+        "x\tverdict=\"allow\" user=\"bob\"",
+        "x:1 verdict=\"allow\" user=\"bob\"",
+    ] {
+        ask_as(&portal, host, 1).await;
+    }
+    ask_as(&portal, "other.example.org", 1).await;
+    portal.logged(&["refused request=", "other.example.org"]).await;
+    let log = portal.stderr();
+    for field in [" verdict=\"", " user=\"bob", "\tverdict"] {
+        assert!(!log.contains(field), "{field}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_strangers_do_not_fill_the_log_and_are_counted() {
+    const TIMES: usize = 300;
+    let portal = Portal::plain();
+    let answers = ask_as(&portal, "other.example.org", TIMES).await;
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), TIMES, "each is answered");
+    portal.logged(&["were not logged one by one"]).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let log = portal.stderr();
+    let written = log.lines().filter(|line| line.contains("refused request=")).count();
+    let more: usize = log
+        .lines()
+        .filter(|line| line.contains("were not logged one by one"))
+        .map(|line| line.split("more=").nth(1).unwrap().split(' ').next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert_eq!(written + more, TIMES, "none is lost");
+    assert!(written <= TIMES / 2, "{written}");
 }

@@ -408,18 +408,6 @@ fn told(pam: &Pam) -> BTreeMap<String, String> {
     }
 }
 
-/// Descriptors that this test was started with, and every program that it starts: root's process would close them.
-fn inherited() -> BTreeSet<String> {
-    let listed = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
-    let listed: Vec<String> = listed.map(|name| name.into_string().unwrap()).collect();
-    let is_inherited = |number: &String| {
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        flags.is_some_and(|flags| i32::from_str_radix(flags.trim(), 8).unwrap() & nix::libc::O_CLOEXEC == 0)
-    };
-    listed.into_iter().filter(is_inherited).collect()
-}
-
 fn words(pam: &Pam) -> String {
     use portreeve_sys::message::{ReceiveError, receive};
     let mut buffer = [0; 4096];
@@ -440,9 +428,8 @@ fn a_worker_is_the_user_in_a_session_of_theirs() {
         // pam_group's group is there, too.
         assert_eq!(told["id"], "20001 20001 20001 20001 20100 20300");
         assert_eq!(told["pwd"], etc.path("home/alice").display().to_string());
-        let mut expected = inherited();
-        // Number 4 reads the list.
-        expected.extend(["0", "1", "2", "3", "4"].map(str::to_owned));
+        // Number 4 reads the list. What this program was started with, or a module left open, does not come this far.
+        let expected = BTreeSet::from(["0", "1", "2", "3", "4"].map(str::to_owned));
         assert_eq!(told["fds"].split(' ').map(str::to_owned).collect::<BTreeSet<_>>(), expected);
         assert_eq!((told["zero"].as_str(), told["umask"].as_str()), ("/dev/null", "0027"));
         // The user's own session: sudo and newgrp must work in it.
@@ -559,7 +546,24 @@ fn what_pam_puts_into_the_environment_reaches_no_process_of_roots() {
         let mut pam = session(&etc, "alice")?;
         assert_eq!(pam.wait().code(), Some(3));
         let log = pam.log();
-        assert_eq!(log.matches("/nonexistent/user.so").count(), 1, "the worker's shell alone: {log}");
+        assert!(!log.contains("/nonexistent/user.so"), "{log}");
+        Ok(())
+    });
+}
+
+/// What it writes is its user's word.
+#[test]
+fn a_worker_writes_nothing_into_the_brokers_log() {
+    check("a_worker_writes_nothing_into_the_brokers_log", || {
+        let etc = sessions()?;
+        etc.program(
+            "worker",
+            "#!/bin/sh\necho 'INFO audit: forged verdict=\"allow\"' >&2\necho '<0>forged' >&2\nexit 3\n",
+        );
+        let mut pam = session(&etc, "alice")?;
+        assert_eq!(pam.wait().code(), Some(3));
+        let log = pam.log();
+        assert!(!log.contains("forged"), "{log}");
         Ok(())
     });
 }

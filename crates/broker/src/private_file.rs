@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-/// Nothing kept here is larger, in bytes.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// Nothing kept here is larger, in bytes: more is neither read nor written, so that what was written can be read again.
+pub(crate) const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// Why a private file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +62,12 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 /// Replaces the file by one with this content and mode 0600: a reader sees the old or the new, never a part.
 ///
 /// # Errors
-/// When the directory can't be written, for example because the disk is full; the old file is then untouched.
+/// When the directory can't be written, for example because the disk is full, or this is more than is read again; the old
+/// file is then untouched.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(FileError::TooLarge(path.to_owned()));
+    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".new-{}", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -100,6 +104,17 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(read(&path), Err(FileError::Exposed(_))));
+    }
+
+    #[test]
+    fn what_is_written_is_never_too_large_to_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        let most = vec![b'x'; usize::try_from(MAX_FILE).unwrap()];
+        write(&path, &most).unwrap();
+        let more = [&most[..], b"y"].concat();
+        assert!(matches!(write(&path, &more), Err(FileError::TooLarge(_))));
+        assert_eq!(read(&path).unwrap(), Some(most), "the old one stays");
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub const KEPT_LONGER: i64 = 2 * 24 * 3600;
 /// Entries of one user. Whoever signs out more often has all sessions up to now ended by one entry.
 const MOST_OF_A_USER: usize = 256;
 
+/// Entries of all users, none of them longer than 80 bytes in the file, which so stays below what is read again. Past that
+/// the user with the most has all sessions up to now ended by one entry.
+const MOST: usize = 48 * 1024;
+
 /// The list, kept in one file.
 pub struct Revocations {
     path: PathBuf,
@@ -214,8 +218,26 @@ impl Revocations {
         (Some(all), kept)
     }
 
+    /// Whose sessions must all be ended before another entry is made, since the list is full. `None` when there is room, or
+    /// nobody has entries that one could stand for.
+    #[must_use]
+    pub fn crowded(&self) -> Option<u32> {
+        if self.kept.sessions.len() + self.kept.users.len() < MOST {
+            return None;
+        }
+        let mut of_user: BTreeMap<u32, usize> = BTreeMap::new();
+        for uid in self.kept.sessions.values().filter_map(|ended| ended.uid) {
+            *of_user.entry(uid).or_default() += 1;
+        }
+        // Their one entry is made now, or is there already.
+        let frees = |uid: &u32, entries: usize| entries > usize::from(!self.kept.users.contains_key(uid));
+        let most = of_user.into_iter().filter(|(uid, entries)| frees(uid, *entries));
+        most.max_by_key(|(_, entries)| *entries).map(|(uid, _)| uid)
+    }
+
     /// Ends all sessions of this user that began at `until` or earlier, known or not; the last of their tickets ends by
-    /// itself at `tickets_end`.
+    /// itself at `tickets_end`. What began after the last such end may have an `auth_time` that lies ahead of the clock; it is
+    /// ended as well, whether or not anybody has seen it since a restart.
     ///
     /// # Errors
     /// As [`Unwritten::write`].
@@ -227,7 +249,7 @@ impl Revocations {
         now: i64,
     ) -> (UserEnded, Result<(), RevocationError>) {
         let before = self.kept.users.get(&uid).copied();
-        let until = before.map_or(until, |all| all.until.max(until));
+        let until = before.map_or(until, |all| all.until.saturating_add(1).max(until));
         let ends = before.map_or(tickets_end, |all| all.ends.max(tickets_end));
         self.kept.users.insert(uid, AllEnded { until, ends });
         // All of them began before now, and are covered.
@@ -350,7 +372,7 @@ mod tests {
         list.end_user(1000, 500, 9000, 500).1.unwrap();
         // The clock went back.
         list.end_user(1000, 100, 8000, 100).1.unwrap();
-        assert_eq!(list.user_until(1000), 500);
+        assert_eq!(list.user_until(1000), 501, "what began since, too");
         assert_eq!(list.kept.users[&1000].ends, 9000);
     }
 
@@ -363,7 +385,7 @@ mod tests {
             assert!(list.is_over(&claims(number, 10, 1000)));
         }
         assert!(list.kept.sessions.len() <= MOST_OF_A_USER);
-        assert!(list.is_over(&claims(0, 10, 1000)) && !list.is_over(&claims(0, 21, 1000)));
+        assert!(list.is_over(&claims(0, 10, 1000)) && !list.is_over(&claims(0, 30, 1000)));
     }
 
     #[test]
@@ -375,6 +397,49 @@ mod tests {
         assert!(Revocations::load(path.clone(), 50).unwrap().contains(&session));
         private_file::write(&path, b"{}").unwrap();
         assert!(!Revocations::load(path, 50).unwrap().contains(&session));
+    }
+
+    #[test]
+    fn a_list_of_very_many_stays_one_that_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("revoked.json");
+        let mut list = Revocations::load(path.clone(), 0).unwrap();
+        let (users, each, ends) = (100_u32, 1000_u128, i64::MAX - KEPT_LONGER - 1);
+        for n in 0..u128::from(users) * each {
+            let uid = u32::MAX - u32::try_from(n / each).unwrap();
+            // Without writing each time.
+            let ended = Ended { ends, uid: Some(uid) };
+            let id = SessionId::from_bytes((n << 64).to_be_bytes());
+            while let Some(crowded) = list.crowded() {
+                assert!(list.kept.sessions.len() + list.kept.users.len() == MOST);
+                list.kept.sessions.retain(|_, ended| ended.uid != Some(crowded));
+                list.kept.users.insert(crowded, AllEnded { until: i64::MAX, ends });
+            }
+            list.kept.sessions.insert(id.as_str().to_owned(), ended);
+        }
+        assert!(list.kept.sessions.len() + list.kept.users.len() <= MOST);
+        assert!(list.kept.users.len() > 50, "of so many the entries became one");
+        list.changed(0);
+        assert!(list.write_again().unwrap());
+        let read = Revocations::load(path, 0).unwrap();
+        assert_eq!(read.kept.sessions.len(), list.kept.sessions.len());
+        for n in 0..users {
+            let uid = u32::MAX - n;
+            assert!(read.user_until(uid) == i64::MAX || read.sessions_of(uid).len() == 1000, "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_full_list_of_one_entry_for_each_user_ends_nobodys_sessions() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut list = Revocations::load(dir.path().join("revoked.json"), 0).unwrap();
+        for n in 0..u32::try_from(MOST).unwrap() {
+            let id = SessionId::from_bytes((u128::from(n) << 64).to_be_bytes());
+            list.kept.sessions.insert(id.as_str().to_owned(), Ended { ends: 100, uid: Some(n) });
+        }
+        assert_eq!(list.crowded(), None);
+        list.kept.users.insert(7, AllEnded { until: 1, ends: 100 });
+        assert_eq!(list.crowded(), Some(7));
     }
 
     #[test]

@@ -33,13 +33,16 @@ mod limits;
 mod login;
 mod marks;
 mod news;
+mod places;
 mod portal;
 mod portals;
 mod posts;
 mod questions;
 mod random;
+mod refusals;
 mod remembered;
 mod sessions;
+mod shares;
 mod sign_in;
 mod throttle;
 mod tokens;
@@ -66,6 +69,7 @@ use self::login::LoginSocket;
 use self::marks::{Marks, MarksError};
 use self::news::News;
 use self::posts::Posts;
+use self::refusals::Refusals;
 use self::sessions::Sessions;
 use self::sign_in::{Conversations, EntryCode, SignInCode};
 use self::throttle::Throttle;
@@ -211,6 +215,7 @@ struct Service {
     dialers: Posts,
     workers: Posts,
     news: News,
+    refusals: Refusals,
     /// Accounts that were not found, and are looked for once more.
     doubtful: RefCell<HashSet<u32>>,
     /// Nobody else writes in the state directory.
@@ -323,6 +328,7 @@ impl Service {
             dialers: Posts::new(Rc::clone(&children)),
             workers: Posts::new(children),
             news: News::default(),
+            refusals: Refusals::default(),
             doubtful: RefCell::default(),
             policy: RefCell::new(Rc::new(settings.policy.clone())),
             settings,

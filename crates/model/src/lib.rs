@@ -16,6 +16,7 @@ pub mod names;
 pub mod network;
 pub mod nodes;
 pub mod owner;
+pub mod records;
 pub mod scopes;
 pub mod secret;
 pub mod wire;
@@ -34,6 +35,7 @@ pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, Tok
 pub use network::Network;
 pub use nodes::{Node, NodeMap, Speaker};
 pub use owner::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
+pub use records::{Due, RECORDS_SUMMED, Records};
 pub use scopes::{Scope, Scopes, ScopesError, TOKEN_PREFIX};
 pub use secret::Secret;
 pub use wire::{ControlReply, ControlRequest, WireError};

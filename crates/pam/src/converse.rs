@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::Context as _;
-use pam_client2::{Context, Flag};
+use pam_client2::{Context, ErrorCode, Flag};
 use portreeve_model::UserName;
 use portreeve_model::wire::pam::{PamNews, PamRefusal};
 
@@ -31,7 +31,7 @@ pub(crate) fn converse(
     };
     // Nobody may be there any more to hear it.
     if let Err(error) = pam.conversation().end(&news) {
-        tracing::info!(%error, "nobody hears how the sign-in ended");
+        tracing::debug!(%error, "nobody hears how the sign-in ended");
     }
     Ok(0)
 }
@@ -45,7 +45,11 @@ fn sign_in(pam: &mut Context<Talk>, from: IpAddr) -> Result<UserName, PamRefusal
     pam.set_tty(Some(TTY)).map_err(|e| failed("PAM_TTY can't be set", e))?;
     // Whoever has no password can't sign in over the network, whatever the modules' options say.
     pam.authenticate(Flag::DISALLOW_NULL_AUTHTOK).map_err(|error| {
-        tracing::info!(%from, code = ?error.code(), %error, "not authenticated");
+        match error.code() {
+            // The person left.
+            ErrorCode::CONV_ERR => tracing::debug!(%from, %error, "not authenticated"),
+            code => tracing::info!(%from, ?code, %error, "not authenticated"),
+        }
         of_proof(error.code())
     })?;
     if let Err(error) = pam.acct_mgmt(Flag::DISALLOW_NULL_AUTHTOK) {

@@ -5,7 +5,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +16,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Pid, Uid, User, getpid, getresgid, getresuid, setresgid, setresuid};
+use portreeve_sys::close_on_exec_from;
 use portreeve_sys::process::die_with;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +24,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) const BECOME: &str = "become";
 /// Of a shell that nobody configured (environ(7), login.defs(5)).
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
+/// Where systemd's journal takes the standard error of programs (sd_journal_stream_fd(3)).
+const JOURNAL: &str = "/run/systemd/journal/stdout";
+/// What it is told first: the identifier; a unit, which only root may name; the priority, 6 for "info"; no priorities at the
+/// beginning of lines; forwarded to nobody.
+const JOURNAL_HEAD: &[u8] = b"portreeve-worker\n\n6\n0\n0\n0\n0\n";
+/// Standard input, output and error, and the worker's channel. What else is open was forgotten by a module of PAM's.
+const AFTER_THE_CHANNEL: u32 = 4;
 /// A plan is no longer, in bytes.
 const MAX_PLAN: u64 = 1024 * 1024;
 
@@ -102,13 +113,32 @@ pub(crate) fn carry_out() -> anyhow::Result<u8> {
     }
     let program = OsString::from_vec(plan.program);
     let environment = plan.environment.into_iter();
+    close_on_exec_from(AFTER_THE_CHANNEL).context("what else is open can't be kept from the worker")?;
     let error = Command::new(&program)
         .env_clear()
         .envs(environment.map(|(key, value)| (OsString::from_vec(key), OsString::from_vec(value))))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
+        .stderr(own_journal(Path::new(JOURNAL)))
         .exec();
     Err(error).with_context(|| format!("{} can't be run", program.display()))
+}
+
+/// The journal, in the user's own name: what is written to the broker's stream passes for the broker's word. Without a journal
+/// it goes nowhere. To be asked for as the user.
+fn own_journal(path: &Path) -> Stdio {
+    let opened = UnixStream::connect(path).and_then(|mut stream| {
+        stream.shutdown(Shutdown::Read)?;
+        stream.write_all(JOURNAL_HEAD)?;
+        Ok(stream)
+    });
+    match opened {
+        Ok(stream) => Stdio::from(OwnedFd::from(stream)),
+        Err(error) => {
+            tracing::warn!(%error, "there is no journal: what the worker says is not kept");
+            Stdio::null()
+        }
+    }
 }
 
 /// Takes the user's ids, for good. The groups are there already. Other than with a dialer, the way to other privileges stays
@@ -163,6 +193,23 @@ mod tests {
             ]
         );
         assert!(shown(vec![]).contains(&format!("PATH={PATH}")));
+    }
+
+    #[test]
+    fn a_worker_speaks_to_the_journal_in_its_own_name_or_to_nobody() {
+        let path = std::env::temp_dir().join(format!("portreeve-journal-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let said = |path: &Path| {
+            let done = Command::new("sh").args(["-c", "echo '<0>x' >&2"]).stderr(own_journal(path)).status();
+            assert!(done.unwrap().success());
+        };
+        said(&path);
+        let journal = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        said(&path);
+        let mut heard = String::new();
+        journal.accept().unwrap().0.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "portreeve-worker\n\n6\n0\n0\n0\n0\n<0>x\n");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -125,8 +125,8 @@ impl Talk {
         let answers = match reply {
             Ok(PamReply { answers }) => answers,
             Err(error) => {
-                // Whoever signs in may just have left.
-                tracing::info!(%error, "the conversation broke off");
+                // Whoever signs in may just have left, as often as they like.
+                tracing::debug!(%error, "the conversation broke off");
                 return Err(ErrorCode::CONV_ERR);
             }
         };

@@ -135,8 +135,8 @@ pub(crate) async fn authenticate(
         return Err(Unauthenticated::Unavailable);
     }
     let now = now();
-    let known = known(connection, site.audience(), ticket, now).await?;
     let idle = settings.idle_seconds();
+    let known = known(connection, site.audience(), ticket, (now, idle)).await?;
     let is_old = now - known.signed > idle / 4;
     let who = known.principal(now, idle)?;
     Ok(Principal { old_ticket: is_old.then(|| ticket.into()), ..who })
@@ -146,7 +146,7 @@ async fn known(
     connection: &Connection,
     audience: &str,
     ticket: &str,
-    now: i64,
+    (now, idle): (i64, i64),
 ) -> Result<Known, Unauthenticated> {
     let key_epoch = connection.room.portal.service.key_epoch();
     if let Some(memo) = &*connection.memo.borrow()
@@ -172,7 +172,10 @@ async fn known(
                     return Err(Unauthenticated::NoTicket);
                 }
                 Some(session) => {
-                    // Another portal may have renewed it.
+                    // Another portal renewed it. Nobody asked for its groups here since it was left.
+                    if session.is_idle(now, idle) {
+                        session.set_groups(&groups(room, &claims, ticket).await?);
+                    }
                     session.touch(claims.iat);
                     session.note_ticket(ticket);
                     session
@@ -268,6 +271,27 @@ mod tests {
         for (headers, live) in [(&people[0].1, false), (&people[1].1, true), (&people[0].1, false)] {
             assert_eq!(authenticate(&connection, &settings, &site, headers).await.is_ok(), live);
         }
+    }
+
+    #[tokio::test]
+    async fn who_was_idle_here_and_comes_back_with_a_younger_ticket_has_the_groups_of_now() {
+        let (_state, room) = crate::room::tests::room();
+        let room = Rc::new(room);
+        let settings = room.portal.settings.load_full();
+        let connection = Connection::new(Rc::clone(&room), ([127, 0, 0, 1], 1).into()).unwrap();
+        let broker = room.portal.service.embedded().broker();
+        let (claims, ticket) = broker.start_session(SignIn::Code, now()).unwrap();
+        let long_ago = now() - settings.idle_seconds() - 1;
+        let (stale, older) = ([4_000_000_000], Claims { iat: long_ago, ..claims });
+        let session =
+            room.portal.sessions.admit(&older, "older", &stale, long_ago, settings.idle_seconds()).unwrap();
+        assert!(session.is_idle(now(), settings.idle_seconds()));
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, format!("{COOKIE_NAME}={ticket}").parse().unwrap());
+        let who = authenticate(&connection, &settings, &Site::localhost(), &headers).await.unwrap();
+        assert!(Arc::ptr_eq(who.session(), &session) && ***session.groups() != stale);
+        session.end();
+        assert!(!session.is_idle(now(), 0), "what ended is not asked about");
     }
 
     #[test]

@@ -142,6 +142,10 @@ pub const CODE_FAILURES: u32 = 10;
 pub const CODE_FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose refused codes are counted.
 pub const CODE_FAILURE_ADDRESSES: usize = 4096;
+/// Refusals of people who are not signed in that a serving thread logs in a second. Past that they are counted, and the number
+/// is logged.
+pub const REFUSAL_RECORDS: u32 = 10;
+
 /// Of a path, what the access log has, in characters.
 pub const PATH_SHOWN: usize = 1024;
 /// Connections to the metrics socket at once; more wait in the kernel's queue.

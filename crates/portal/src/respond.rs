@@ -13,10 +13,12 @@ use crate::front::RequestId;
 use crate::limits;
 use crate::own::gone;
 use crate::reject::{Form, Reject, Text};
+use crate::room::Room;
 
 /// Who asked, as far as the form of the answer depends on it.
 pub(crate) struct Asker<'a> {
     pub(crate) id: RequestId,
+    pub(crate) room: &'a Room,
     pub(crate) user: Option<&'a str>,
     /// A person in front of a browser, rather than a program.
     pub(crate) wants_page: bool,
@@ -57,10 +59,19 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     // The page asks again by itself; nobody has to look into it.
     let waits = said.code == "not-listening";
     let id = asker.id.to_string();
-    if status.is_server_error() && !waits {
-        tracing::warn!(request = id, status = status.as_u16(), code = said.code, error = %chain(reject), "refused");
-    } else {
-        tracing::info!(request = id, status = status.as_u16(), code = said.code, error = %chain(reject), "refused");
+    let write = || {
+        let (status, code) = (status.as_u16(), said.code);
+        // What the client sent is in it.
+        let error = chain(reject);
+        if said.status.is_server_error() && !waits {
+            tracing::warn!(request = id, status, code, error = %error, "refused");
+        } else {
+            tracing::info!(request = id, status, code, error = %error, "refused");
+        }
+    };
+    match asker.user {
+        Some(_) => write(),
+        None => asker.room.note_refusal(write),
     }
     let mut response = if asker.wants_page {
         let footnote = format!("Request {id} · {}", said.code);

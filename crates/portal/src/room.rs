@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use portreeve_model::{ForwardName, LoginGroup};
+use portreeve_model::{Due, ForwardName, LoginGroup, RECORDS_SUMMED, Records};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -43,6 +43,7 @@ pub(crate) struct Room {
     connections: Cell<u64>,
     strangers: Rarely,
     bad_headers: Rarely,
+    refusals: Rc<RefCell<Records>>,
     number: u64,
 }
 
@@ -67,6 +68,7 @@ impl Room {
             connections: Cell::new(0),
             strangers: Rarely::new(limits::STRANGER_RECORDS),
             bad_headers: Rarely::new(limits::PROXY_RECORDS),
+            refusals: Rc::new(RefCell::new(Records::new(limits::REFUSAL_RECORDS))),
             number,
         })
     }
@@ -99,6 +101,26 @@ impl Room {
     pub(crate) fn note_bad_header(&self, write: impl FnOnce()) {
         if self.bad_headers.is_due(Instant::now()) {
             write();
+        }
+    }
+
+    /// The same for a refusal of somebody who is not signed in: so many a second, and how many there were beside them.
+    pub(crate) fn note_refusal(&self, write: impl FnOnce()) {
+        let due = self.refusals.borrow_mut().next(std::time::Instant::now());
+        match due {
+            Due::Now => write(),
+            Due::Not => {}
+            Due::Summed => {
+                let refusals = Rc::clone(&self.refusals);
+                self.tasks.spawn_local(async move {
+                    tokio::time::sleep(RECORDS_SUMMED).await;
+                    let more = refusals.borrow_mut().take_left_out();
+                    tracing::warn!(
+                        more,
+                        "refusals of people who are not signed in were not logged one by one"
+                    );
+                });
+            }
         }
     }
 

@@ -55,7 +55,7 @@ pub(crate) async fn serve(
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
-            let rejected = reject(&why, &Asker { id, user, wants_page, form });
+            let rejected = reject(&why, &Asker { id, room: &connection.room, user, wants_page, form });
             record.refused(respond::code(&rejected));
             rejected
         }

@@ -50,17 +50,22 @@ impl Session {
     /// Neither ended, nor past its end, nor idle for too long. `idle` in seconds.
     /// A program's token is left alone for as long as its owner likes.
     pub(crate) fn is_live(&self, now: i64, idle: i64) -> bool {
-        !self.over.load(Relaxed) && now < self.claims.exp && !self.is_idle(now, idle)
+        !self.over.load(Relaxed) && now < self.claims.exp && !self.is_unused(now, idle)
     }
 
-    fn is_idle(&self, now: i64, idle: i64) -> bool {
+    fn is_unused(&self, now: i64, idle: i64) -> bool {
         !matches!(self.claims.how, SignIn::Token(_)) && now >= self.last_used.load(Relaxed) + idle
     }
 
     /// Whether nothing but the ticket itself, or the list of ended sessions, is needed to know that it is over. An idle one's
     /// tickets are all at least as old as its last use, from which a new one begins to count.
     fn is_dispensable(&self, now: i64, idle: i64) -> bool {
-        now >= self.claims.exp || self.listed.load(Relaxed) || self.is_idle(now, idle)
+        now >= self.claims.exp || self.listed.load(Relaxed) || self.is_unused(now, idle)
+    }
+
+    /// Only too long unused: another portal may know better.
+    pub(crate) fn is_idle(&self, now: i64, idle: i64) -> bool {
+        !self.over.load(Relaxed) && now < self.claims.exp && self.is_unused(now, idle)
     }
 
     /// The groups as they were read last.
@@ -201,6 +206,8 @@ impl Sessions {
                 table.forget(&claims.sid);
             }
             Some(known) => {
+                // They were asked for just now.
+                known.set_groups(groups);
                 known.touch(claims.iat);
                 return Some(Arc::clone(known));
             }

@@ -107,7 +107,7 @@ async fn ask(connection: &Connection, token: Secret) -> Result<SignedIn, Reject>
         return Err(Reject::TooManyCodes);
     }
     attempts.failed(address, tried);
-    audit::session("token-refused", None, None, connection.peer);
+    connection.room.note_refusal(|| audit::session("token-refused", None, None, connection.peer));
     Err(Reject::Token(error))
 }
 

@@ -47,10 +47,48 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// From now on every descriptor from `first` on ends with the next exec, whoever opened it: a library may have forgotten to say so.
+///
+/// # Errors
+/// When the kernel can't do that and does not tell which there are.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: numbers only. Nothing is closed here; a flag is set.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked == 0 {
+        return Ok(());
+    }
+    // Linux before 5.11.
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        if let Some(number) = number.filter(|number| *number >= first) {
+            // SAFETY: numbers only; the flag of a descriptor that is not open is not set.
+            let _ = unsafe { libc::fcntl(number.cast_signed(), libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::tests::in_child;
+
+    #[test]
+    fn what_a_library_left_open_ends_with_the_next_exec() {
+        in_child(|| {
+            let (reader, _writer) = nix::unistd::pipe().unwrap();
+            let flags = |number| {
+                // SAFETY: a number only.
+                unsafe { libc::fcntl(number, libc::F_GETFD) }
+            };
+            for number in [39, 40] {
+                // SAFETY: nothing has that number in this child.
+                assert!(unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), number) } == number);
+            }
+            close_on_exec_from(40).unwrap();
+            assert_eq!((flags(39), flags(40)), (0, libc::FD_CLOEXEC));
+        });
+    }
 
     #[test]
     fn what_was_inherited_is_given_once() {

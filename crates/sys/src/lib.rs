@@ -24,11 +24,11 @@ pub mod tcp_connection;
 
 pub use access::may_execute;
 pub use cgroup::ControlGroups;
-pub use descriptors::{inherited, is_out_of_descriptors, raise_descriptor_limit};
+pub use descriptors::{close_on_exec_from, inherited, is_out_of_descriptors, raise_descriptor_limit};
 pub use host_name::host_name;
 pub use interfaces::{leads_somewhere, local_addresses};
 pub use net_namespace::namespace_cookie;
-pub use peer::peer_uid;
+pub use peer::{PeerProcess, peer_uid};
 pub use sandbox::Sandbox;
 pub use sock_diag::SockDiag;
 pub use socket_record::{Family, SocketRecord, TcpState, canonical};

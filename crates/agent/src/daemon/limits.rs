@@ -44,11 +44,14 @@ pub(super) const LOGIN: Duration = Duration::from_secs(10);
 pub(super) const LOGINS: usize = 64;
 /// See [`LOGINS`].
 pub(super) const LOGINS_OF_ONE: usize = 2;
+/// Callers at once who have their share and are told so; past that they are told by the closed connection. None of these takes
+/// one of [`LOGINS`].
+pub(super) const LOGIN_REFUSALS: usize = 16;
 /// A question on the login socket, in bytes.
 pub(super) const LOGIN_QUESTION: usize = 1024;
 /// Callers that wait to be accepted.
 pub(super) const LOGIN_QUEUE: i32 = 64;
 /// After a failure to accept, such as too many open files.
 pub(super) const LOGIN_PAUSE: Duration = Duration::from_millis(100);
-/// From a reply until the caller closes.
+/// From a refusal until the caller closes.
 pub(super) const LOGIN_LINGER: Duration = Duration::from_millis(200);

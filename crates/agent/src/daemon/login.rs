@@ -16,7 +16,7 @@ use portreeve_model::wire::agent::FromAgent;
 use portreeve_model::wire::{self, ControlReply, ControlRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -29,6 +29,7 @@ pub(super) struct LoginDesk {
     socket: UnixListener,
     lines: Mutex<Vec<Arc<Open>>>,
     places: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     of_one: Mutex<HashMap<u32, usize>>,
 }
 
@@ -52,6 +53,15 @@ fn refused(reason: &str) -> ControlReply {
     ControlReply::Refused { reason: reason.to_owned() }
 }
 
+/// Says that it is too often, without waiting for somebody who does not read.
+async fn turn_away(mut caller: UnixStream, _place: OwnedSemaphorePermit) {
+    let reply = refused("you are asking too often at once; wait a moment");
+    if wire::encode_bare(&reply).is_ok_and(|reply| caller.try_write(&reply).is_ok()) {
+        // Who was refused unheard may be about to ask: that must not fail before the reply was read.
+        let _ = timeout(limits::LOGIN_LINGER, caller.read(&mut [0; 1])).await;
+    }
+}
+
 impl LoginDesk {
     /// Begins to listen. Everybody on the node may connect.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
@@ -68,6 +78,7 @@ impl LoginDesk {
             socket: UnixListener::from(socket),
             lines: Mutex::default(),
             places: Arc::new(Semaphore::new(limits::LOGINS)),
+            refusals: Arc::new(Semaphore::new(limits::LOGIN_REFUSALS)),
             of_one: Mutex::default(),
         })
     }
@@ -87,12 +98,20 @@ impl LoginDesk {
                         continue;
                     }
                 };
+                let Ok(uid) = portreeve_sys::peer_uid(&caller) else { continue };
+                // Who has their share takes no place of the others.
+                let Some(one) = self.admit(uid) else {
+                    if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+                        callers.spawn(turn_away(caller, place));
+                    }
+                    continue;
+                };
                 // With every place taken the caller is told by the closed connection.
                 let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { continue };
                 let desk = Arc::clone(&self);
                 callers.spawn(async move {
-                    let _place = place;
-                    if let Err(error) = desk.answer(caller).await {
+                    let (_place, _one) = (place, one);
+                    if let Err(error) = desk.answer(caller, uid).await {
                         tracing::debug!(%error, "a question on the login socket was not answered");
                     }
                 });
@@ -100,34 +119,25 @@ impl LoginDesk {
         })
     }
 
-    async fn answer(&self, mut caller: UnixStream) -> io::Result<()> {
-        let uid = portreeve_sys::peer_uid(&caller)?;
-        let reply = match self.admit(uid) {
-            None => refused("you are asking too often at once; wait a moment"),
-            Some(_one) => {
-                let mut question = [0; limits::LOGIN_QUESTION];
-                let length = timeout(limits::LOGIN, caller.read(&mut question)).await??;
-                // One that was longer was cut, and is no whole message.
-                match wire::decode(&question[..length]) {
-                    Ok(ControlRequest::Login) => self.ask(uid).await,
-                    Ok(_) => refused(
-                        "only sign-in addresses can be asked for on this node: type that where the portal runs",
-                    ),
-                    Err(error) => refused(&error.to_string()),
-                }
-            }
+    async fn answer(&self, mut caller: UnixStream, uid: u32) -> io::Result<()> {
+        let mut question = [0; limits::LOGIN_QUESTION];
+        let length = timeout(limits::LOGIN, caller.read(&mut question)).await??;
+        // One that was longer was cut, and is no whole message.
+        let reply = match wire::decode(&question[..length]) {
+            Ok(ControlRequest::Login) => self.ask(uid).await,
+            Ok(_) => refused(
+                "only sign-in addresses can be asked for on this node: type that where the portal runs",
+            ),
+            Err(error) => refused(&error.to_string()),
         };
         let reply = wire::encode_bare(&reply).map_err(io::Error::other)?;
-        timeout(limits::LOGIN, caller.write_all(&reply)).await??;
-        // Who was refused unheard may be about to ask: that must not fail before the reply was read.
-        let _ = timeout(limits::LOGIN_LINGER, caller.read(&mut [0; 1])).await;
-        Ok(())
+        timeout(limits::LOGIN, caller.write_all(&reply)).await?
     }
 
     /// A place for this user, until dropped.
-    fn admit(&self, uid: u32) -> Option<impl Drop> {
-        struct One<'d>(&'d LoginDesk, u32);
-        impl Drop for One<'_> {
+    fn admit(self: &Arc<Self>, uid: u32) -> Option<impl Drop + use<>> {
+        struct One(Arc<LoginDesk>, u32);
+        impl Drop for One {
             fn drop(&mut self) {
                 let mut of_one = locked(&self.0.of_one);
                 if let Some(count) = of_one.get_mut(&self.1) {
@@ -144,7 +154,7 @@ impl LoginDesk {
             return None;
         }
         *count += 1;
-        Some(One(self, uid))
+        Some(One(Arc::clone(self), uid))
     }
 
     async fn ask(&self, uid: u32) -> ControlReply {

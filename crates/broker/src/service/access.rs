@@ -1,8 +1,9 @@
 //! Access tokens: made, shown and ended by whoever types `portreeve token` on this machine; taken from programs that a
 //! portal serves.
 //!
-//! Invariants: a token is made for the uid that asks and for no other; every use runs the account check; what a token's
-//! ticket may do is the token's scopes, whoever asks for more; a token that was ended is over at once and stays over.
+//! Invariants: a token is made for the uid that asks and for no other; the account check runs when a portal shows one, and
+//! while something is open by it, and its yes is good for five minutes; what a token's ticket may do is the token's scopes,
+//! whoever asks for more; a token that was ended is over at once and stays over.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -38,7 +39,9 @@ impl Service {
         };
         let refuse = |why: PamRefusal| {
             let (user, name) = (token.user.as_str(), token.name());
-            tracing::warn!(target: "audit", event = "token-refused", user, token = name, from = place(from), why = %why);
+            self.refusals.note("token-refused", || {
+                tracing::warn!(target: "audit", event = "token-refused", user, token = name, from = place(from), why = %why);
+            });
             Answer::Refused { why, said: Vec::new() }
         };
         let identity = match self.accounts.by_name(&token.user).await {
@@ -74,7 +77,9 @@ impl Service {
     fn bad_token(&self, bad: BadToken, from: IpAddr) -> Answer {
         match self.throttle.wrong_token(from, Instant::now()) {
             Ok(()) => {
-                tracing::warn!(target: "audit", event = "token-refused", from = place(from), why = %bad);
+                self.refusals.note("token-refused", || {
+                    tracing::warn!(target: "audit", event = "token-refused", from = place(from), why = %bad);
+                });
                 Answer::BadToken(bad)
             }
             Err(rest) => {
@@ -91,7 +96,9 @@ impl Service {
             return Ok(claims);
         }
         let (user, session) = (claims.sub.as_str(), claims.sid.as_str());
-        tracing::warn!(target: "audit", event = "token-exceeded", user, uid = claims.uid, session, "an access token was used for what it is not good for");
+        self.refusals.note("token-exceeded", || {
+            tracing::warn!(target: "audit", event = "token-exceeded", user, uid = claims.uid, session, "an access token was used for what it is not good for");
+        });
         Err(failed("this access token is not good for that"))
     }
 

@@ -2,6 +2,23 @@
 
 use std::fs;
 
+use portreeve_sys::PeerProcess;
+
+/// The process that asks.
+pub(super) struct Caller {
+    /// `None` in a namespace that we can't see.
+    pub(super) pid: Option<i32>,
+    pub(super) process: PeerProcess,
+}
+
+impl Caller {
+    /// See [`is_of_a_worker`]. One that has ended counts as one: its number may be another's, and what is said of that one
+    /// says nothing about who asks.
+    pub(super) fn is_of_a_worker(&self, workers: &[u32]) -> bool {
+        self.pid.is_none_or(|pid| is_of_a_worker(pid, workers)) || self.process.has_ended()
+    }
+}
+
 /// Whatever is in a control group whose name begins so was started by the broker: its own service's, where a worker is
 /// if PAM moves it nowhere else, and one that a site makes for workers.
 const OURS: [&str; 2] = ["portreeve-broker", "portreeve-worker"];
@@ -9,7 +26,7 @@ const OURS: [&str; 2] = ["portreeve-broker", "portreeve-worker"];
 /// Whether the process belongs to a user's worker: whatever runs in there was let in with a ticket, and must not make itself
 /// another that lasts longer. What can't be told counts as yes. `workers` are the processes that hold workers' PAM
 /// sessions: pam_systemd puts each with all that comes of it into the session's control group.
-pub(super) fn is_of_a_worker(pid: i32, workers: &[u32]) -> bool {
+fn is_of_a_worker(pid: i32, workers: &[u32]) -> bool {
     let Ok(groups) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return true };
     names_ours(&groups)
         || workers.iter().any(|worker| {
@@ -79,6 +96,15 @@ mod tests {
             assert_eq!(is_in_session(groups, worker), expected, "{groups}");
         }
         assert!(!is_in_session("0::/\n", "0::/\n"), "no session of its own");
+    }
+
+    #[test]
+    fn who_has_ended_counts_as_one() {
+        let caller = |process| Caller { pid: Some(1), process };
+        assert!(caller(PeerProcess::Gone).is_of_a_worker(&[]), "its number is another's now");
+        assert!(Caller { pid: None, process: PeerProcess::Untold }.is_of_a_worker(&[]));
+        let own = is_of_a_worker(1, &[]);
+        assert_eq!(caller(PeerProcess::Untold).is_of_a_worker(&[]), own);
     }
 
     #[test]

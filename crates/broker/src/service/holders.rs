@@ -111,10 +111,14 @@ impl Service {
         });
     }
 
-    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions. Access tokens stay: each use of one is
-    /// checked, and PAM may close an account for a day (pam_nologin).
+    /// Runs PAM's account check for a ticket's holder. Its no ends the user's sessions. Access tokens stay: what comes
+    /// with one is checked as well, and PAM may close an account for a day (pam_nologin).
     pub(super) async fn check(&self, claims: &Claims) -> Result<(), Answer> {
         match self.accounts.check(&claims.sub).await {
+            // No program can choose a new one. As when a token is shown.
+            Err(PamRefusal::PasswordExpired) if matches!(claims.how, SignIn::Token(_)) => {
+                Err(Answer::NoTicket)
+            }
             // An expired password is for the next sign-in to ask about.
             Ok(()) | Err(PamRefusal::PasswordExpired) if self.is_live(claims) => Ok(()),
             Ok(()) | Err(PamRefusal::PasswordExpired) => Err(Answer::NoTicket),
@@ -191,6 +195,7 @@ impl Service {
 
     /// Ends one session. False when that can't be kept over a restart.
     pub(super) fn end_session(&self, claims: &Claims) -> bool {
+        self.make_room_for_an_end();
         let (all, kept) = self.revocations.borrow_mut().end_session(claims, self.now());
         let last = {
             let mut sessions = self.sessions.borrow_mut();
@@ -229,6 +234,19 @@ impl Service {
     /// Ends all sessions of a user, also those that were not seen since the broker started, and what runs for them. The
     /// tickets that were given for access tokens end with them; the tokens themselves as `left` says.
     pub(super) fn end_user(&self, uid: u32, why: &str, left: Left) -> AllEnded {
+        self.make_room_for_an_end();
+        self.end_all_of(uid, why, left)
+    }
+
+    /// The list of what ended has an end: who signed out most often has one entry instead of many.
+    fn make_room_for_an_end(&self) {
+        loop {
+            let Some(uid) = self.revocations.borrow().crowded() else { return };
+            self.end_all_of(uid, "too many ended sessions are kept on record", Left::Tokens);
+        }
+    }
+
+    fn end_all_of(&self, uid: u32, why: &str, left: Left) -> AllEnded {
         let (tokens, tokens_kept) = match left {
             Left::Nothing => self.remove_tokens(why, |token| token.uid == uid),
             Left::Tokens => (Vec::new(), true),

@@ -22,12 +22,14 @@ pub(super) const UNREAD: u32 = 24;
 /// How often it is tried again to write down that sessions ended, which could not be written: the disk was full. In seconds.
 pub(super) const WRITE_AGAIN: u32 = 5;
 
-/// Conversations with PAM at once.
+/// Conversations with PAM at once, of browsers that are known and of others, each: neither takes the other's places. When
+/// all are taken, one that waits for a person makes room for the next.
 pub(super) const CONVERSATIONS: usize = 128;
-/// Conversations of browsers that are known, at once: strangers can't take these places.
-pub(super) const MARKED_CONVERSATIONS: usize = 128;
-/// Conversations at once of one address.
-pub(super) const CONVERSATIONS_OF_AN_ADDRESS: usize = 32;
+/// Conversations at once of one network, as wrong tries are counted for it: a course behind one address. Past that its
+/// oldest one that waits for a person makes room.
+pub(super) const CONVERSATIONS_OF_A_NETWORK: usize = 32;
+/// Conversations at once under one name. Past that one of them that waits for a person makes room.
+pub(super) const CONVERSATIONS_OF_A_NAME: usize = 4;
 /// A conversation's whole life.
 pub(super) const CONVERSATION: Duration = Duration::from_secs(180);
 /// What one who may not be served waits, at least, for the same refusal that a wrong password gets; and up to twice that.
@@ -89,7 +91,11 @@ pub(super) const TOKENS: usize = 8192;
 
 /// Callers of the login socket at once.
 pub(super) const CALLERS: usize = 128;
-/// Callers at once of one user.
+/// Callers at once of one user, of all who are not served together, and of those who are just being looked up.
 pub(super) const CALLERS_OF_A_USER: usize = 8;
 /// For a caller's question and its answer.
 pub(super) const CALLER: Duration = Duration::from_secs(30);
+
+/// Records of one event that are written in a second, where anybody can cause them. Past that they are counted, and the number
+/// is written.
+pub(super) const REFUSAL_RECORDS: u32 = 20;

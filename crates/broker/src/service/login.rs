@@ -4,8 +4,7 @@
 //! Invariant: who asks is read from the socket's peer credentials; a process of a worker's is refused; only uid 0 hears or
 //! ends what is somebody else's.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,14 +13,16 @@ use std::rc::Rc;
 use portreeve_model::UserName;
 use portreeve_model::wire::spawner::Missing;
 use portreeve_model::wire::{ControlReply, ControlRequest};
+use portreeve_sys::PeerProcess;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
 
 use super::access::Whose;
-use super::caller::is_of_a_worker;
+use super::caller::Caller;
 use super::channel::{Buffer, Channel, ChannelError};
 use super::holders::{AllEnded, Left};
+use super::shares::Shares;
 use super::{Service, ServiceError, limits};
 
 /// Listens.
@@ -45,7 +46,7 @@ impl LoginSocket {
     /// Answers for as long as the broker runs.
     pub(super) async fn serve(mut self, service: Rc<Service>) -> ServiceError {
         let mut callers = JoinSet::new();
-        let by_uid: Rc<RefCell<HashMap<u32, usize>>> = Rc::default();
+        let shares = Rc::<Shares>::default();
         loop {
             while callers.try_join_next().is_some() {}
             let caller = match self.listener.accept().await {
@@ -58,25 +59,18 @@ impl LoginSocket {
             };
             let Ok(credentials) = caller.peer_cred() else { continue };
             let uid = credentials.uid();
-            let of_uid = by_uid.borrow().get(&uid).copied().unwrap_or_default();
             // Root is let in when others fill it up.
-            if of_uid >= limits::CALLERS_OF_A_USER || (uid != 0 && callers.len() >= limits::CALLERS) {
+            if uid != 0 && callers.len() >= limits::CALLERS {
                 continue;
             }
-            *by_uid.borrow_mut().entry(uid).or_default() += 1;
-            let (service, by_uid) = (Rc::clone(&service), Rc::clone(&by_uid));
+            let Some(share) = shares.take(shares.of(uid)) else { continue };
+            let (service, shares) = (Rc::clone(&service), Rc::clone(&shares));
             callers.spawn_local(async move {
+                let Some(_share) = shares.settled(share, uid, &service).await else { return };
                 match timeout(limits::CALLER, one_question(caller, credentials, &service)).await {
                     Ok(Ok(())) | Ok(Err(ChannelError::Closed)) => {}
                     Ok(Err(error)) => tracing::debug!(uid, %error, "a caller's question can't be answered"),
                     Err(_) => tracing::debug!(uid, "a caller took too long"),
-                }
-                let mut by_uid = by_uid.borrow_mut();
-                if let Some(count) = by_uid.get_mut(&uid) {
-                    *count -= 1;
-                    if *count == 0 {
-                        by_uid.remove(&uid);
-                    }
                 }
             });
         }
@@ -88,9 +82,10 @@ async fn one_question(
     credentials: UCred,
     service: &Rc<Service>,
 ) -> Result<(), ChannelError> {
+    let asks = Caller { pid: credentials.pid(), process: PeerProcess::of(&caller) };
     let channel = Channel::connected(caller);
     let request = channel.receive_plain(&mut Buffer::new()).await?;
-    let reply = service.control(request, credentials.uid(), credentials.pid()).await;
+    let reply = service.control(request, credentials.uid(), &asks).await;
     channel.send(&reply).await
 }
 
@@ -100,13 +95,16 @@ pub(super) fn refused(reason: &str) -> ControlReply {
 
 impl Service {
     /// Answers whoever has this uid, by the kernel's word.
-    pub(super) async fn control(&self, request: ControlRequest, uid: u32, pid: Option<i32>) -> ControlReply {
+    pub(super) async fn control(&self, request: ControlRequest, uid: u32, asks: &Caller) -> ControlReply {
         if request == ControlRequest::Where {
             return ControlReply::Portal { url: format!("{}/", self.policy().url), pid: std::process::id() };
         }
         // A pid that the kernel does not tell is in a namespace that we can't see.
-        if pid.is_none_or(|pid| is_of_a_worker(pid, &self.workers.processes())) {
-            tracing::warn!(target: "audit", event = "login-refused", uid, ?pid, "asked from inside the portal");
+        if asks.is_of_a_worker(&self.workers.processes()) {
+            let pid = asks.pid;
+            self.refusals.note("login-refused", || {
+                tracing::warn!(target: "audit", event = "login-refused", uid, ?pid, "asked from inside the portal");
+            });
             return refused(
                 "not from a terminal that the portal opened: use the one you signed in to the machine with",
             );
@@ -138,7 +136,9 @@ impl Service {
             | ControlRequest::Revoke { .. }
             | ControlRequest::Tokens { user: Some(_), .. }
             | ControlRequest::RevokeToken { user: Some(_), .. } => {
-                tracing::warn!(target: "audit", event = "control-refused", uid, "somebody asked as only root may");
+                self.refusals.note("control-refused", || {
+                    tracing::warn!(target: "audit", event = "control-refused", uid, "somebody asked as only root may");
+                });
                 refused("only root may do that")
             }
             ControlRequest::Where => refused("it was answered above"),

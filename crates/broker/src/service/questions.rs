@@ -173,7 +173,9 @@ impl Service {
 
     async fn relayed_login(&self, uid: u32) -> Answer {
         if !self.policy().relays_logins {
-            tracing::warn!(target: "audit", event = "login-refused", uid, "no login nodes are configured");
+            self.refusals.note("login-refused", || {
+                tracing::warn!(target: "audit", event = "login-refused", uid, "no login nodes are configured");
+            });
             let reason = "this cluster gives no sign-in addresses on other nodes".to_owned();
             return Answer::LoginAddress(ControlReply::Refused { reason });
         }

@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use portreeve_model::wire::ControlReply;
@@ -16,16 +15,16 @@ use portreeve_model::wire::broker::{Answer, BadCode};
 use portreeve_model::wire::pam::{MAX_PROMPTS, MAX_TEXT, PamNews, PamRefusal, PamReply, Prompt};
 use portreeve_model::wire::spawner::Missing;
 use portreeve_model::{Audience, Claims, Secret, SignIn, UserName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::channel::Buffer;
 use super::children::Child;
 use super::holders::failed;
+use super::places::{Place, Places, Stage};
 use super::portal::PortalId;
 use super::questions::{or_answer, place};
 use super::random::random;
-use super::throttle::{NameKey, Try};
+use super::throttle::{NameKey, Network, Try};
 use super::{Service, limits};
 
 /// Whom a sign-in code signs in.
@@ -45,11 +44,12 @@ pub(super) struct EntryCode {
 }
 
 /// The conversations that wait for an answer, and the places for all.
+#[derive(Default)]
 pub(super) struct Conversations {
     open: RefCell<HashMap<String, Open>>,
-    places: Arc<Semaphore>,
-    marked_places: Arc<Semaphore>,
-    by_address: Rc<RefCell<HashMap<IpAddr, usize>>>,
+    of_strangers: Rc<Places>,
+    /// Of browsers that are known: no stranger gets one of these, nor takes one away.
+    of_known: Rc<Places>,
 }
 
 /// One that waits for an answer.
@@ -70,44 +70,16 @@ struct Talk {
     deadline: Instant,
     typed: UserName,
     from: IpAddr,
-    _place: Place,
-}
-
-/// A place among the conversations, given back when dropped.
-struct Place {
-    _of_all: OwnedSemaphorePermit,
-    by_address: Rc<RefCell<HashMap<IpAddr, usize>>>,
-    from: IpAddr,
-}
-
-impl Default for Conversations {
-    fn default() -> Self {
-        Self {
-            open: RefCell::default(),
-            places: Arc::new(Semaphore::new(limits::CONVERSATIONS)),
-            marked_places: Arc::new(Semaphore::new(limits::MARKED_CONVERSATIONS)),
-            by_address: Rc::default(),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut by_address = self.by_address.borrow_mut();
-        if let Some(count) = by_address.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.from);
-            }
-        }
-    }
+    place: Place,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // Left at a question that nobody answered: no guess.
+        // Left at a question that nobody answered: no guess. One that had to make room counts, or whoever takes others'
+        // places could go on for ever.
         if let Some(talk) = self.talk.take()
             && !talk.answered
+            && !talk.place.is_lost()
         {
             talk.counted.take_back();
         }
@@ -115,17 +87,12 @@ impl Drop for Open {
 }
 
 impl Conversations {
-    fn place(&self, from: IpAddr, is_marked: bool) -> Option<Place> {
-        let places = if is_marked { &self.marked_places } else { &self.places };
-        let of_all = Arc::clone(places).try_acquire_owned().ok()?;
-        let mut by_address = self.by_address.borrow_mut();
-        let of_address = by_address.entry(from).or_default();
-        // Whoever is known does not suffer from others behind the same address.
-        if *of_address >= limits::CONVERSATIONS_OF_AN_ADDRESS && !is_marked {
-            return None;
-        }
-        *of_address += 1;
-        Some(Place { _of_all: of_all, by_address: Rc::clone(&self.by_address), from })
+    /// A place for one more. Whoever must make room for it is told that it is over.
+    fn place(&self, name: NameKey, from: IpAddr, is_marked: bool) -> Option<Place> {
+        let places = if is_marked { &self.of_known } else { &self.of_strangers };
+        let place = places.take(name, Network::of(from))?;
+        self.open.borrow_mut().retain(|_, open| open.talk.as_ref().is_some_and(|talk| !talk.place.is_lost()));
+        Some(place)
     }
 
     /// Ends those whose three minutes are over.
@@ -151,6 +118,10 @@ fn refused(why: PamRefusal, said: Vec<Prompt>) -> Answer {
     Answer::Refused { why, said }
 }
 
+fn over() -> Answer {
+    failed("this sign-in is over: begin again")
+}
+
 fn wait(seconds: u64) -> Answer {
     Answer::Wait { seconds: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
 }
@@ -169,19 +140,20 @@ impl Service {
         let counted = match self.throttle.begin(&key, mark, from, Instant::now()) {
             Ok(counted) => counted,
             Err(rest) => {
-                tracing::warn!(target: "audit", event = "sign-in-slowed", user = user.as_str(), from = place(from));
+                self.refusals.note("sign-in-slowed", || {
+                    tracing::warn!(target: "audit", event = "sign-in-slowed", user = user.as_str(), from = place(from));
+                });
                 return wait(rest.as_secs() + u64::from(rest.subsec_nanos() > 0));
             }
         };
-        let Some(place) = self.conversations.place(from, counted.is_marked()) else {
+        let Some(place) = self.conversations.place(key, from, counted.is_marked()) else {
             counted.take_back();
             return wait(5);
         };
         let deadline = Instant::now() + limits::CONVERSATION;
         match self.accounts.converse(user.clone(), from).await {
             Ok(child) => {
-                let talk =
-                    Talk { child, counted, answered: false, deadline, typed: user, from, _place: place };
+                let talk = Talk { child, counted, answered: false, deadline, typed: user, from, place };
                 self.step(portal, talk).await
             }
             Err(error) => {
@@ -203,8 +175,9 @@ impl Service {
         answers: Vec<Secret>,
     ) -> Answer {
         let Some((mut talk, asked)) = self.conversations.take(portal, conversation) else {
-            return failed("this sign-in is over: begin again");
+            return over();
         };
+        talk.place.is_at(Stage::UnderWay);
         let fits = |answer: &Secret| answer.reveal().len() <= MAX_TEXT && !answer.reveal().contains('\0');
         talk.answered = true;
         if answers.len() != asked || !answers.iter().all(fits) {
@@ -223,7 +196,12 @@ impl Service {
 
     /// What PAM says next.
     async fn step(self: &Rc<Self>, portal: PortalId, talk: Talk) -> Answer {
-        let news = timeout_at(talk.deadline, talk.child.channel().receive_plain(&mut Buffer::new())).await;
+        let mut buffer = Buffer::new();
+        let news = timeout_at(talk.deadline, talk.child.channel().receive_plain(&mut buffer));
+        let news = tokio::select! {
+            news = news => news,
+            () = talk.place.lost() => return over(),
+        };
         match news {
             Ok(Ok(PamNews::Prompts(prompts))) => self.ask(portal, talk, prompts),
             Ok(Ok(PamNews::Granted { user, said })) => self.granted(talk, &user, said).await,
@@ -259,6 +237,10 @@ impl Service {
                 return refused(PamRefusal::System, Vec::new());
             }
         };
+        if talk.place.is_lost() {
+            return over();
+        }
+        talk.place.is_at(if talk.answered { Stage::AskedAgain } else { Stage::Unanswered });
         let open = Open { portal, asked, talk: Some(talk) };
         self.conversations.open.borrow_mut().insert(id.clone(), open);
         Answer::Prompts { conversation: Secret::new(id), prompts }
@@ -309,7 +291,9 @@ impl Service {
         let SignInCode { user, uid } = match redeemed {
             Ok(code) => code,
             Err(bad) => {
-                tracing::warn!(target: "audit", event = "code-refused", from = place(from), why = %bad);
+                self.refusals.note("code-refused", || {
+                    tracing::warn!(target: "audit", event = "code-refused", from = place(from), why = %bad);
+                });
                 return Answer::BadCode(bad);
             }
         };
@@ -331,7 +315,9 @@ impl Service {
     /// A sign-in address for whoever has this uid. `place` says for the log where it was asked for.
     pub(super) async fn login_address(&self, uid: u32, place: &str) -> ControlReply {
         let refuse = |reason: &str| {
-            tracing::warn!(target: "audit", event = "login-refused", uid, place, reason);
+            self.refusals.note("login-refused", || {
+                tracing::warn!(target: "audit", event = "login-refused", uid, place, reason);
+            });
             ControlReply::Refused { reason: reason.to_owned() }
         };
         let identity = match self.accounts.by_uid(uid).await {

@@ -16,6 +16,7 @@ use super::enter::{MARK_COOKIE, let_in, read_form, wanted_in};
 use super::{next, origins, sign_in};
 use crate::answer::Answer;
 use crate::authenticate::cookie;
+use crate::chain::chain;
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::powers::{PowerError, Talk};
@@ -92,7 +93,7 @@ pub(super) async fn post(
         }
         // It was answered already, or took too long.
         Err(PowerError::Failed(why)) => {
-            tracing::info!(error = %why, "a conversation can't go on");
+            tracing::info!(error = %chain(&*why), "a conversation can't go on");
             let trouble = ["This sign-in was over. Begin again.".to_owned()];
             sign_in::page_again(connection, &wanted, user.trim(), &trouble)
         }

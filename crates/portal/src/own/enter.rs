@@ -165,7 +165,7 @@ fn counted<T>(connection: &Connection, entered: Result<T, PowerError>) -> Result
         return Err(Reject::TooManyCodes);
     }
     attempts.failed(address, tried);
-    audit::session("code-refused", None, None, connection.peer);
+    connection.room.note_refusal(|| audit::session("code-refused", None, None, connection.peer));
     Err(error.into())
 }
 

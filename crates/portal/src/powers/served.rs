@@ -33,7 +33,7 @@ use arc_swap::ArcSwap;
 use portreeve_broker::Verifier;
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, Question};
-use portreeve_model::{Claims, Secret};
+use portreeve_model::{Claims, Secret, SignIn};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -208,7 +208,8 @@ impl Served {
         std::future::pending::<()>().await;
     }
 
-    /// Asks for the groups of everybody who is signed in again, from time to time.
+    /// Asks for the groups of everybody who is signed in again, from time to time; and for what came with an access token, whether
+    /// its account may still be used.
     async fn refresh_groups(&self, portal: &Portal) {
         loop {
             let (every, idle) = {
@@ -231,11 +232,24 @@ impl Served {
 }
 
 async fn refresh(line: Arc<Line>, session: Arc<Session>) {
-    match line.ask(Question::Groups { ticket: session.ticket() }, None).await {
+    match line.ask(question_about(session.claims.how, session.ticket()), None).await {
         Ok(Answer::Groups(groups)) => session.set_groups(&groups),
+        Ok(Answer::SignedIn { claims, ticket, groups, .. }) if claims.sid == session.id => {
+            session.set_groups(&groups);
+            session.note_ticket(ticket.reveal());
+        }
         Ok(Answer::NoTicket) => session.end(),
         // A directory that hangs stalls nobody who is in: the broker ends what must end.
         Ok(_) | Err(_) => tracing::debug!(user = %session.user, "the groups could not be read again"),
+    }
+}
+
+/// Whoever renews a person's ticket asks PAM's account check by that. What a program opened once would outlive an account that
+/// was closed meanwhile.
+fn question_about(how: SignIn, ticket: Secret) -> Question {
+    match how {
+        SignIn::Token(_) => Question::Renew { ticket },
+        SignIn::Code | SignIn::Pam | SignIn::Oidc | SignIn::Certificate => Question::Groups { ticket },
     }
 }
 
@@ -262,6 +276,23 @@ async fn take_agents(agents: Arc<Agents>, listener: std::net::TcpListener) {
                 tracing::warn!(%error, "an agent's connection could not be accepted");
                 tokio::time::sleep(limits::ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::{Scope, Scopes};
+
+    use super::*;
+
+    #[test]
+    fn what_came_with_a_token_is_asked_about_by_the_account_check() {
+        let ticket = || Secret::new("t".to_owned());
+        let token = SignIn::Token(Scopes::new(&[Scope::Apps]).unwrap());
+        assert_eq!(question_about(token, ticket()), Question::Renew { ticket: ticket() });
+        for how in [SignIn::Code, SignIn::Pam] {
+            assert_eq!(question_about(how, ticket()), Question::Groups { ticket: ticket() });
         }
     }
 }

@@ -387,3 +387,26 @@ fn a_reload_changes_what_comes_and_not_what_was_handed_out() {
         signed_in(renew(&portal, &before.ticket).await);
     });
 }
+
+#[test]
+fn all_end_also_those_whose_beginning_lies_ahead_of_the_clock_unseen() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let mut over = vec![portal.sign_in("alice").await];
+        for _ in 0..3 {
+            let revoke = ControlRequest::Revoke { user: name("alice") };
+            assert!(matches!(world.control_as(0, revoke).await, ControlReply::Ended { .. }));
+            let portal = world.portal().await;
+            for session in &over {
+                assert_eq!(renew(&portal, &session.ticket).await, Answer::NoTicket);
+            }
+            // In the very same second.
+            let new = portal.sign_in("alice").await;
+            assert!(new.claims.auth_time > now());
+            over.push(new);
+            // Nobody has seen it since.
+            world.restart().await;
+        }
+    });
+}

@@ -286,3 +286,27 @@ fn the_broker_ends_with_its_spawner() {
         assert!(matches!(error, crate::service::ServiceError::Spawner(_)), "{error:?}");
     });
 }
+
+#[test]
+fn however_many_uids_somebody_has_without_an_account_they_have_one_share() {
+    use crate::service::shares::{Of, Share, Shares};
+    run(async || {
+        let world = World::new();
+        let service = world.service();
+        let shares = std::rc::Rc::<Shares>::default();
+        let settle = async |uid: u32| {
+            let share = shares.take(shares.of(uid)).unwrap();
+            shares.settled(share, uid, &service).await
+        };
+        // As they have who may map uids of their own (user_namespaces(7)).
+        let mut held: Vec<Share> = Vec::new();
+        for uid in 100_000..100_000 + u32::try_from(limits::CALLERS_OF_A_USER).unwrap() {
+            held.push(settle(uid).await.unwrap());
+        }
+        assert!(settle(200_000).await.is_none() && settle(999).await.is_none());
+        assert!(settle(20001).await.is_some(), "who is served has their own");
+        assert_eq!((shares.of(20001), shares.of(100_000)), (Of::User(20001), Of::LookedUp));
+        drop(held);
+        assert!(settle(200_000).await.is_some());
+    });
+}

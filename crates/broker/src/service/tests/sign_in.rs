@@ -247,32 +247,96 @@ fn an_answer_is_taken_once() {
     });
 }
 
+/// Begins a conversation from elsewhere.
+async fn begin_from(portal: &Portal, user: &str, from: &str) -> Answer {
+    portal.ask(Question::Begin { user: name(user), from: from.parse().unwrap(), mark: None }).await
+}
+
 #[test]
-fn strangers_can_not_take_every_place() {
+fn strangers_who_hold_all_places_keep_nobody_out() {
     run(async || {
         let mut world = World::new();
         let portal = world.portal().await;
         let mark = portal.sign_in("alice").await.mark;
-        let begin = async |n: usize, from: &str| {
-            let question =
-                Question::Begin { user: name(&format!("u{n}")), from: from.parse().unwrap(), mark: None };
-            portal.ask(question).await
-        };
-        // One address.
-        let mut places = 0;
-        while waits(&begin(places, HOME).await).is_none() {
-            places += 1;
+        let mut theirs = Vec::new();
+        for n in 0..limits::CONVERSATIONS {
+            theirs
+                .push(conversation(begin_from(&portal, &format!("u{n}"), &format!("198.51.100.{n}")).await));
         }
-        assert_eq!(places, limits::CONVERSATIONS_OF_AN_ADDRESS);
-        // All of them.
-        while waits(&begin(places, &format!("198.51.100.{places}")).await).is_none() {
-            places += 1;
-        }
-        assert_eq!(places, limits::CONVERSATIONS);
-        assert!(waits(&portal.begin("alice", None).await).is_some());
+        assert_eq!(world.spawner.alive.borrow().len(), limits::CONVERSATIONS);
+        // Neither a browser that is known, nor a new one.
         signed_in(portal.try_password("alice", RIGHT, mark).await);
-        // They are given back.
-        sleep(limits::CONVERSATION + Duration::from_secs(1)).await;
+        let new = conversation_of(&portal, "bob").await;
+        until(|| world.spawner.alive.borrow().len() == limits::CONVERSATIONS).await;
+        let over = portal.reply(&theirs[0], &[RIGHT]).await;
+        assert_eq!(over, Answer::Failed { why: "this sign-in is over: begin again".to_owned() });
+        // Who holds one place keeps it, however many others come.
+        for n in 0..limits::CONVERSATIONS {
+            begin_from(&portal, &format!("v{n}"), &format!("203.0.113.{}", n % 8)).await;
+        }
+        signed_in(portal.reply(&new, &[RIGHT]).await);
+        assert!(world.spawner.alive.borrow().len() <= limits::CONVERSATIONS);
+    });
+}
+
+#[test]
+fn one_network_has_few_places_and_so_has_a_name() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        for n in 0..limits::CONVERSATIONS_OF_A_NETWORK + 3 {
+            conversation(begin_from(&portal, &format!("u{n}"), &format!("2001:db8::{n:x}")).await);
+        }
+        until(|| world.spawner.alive.borrow().len() == limits::CONVERSATIONS_OF_A_NETWORK).await;
+        let before = world.spawner.alive.borrow().len();
+        for n in 0..limits::CONVERSATIONS_OF_A_NAME + 2 {
+            begin_from(&portal, "bob", &format!("192.0.2.{n}")).await;
+            sleep(Duration::from_secs(8)).await;
+        }
+        until(|| world.spawner.alive.borrow().len() == before + limits::CONVERSATIONS_OF_A_NAME).await;
+    });
+}
+
+#[test]
+fn known_browsers_hold_few_places_of_a_name_too() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let mut marks = Vec::new();
+        for _ in 0..limits::CONVERSATIONS_OF_A_NAME {
+            marks.push(portal.sign_in("alice").await.mark);
+        }
+        let first = conversation(portal.begin("alice", marks[0].clone()).await);
+        let strangers = conversation_of(&portal, "alice").await;
+        for mark in &marks {
+            conversation(portal.begin("alice", mark.clone()).await);
+        }
+        assert!(matches!(portal.reply(&first, &[RIGHT]).await, Answer::Failed { .. }));
+        signed_in(portal.reply(&strangers, &[RIGHT]).await);
+        until(|| world.spawner.alive.borrow().len() == limits::CONVERSATIONS_OF_A_NAME).await;
+    });
+}
+
+#[test]
+fn what_makes_room_counts_as_a_try_and_so_does_what_pam_is_silent_about() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        // PAM sends a message to a telephone, say: a place all the same, and it makes room.
+        let question = Question::Begin { user: name("mute"), from: "192.0.2.7".parse().unwrap(), mark: None };
+        let silent = portal.send(question, None).await;
+        until(|| world.spawner.alive.borrow().len() == 1).await;
+        for n in 0..limits::CONVERSATIONS_OF_A_NETWORK {
+            conversation(begin_from(&portal, &format!("u{n}"), "192.0.2.7").await);
+        }
+        let over = portal.answer_to(silent).await.unwrap();
+        assert_eq!(over, Answer::Failed { why: "this sign-in is over: begin again".to_owned() });
+        // Whoever goes on so is slowed for all names.
+        let mut places = 0;
+        while waits(&begin_from(&portal, &format!("v{places}"), "192.0.2.7").await).is_none() {
+            places += 1;
+        }
+        assert_eq!(places, 19);
         portal.sign_in("alice").await;
     });
 }

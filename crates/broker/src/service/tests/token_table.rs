@@ -222,3 +222,17 @@ fn a_damaged_file_is_refused() {
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
     assert!(matches!(Tokens::load(path), Err(TokensError::File(_))), "others could read it");
 }
+
+#[test]
+fn a_full_table_of_the_longest_tokens_can_be_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tokens = load(dir.path());
+    let user = (1..).map_while(|n| UserName::parse(&"u".repeat(n)).ok()).last().unwrap();
+    let name = (1..).map_while(|n| TokenName::parse(&"n".repeat(n)).ok()).last().unwrap();
+    let owner = Identity { name: user, uid: u32::MAX, gid: u32::MAX, groups: vec![] };
+    let scopes = Scopes::new(&[Scope::Apps, Scope::Files, Scope::Api]).unwrap();
+    let (token, _) = tokens.make(&owner, name, scopes, u32::MAX, i64::MAX / 2).unwrap();
+    let token = Token { used: Some(i64::MAX), ..tokens.find(token.reveal(), i64::MAX / 2).unwrap().clone() };
+    let longest = serde_json::to_vec(&token).unwrap().len() as u64 + 1;
+    assert!(longest * limits::TOKENS as u64 + 100 < private_file::MAX_FILE, "{longest}");
+}

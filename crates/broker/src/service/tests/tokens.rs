@@ -468,3 +468,22 @@ fn a_token_outlives_the_keys_of_its_tickets() {
         portal.until(|heard| heard.keys.len() == 4).await;
     });
 }
+
+#[test]
+fn what_a_token_opened_ends_with_its_account() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let token = make(&world, ALICE, "ci", &[Scope::Apps]).await;
+        for why in [PamRefusal::PasswordExpired, PamRefusal::Account] {
+            let opened = signed_in(show(&portal, &token).await);
+            // What a portal asks from time to time.
+            signed_in(renew(&portal, &opened.ticket).await);
+            world.spawner.closed.borrow_mut().insert("alice".to_owned(), why);
+            sleep(limits::CHECKED + std::time::Duration::from_secs(1)).await;
+            assert_eq!(renew(&portal, &opened.ticket).await, Answer::NoTicket, "{why:?}");
+            world.spawner.closed.borrow_mut().clear();
+        }
+        signed_in(show(&portal, &token).await);
+    });
+}

@@ -11,11 +11,13 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use portreeve_model::wire::broker::{Answer, Ask, FromBroker, PublicKey, Question, UserEnded};
 use portreeve_model::wire::{ControlReply, ControlRequest};
 use portreeve_model::{Claims, Secret, SessionId, UserName};
+use portreeve_sys::PeerProcess;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use super::spawner::Spawner;
+use crate::service::caller::Caller;
 use crate::service::channel::{Buffer, Channel, ChannelError};
 use crate::service::{Begun, Service, ServiceError, ServiceSettings};
 
@@ -127,8 +129,14 @@ impl World {
 
     /// The same as anybody: what the broker answers once the kernel has told it the uid.
     pub(super) async fn control_as(&self, uid: u32, request: ControlRequest) -> ControlReply {
-        let service = self.service.upgrade().expect("the broker runs");
-        service.control(request, uid, Some(std::process::id().cast_signed())).await
+        let service = self.service();
+        let pid = Some(std::process::id().cast_signed());
+        service.control(request, uid, &Caller { pid, process: PeerProcess::Untold }).await
+    }
+
+    /// The broker itself.
+    pub(super) fn service(&self) -> Rc<Service> {
+        self.service.upgrade().expect("the broker runs")
     }
 
     pub(super) async fn caller(&self) -> Channel {
