@@ -306,6 +306,29 @@ async fn wrong_codes_are_counted_by_the_browsers_address() {
 
 /// Who connects is looked up by the connection itself, whatever network is trusted.
 #[tokio::test]
+async fn one_address_has_a_share_of_the_connections_and_its_balancer_has_them_all() {
+    let portal = Portal::watched(&format!("{TRUSTED}[limits]\nconnections = 8\n"));
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(through(&portal, &from("2001:db8::7")).await.unwrap());
+    }
+    for first in ["2001:db8::7", "2001:db8::8"] {
+        let mut stream = begun(&portal, PROXY, &from(first)).await;
+        assert!(ends_without_a_word(&mut stream).await, "{first}");
+    }
+    let refused = "portreeve_connections_refused_total{reason=\"address\"}";
+    assert!((portal.scrape().await.get(refused) - 2.0).abs() < 0.5);
+    // Others have theirs, and so has the balancer for itself.
+    for first in [from("2001:db8:0:1::7"), from("198.51.100.7"), header(LOCAL, 0, &[]), header(LOCAL, 0, &[])]
+    {
+        held.push(through(&portal, &first).await.unwrap());
+    }
+    held.remove(0);
+    until("there is a place again", PATIENCE, || async { through(&portal, &from("2001:db8::8")).await })
+        .await;
+}
+
+#[tokio::test]
 async fn another_user_of_this_machine_gains_nothing_by_a_header() {
     let test = "another_user_of_this_machine_gains_nothing_by_a_header";
     let Some([alice, bob]) = people(test, ["alice", "bob"]) else { return };

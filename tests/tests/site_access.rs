@@ -129,7 +129,9 @@ fn what_listens_on_the_nodes_loopback_alone_is_not_reached_and_its_owner_is_told
         // Nothing there at all is another matter: it may come.
         let port = app.port();
         app.end();
-        alice.get(&format!("/fw2/c1:{port}/")).await.assert_refused(503, "not-listening");
+        // What was said of it a moment ago is believed for a second.
+        let path = format!("/fw2/c1:{port}/");
+        site.until_refused(&alice, &path, "not-listening").await.assert_refused(503, "not-listening");
     });
 }
 

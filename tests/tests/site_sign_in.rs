@@ -31,6 +31,10 @@ fn a_name_and_a_password_sign_in() {
         let workspace = alice.get("/").await;
         workspace.assert_status(200);
         assert!(workspace.text().contains("<span class=\"who\">alice</span>"));
+        // The browser is to go to no port of somebody else's under this name.
+        for own in [&sent, &page, &signed, &workspace, &alice.get("/fw2/nowhere:1/").await] {
+            assert_eq!(own.header("strict-transport-security"), "max-age=31536000", "{own:?}");
+        }
         assert!(alice.post("/-/sign-out", "").await.status == 303);
         assert!(!alice.is_signed_in().await);
     });

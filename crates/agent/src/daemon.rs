@@ -56,7 +56,7 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(limits::SLOW_THREADS + limits::RESOLVER_THREADS)
+        .max_blocking_threads(limits::SLOW_THREADS + limits::LISTENING_THREADS + limits::RESOLVER_THREADS)
         .build()?;
     runtime.block_on(serve(config, settings, answerer, login))?;
     // A look that goes on must not keep the process.

@@ -125,6 +125,19 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "measures"]
+    fn how_long_a_check_takes() {
+        let (one, _, verifier) = two();
+        let ticket = one.sign(&claims()).unwrap();
+        let times = 10_000;
+        let began = std::time::Instant::now();
+        for _ in 0..times {
+            assert!(verifier.verify(&ticket, "portal", 100).is_some());
+        }
+        println!("a ticket's check: {:?}, the mean of {times}", began.elapsed() / times);
+    }
+
+    #[test]
     fn tickets_of_every_known_key_are_good() {
         let (old, new, both) = two();
         for key in [&old, &new] {

@@ -67,9 +67,9 @@ impl Known {
         Self { session, signed, key_epoch }
     }
 
-    /// Whether it was verified since a key was taken back last.
+    /// Whether it was verified since a key was taken back last, and its session is in the table still.
     pub(crate) fn is_of(&self, key_epoch: u64) -> bool {
-        self.key_epoch == key_epoch
+        self.key_epoch == key_epoch && !self.session.is_forgotten()
     }
 
     /// Whether its ticket was signed within this time. `now` in seconds since 1970.
@@ -202,9 +202,10 @@ pub(crate) fn admit(
     now: i64,
 ) -> Result<Arc<Session>, Unauthenticated> {
     let portal = &room.portal;
-    let session = portal.sessions.admit(claims, ticket, groups, now).ok_or(Unauthenticated::Full)?;
+    let idle = portal.settings.load().idle_seconds();
+    let session = portal.sessions.admit(claims, ticket, groups, now, idle).ok_or(Unauthenticated::Full)?;
     if portal.service.is_over(claims) {
-        session.end();
+        session.end_as_listed();
     }
     Ok(session)
 }
@@ -215,7 +216,7 @@ async fn groups(room: &Room, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>
         PowerError::Over | PowerError::Code(_) | PowerError::Token(_) | PowerError::Refused(_) => {
             Unauthenticated::Over
         }
-        PowerError::Wait(_) => Unauthenticated::Unavailable,
+        PowerError::Wait(_) | PowerError::TooMany => Unauthenticated::Unavailable,
         PowerError::Failed(why) | PowerError::Unavailable(why) => {
             tracing::error!(error = %chain(&*why), "a session's groups can't be had");
             Unauthenticated::Unavailable

@@ -236,7 +236,7 @@ mod tests {
     async fn a_login_group_is_believed_for_a_while() {
         let (_state, room) = crate::room::tests::room();
         let (claims, _) = room.portal.service.embedded().broker().start_session(SignIn::Code, now()).unwrap();
-        let session = room.portal.sessions.admit(&claims, "", &[], now()).unwrap();
+        let session = room.portal.sessions.admit(&claims, "", &[], now(), 3600).unwrap();
         // Somebody else, whoever runs the tests, whom every user database has.
         let other = if session.uid == 0 { 65_534 } else { 0 };
         let told = Some(LoginGroup { gid: 4_000_000_000, private: true });

@@ -187,7 +187,7 @@ mod tests {
 
     fn session(room: &Room) -> std::sync::Arc<Session> {
         let (claims, _) = room.portal.service.embedded().broker().start_session(SignIn::Code, now()).unwrap();
-        room.portal.sessions.admit(&claims, "", &[], now()).unwrap()
+        room.portal.sessions.admit(&claims, "", &[], now(), 3600).unwrap()
     }
 
     #[tokio::test]

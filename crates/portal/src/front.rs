@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use portreeve_model::{LimitsConfig, Tuple};
 
+use crate::addresses::AddressPlace;
 use crate::audit;
 use crate::authenticate::Memo;
 use crate::chain::chain;
@@ -140,8 +141,9 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     if !is_admitted(&room, &Tuple { client: peer, server }) {
         return;
     }
+    let Some(mut place) = Place::of(&room, peer) else { return };
     let begun = tokio::select! {
-        begun = tokio::time::timeout(limits::TLS_HANDSHAKE, begin(&room, stream, peer)) => begun,
+        begun = tokio::time::timeout(limits::TLS_HANDSHAKE, begin(&room, stream, peer, &mut place)) => begun,
         () = room.portal.stopping.cancelled() => return,
     };
     let Ok(begun) = begun else { return room.tally.handshake_failed(HandshakeFailure::TimedOut) };
@@ -158,20 +160,57 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     }
 }
 
+/// For whom a connection counts, for as long as it lasts.
+enum Place {
+    /// For the address that it comes from.
+    Counted(#[expect(dead_code, reason = "given back when it is dropped")] AddressPlace),
+    /// For nobody: the one user of this machine connects.
+    Own,
+    /// For nobody until its header is read: a trusted proxy connects.
+    Proxy,
+}
+
+impl Place {
+    fn of(room: &Room, peer: SocketAddr) -> Option<Self> {
+        let settings = room.portal.settings.load();
+        let proxies = &settings.config.portal.trusted_proxies;
+        let is_proxy = proxies.iter().any(|network| network.contains(peer.ip()));
+        if is_proxy { Some(Self::Proxy) } else { Self::counted(room, peer) }
+    }
+
+    fn counted(room: &Room, peer: SocketAddr) -> Option<Self> {
+        if room.portal.nodes.is_this_machine(peer.ip().to_canonical()) {
+            return Some(Self::Own);
+        }
+        let place = room.portal.addresses.take(peer.ip());
+        if place.is_none() {
+            room.tally.turned_away(Turned::Address);
+            tracing::debug!(%peer, "too many connections from this address");
+        }
+        place.map(Self::Counted)
+    }
+}
+
 /// What stands before HTTP: whose connection it is, and TLS.
 async fn begin(
     room: &Room,
     stream: TcpStream,
     peer: SocketAddr,
+    place: &mut Place,
 ) -> Option<(TlsStream<tokio::net::TcpStream>, SocketAddr)> {
     stream.set_nonblocking(true).ok()?;
     let mut stream = tokio::net::TcpStream::from_std(stream).ok()?;
     stream.set_nodelay(true).ok()?;
-    let is_proxy = {
-        let settings = room.portal.settings.load();
-        settings.config.portal.trusted_proxies.iter().any(|network| network.contains(peer.ip()))
+    let peer = match place {
+        Place::Proxy => {
+            let browser = whom_it_is_for(room, &mut stream, peer).await?;
+            if browser != peer {
+                *place = Place::counted(room, browser)?;
+            }
+            browser
+        }
+        Place::Counted(_) | Place::Own => peer,
     };
-    let peer = if is_proxy { whom_it_is_for(room, &mut stream, peer).await? } else { peer };
     let tls = handshake(room, stream).await?;
     Some((tls, peer))
 }

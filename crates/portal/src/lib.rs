@@ -19,6 +19,7 @@
 //! one thread keeps for itself, `aside.rs` does what may block, `limits.rs` has every limit.
 
 mod accept;
+mod addresses;
 pub mod agents;
 mod answer;
 mod aside;

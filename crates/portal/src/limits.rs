@@ -124,10 +124,16 @@ pub const NEXT_BYTES: usize = 4 * 1024;
 pub const WAY_BACK: Duration = Duration::from_secs(600);
 /// Tickets that one thread remembers as verified.
 pub const TICKETS: usize = 4096;
-/// Sessions that are remembered; past that, the ones whose tickets ended are dropped, and then nobody is let in.
+/// Sessions that are remembered; past that, those that are over are dropped, and then nobody is let in.
 pub const SESSIONS: usize = 100_000;
+/// Of these, one user's. One more, and of their own the one that was used longest ago is dropped: what is open by it ends, and
+/// its ticket is looked at anew.
+pub const SESSIONS_OF_A_USER: usize = 256;
 /// Of a session's requests at once, one in so many may go to other users' applications.
 pub const FOREIGN_SHARE: u32 = 4;
+/// Of the browsers' connections (`limits.connections`), one in so many may come from one address, or from one /64 of IPv6. One
+/// more is ended at once. In `up`, this machine's own addresses are not counted: there only its user is answered.
+pub const ADDRESS_SHARE: usize = 4;
 /// Between two records of other users of this machine who connect to the portal, for each thread.
 pub const STRANGER_RECORDS: Duration = Duration::from_secs(1);
 /// Refused codes from one address in [`CODE_FAILURE_WINDOW`] before it has to wait.
@@ -184,6 +190,15 @@ pub const BROKER_LOOK: Duration = Duration::from_millis(500);
 pub const BROKER_ANSWER: Duration = Duration::from_secs(35);
 /// A step of a conversation with PAM: a little longer than the broker lets a whole one take.
 pub const BROKER_CONVERSATION: Duration = Duration::from_secs(185);
+/// Questions of one sort (forward files; connections to the worker; groups and tickets) that one user's requests have with
+/// the broker at once. One more waits for [`ASKED_TURN`], and is refused.
+pub const ASKED_OF_ONE: usize = 8;
+/// See [`ASKED_OF_ONE`].
+pub const ASKED_TURN: Duration = Duration::from_secs(4);
+/// Such questions of all users. The broker takes 1024 questions at once: the rest are for signing in, for dialers and for what
+/// the portal asks of itself.
+pub const ASKED_BY_REQUESTS: usize = 768;
+const _: () = assert!(ASKED_BY_REQUESTS < portreeve_model::wire::broker::AT_ONCE);
 /// Users whose groups are asked for again at once.
 pub const GROUPS_AT_ONCE: usize = 32;
 /// An access token that was taken is believed for so long; then the broker checks its account again.
@@ -206,6 +221,11 @@ pub const WORKER_BYTES: usize = 4 * 1024 * 1024;
 pub const WORKERS: usize = 1024;
 /// How long the nodes may take to say what somebody has listening, for show.
 pub const LISTENING: Duration = Duration::from_millis(700);
+/// How long that is believed. Meanwhile, and while they are asked, whoever else asks for the same user gets the same answer.
+pub const LISTENING_FRESH: Duration = Duration::from_secs(1);
+/// How long a browser that was on a cluster's portal comes by HTTPS alone, and offers nobody to go on past a certificate that it
+/// does not know (RFC 6797). It is the browser that keeps to it.
+pub const HTTPS_ONLY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long a browser is known as one that a user signed in with: the age of a cookie.
 pub const MARK: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Nodes whose agent can't be asked that are named on a page.

@@ -10,6 +10,7 @@ use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::Addresses;
 use crate::agents::Agents;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -40,6 +41,11 @@ impl Settings {
         self.config.session.idle.as_secs().cast_signed()
     }
 
+    /// How many requests one session may have at once.
+    pub(crate) fn places(&self) -> u32 {
+        u32::try_from(self.config.limits.requests_per_session).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn groups_refresh(&self) -> std::time::Duration {
         self.config.groups.refresh
     }
@@ -59,6 +65,7 @@ pub struct Portal {
     pub(crate) nodes: Nodes,
     pub(crate) modes: Modes,
     pub(crate) attempts: Attempts,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) metrics: Metrics,
     /// Our own addresses: an application can't be there.
     pub(crate) listening: Vec<SocketAddr>,
@@ -80,6 +87,7 @@ impl Portal {
         listening: Vec<SocketAddr>,
     ) -> std::io::Result<Self> {
         let nodes = service.nodes()?;
+        let addresses = Arc::new(Addresses::new(settings.config.limits.connections));
         Ok(Self {
             verifier: service.verifier(),
             settings: ArcSwap::from_pointee(settings),
@@ -88,6 +96,7 @@ impl Portal {
             nodes,
             modes: Modes::default(),
             attempts: Attempts::default(),
+            addresses,
             metrics: Metrics::default(),
             hosts,
             listening,

@@ -183,6 +183,9 @@ pub(crate) enum PowerError {
     /// After too many tries one has to wait, for so many seconds.
     #[error("too many tries, or too many people at once")]
     Wait(u32),
+    /// This user's requests ask for more at once than they may.
+    #[error("you ask for too much at once")]
+    TooMany,
     /// The session is over, or its account is not served any more.
     #[error("this session has ended")]
     Over,
@@ -203,6 +206,9 @@ pub(crate) enum Unread {
     /// The session is over.
     #[error("this session has ended")]
     Over,
+    /// This user looks up as many at once as they may.
+    #[error("you look up too many forwards at once")]
+    TooMany,
     /// The file system did not answer.
     #[error("the file system that holds the forwards does not answer")]
     Hanging,
@@ -320,7 +326,7 @@ impl Powers {
     ) -> Result<SignedIn, PowerError> {
         match self {
             Self::Embedded(own) => own.renew(session, audience),
-            Self::Served(served) => served.renew(ticket).await,
+            Self::Served(served) => served.renew(session, ticket).await,
         }
     }
 
@@ -336,7 +342,7 @@ impl Powers {
     pub(crate) async fn groups(&self, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
         match self {
             Self::Embedded(own) => own.groups(claims),
-            Self::Served(served) => served.groups(ticket).await,
+            Self::Served(served) => served.groups(claims.uid, ticket).await,
         }
     }
 
@@ -416,8 +422,8 @@ impl Powers {
         }
     }
 
-    /// Whether whoever connects from this machine may be answered at all. On a cluster, everybody: there the portal's name
-    /// is not one under which users open ports of their own.
+    /// Whether whoever connects from this machine may be answered at all. On a cluster, everybody: many users work there, and a
+    /// browser is kept from sending its cookie to a port of theirs by HTTPS (`respond.rs`).
     pub(crate) fn admits(&self, tuple: &Tuple) -> Admitted {
         match self {
             Self::Embedded(own) => own.admits(tuple),
@@ -425,7 +431,7 @@ impl Powers {
         }
     }
 
-    /// Whether this user listens on that port, but on the node's loopback address alone. For show.
+    /// Whether this user listens on that port, but on the node's loopback address alone: as it was a moment ago.
     pub(crate) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
         match self {
             // Its addresses lead to the loopback as well.
@@ -434,10 +440,10 @@ impl Powers {
         }
     }
 
-    /// What a user listens on at each node of a cluster.
-    pub(crate) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
+    /// What a user listens on at each node of a cluster: as it was a moment ago.
+    pub(crate) async fn nodes_view(&self, uid: u32) -> Arc<[NodeView]> {
         match self {
-            Self::Embedded(_) => Vec::new(),
+            Self::Embedded(_) => Arc::default(),
             Self::Served(served) => served.nodes_view(uid).await,
         }
     }

@@ -113,6 +113,7 @@ impl From<PowerError> for Reject {
             PowerError::Token(error) => Self::Token(error),
             PowerError::Refused(why) => Self::Account(why),
             PowerError::Wait(seconds) => Self::Wait(seconds),
+            PowerError::TooMany => Self::TooMany,
             PowerError::Unavailable(source) => Self::Unavailable(source),
             PowerError::Failed(source) => Self::Internal(source),
         }
@@ -215,6 +216,13 @@ impl Reject {
                 "Signing in is slowed after wrong tries.",
                 format!("Wait {seconds} s, and try again."),
             ),
+            Self::TooMany | Self::Worker(WorkerError::TooMany) => text(
+                S::TOO_MANY_REQUESTS,
+                "too-many-requests",
+                "Too many requests at once",
+                "You have as many requests and connections open as you may.",
+                "Close some tabs, or wait a moment.",
+            ),
             Self::Worker(error) => text(
                 S::SERVICE_UNAVAILABLE,
                 "worker",
@@ -300,13 +308,6 @@ impl Reject {
                 "Another site's page asked for this",
                 "A page from a different address tried to use your session.",
                 "If that was you, open the address yourself.",
-            ),
-            Self::TooMany => text(
-                S::TOO_MANY_REQUESTS,
-                "too-many-requests",
-                "Too many requests at once",
-                "Your session has as many requests and connections open as it may.",
-                "Close some tabs, or wait a moment.",
             ),
             Self::TooManyCodes => text(
                 S::TOO_MANY_REQUESTS,

@@ -72,6 +72,9 @@ pub(crate) enum ResolveError {
     /// Whoever reads forwards does not answer.
     #[error("forwards can't be looked up at the moment")]
     Unavailable,
+    /// This user looks up as many forwards at once as they may.
+    #[error("you look up as many forwards at once as you may")]
+    TooMany,
     /// A port below 1024.
     #[error("ports below 1024 are not forwarded")]
     PrivilegedPort,
@@ -96,6 +99,7 @@ impl ResolveError {
             Self::UnknownNode(_) | Self::NoSuchNode(_) => "unknown-node",
             Self::Over => "not-signed-in",
             Self::Unavailable => "unavailable",
+            Self::TooMany => "too-many-requests",
             Self::PrivilegedPort => Refusal::PrivilegedPort.code(),
             Self::Ourselves => "ourselves",
             Self::Disabled => "disabled",
@@ -233,6 +237,7 @@ async fn read_forward(
         Err(Unread::Hanging) => return None,
         // Not remembered: the next one who asks may have an answer.
         Err(Unread::Over) => return Some(Err(ResolveError::Over)),
+        Err(Unread::TooMany) => return Some(Err(ResolveError::TooMany)),
         Err(Unread::Unavailable(error)) => {
             tracing::warn!(error = %chain(&*error), forward = %key.1, "a forward can't be looked up");
             return Some(Err(ResolveError::Unavailable));

@@ -10,6 +10,7 @@ use crate::answer::Answer;
 use crate::authenticate::COOKIE_NAME;
 use crate::chain::chain;
 use crate::front::RequestId;
+use crate::limits;
 use crate::own::gone;
 use crate::reject::{Form, Reject, Text};
 
@@ -140,9 +141,37 @@ pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Answer> {
     response
 }
 
+/// On a cluster, tells the browser to come by HTTPS alone, and to let nobody click past a certificate that it does not know: users
+/// may open ports under the portal's name. Not in `up`, whose name is `localhost`, and whose certificate nobody vouches for.
+/// Only our own answers say so; an application's are taken the field off (`rewrite.rs`).
+pub(crate) fn insist_on_https(response: &mut Response<Answer>, form: Form) {
+    if form != Form::Cluster || !matches!(response.body(), Answer::Whole(_)) {
+        return;
+    }
+    if let Ok(value) = HeaderValue::try_from(format!("max-age={}", limits::HTTPS_ONLY.as_secs())) {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
+}
+
 /// What every answer of our own carries.
 pub(crate) fn protect(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_insists_on_https_and_up_does_not() {
+        for (form, said) in [(Form::Cluster, Some("max-age=31536000")), (Form::Up, None)] {
+            for mut response in [page(String::new()), see_other("/"), Response::new(Answer::empty())] {
+                insist_on_https(&mut response, form);
+                let found = response.headers().get_all(header::STRICT_TRANSPORT_SECURITY).iter();
+                assert_eq!(found.collect::<Vec<_>>(), said.iter().collect::<Vec<_>>());
+            }
+        }
+    }
 }

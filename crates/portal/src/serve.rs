@@ -49,17 +49,18 @@ pub(crate) async fn serve(
     let record = Record::begin(connection, id, &parts, settings.config.portal.access_log);
     let wants_page = wants_page(&parts.method, &parts.headers);
     let head_only = parts.method == Method::HEAD;
-    let response = match answer(connection, &settings, &record, parts, body, upgrade, interim).await {
+    let form = Form::of(connection.room.portal.service.is_a_cluster());
+    let mut response = match answer(connection, &settings, &record, parts, body, upgrade, interim).await {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
-            let form = Form::of(connection.room.portal.service.is_a_cluster());
             let rejected = reject(&why, &Asker { id, user, wants_page, form });
             record.refused(respond::code(&rejected));
             rejected
         }
     };
+    respond::insist_on_https(&mut response, form);
     record.answered(if head_only { without_body(response) } else { response })
 }
 
@@ -113,6 +114,7 @@ async fn answer(
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
             who.require_person()?;
+            let _place = who.session().begin(settings.places()).ok_or(Reject::TooMany)?;
             own::workspace(connection, &site, &who, &parts).await?
         }
         Route::MissingSlash => {
@@ -122,7 +124,7 @@ async fn answer(
         Route::Application { place, prefix_length } => {
             record.goes_to(|| place.what.path());
             who.require(Scope::Apps)?;
-            let in_flight = who.session().begin(places(settings)).ok_or(Reject::TooMany)?;
+            let in_flight = who.session().begin(settings.places()).ok_or(Reject::TooMany)?;
             let resolved = resolve(room, who.session(), &place).await;
             let target = resolved.inspect_err(|why| audit::unresolved(who.session(), &place.what, why))?;
             let visit = Journey {
@@ -145,11 +147,6 @@ async fn answer(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
-}
-
-/// How many requests one session may have at once.
-pub(crate) fn places(settings: &Settings) -> u32 {
-    u32::try_from(settings.config.limits.requests_per_session).unwrap_or(u32::MAX)
 }
 
 /// A request whose target is known, on its way there and back.
@@ -391,7 +388,7 @@ impl Journey<'_> {
                 return Err(origins::foreign_here(portal));
             }
             // Others' applications may not use up what the visitor's own need.
-            if !in_flight.take_foreign_place(places(self.settings) / limits::FOREIGN_SHARE) {
+            if !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
                 return Err(Reject::TooMany);
             }
         }

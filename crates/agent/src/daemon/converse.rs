@@ -2,11 +2,13 @@
 //! are read; a look at processes gets a thread, and its answer comes when it comes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use portreeve_model::wire::agent::{Answer, FromAgent, ToAgent};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::answer::{Answerer, Reply, Work};
 use super::limits;
@@ -17,16 +19,41 @@ use crate::channel::{FrameError, FrameReader, queue_frame, write_queue};
 pub(super) struct Shared {
     pub(super) answerer: Arc<Answerer>,
     pub(super) desk: Option<Arc<LoginDesk>>,
+    /// For who owns a connection.
+    owners: Lane,
+    /// For what somebody has listening: apart, because any user can ask for it as often as they like.
+    lists: Lane,
+}
+
+/// Looks at processes that wait for one another.
+struct Lane {
     /// Places for looks that wait or run.
     places: Arc<Semaphore>,
     /// Threads for those that run.
     threads: Arc<Semaphore>,
+    /// For how long one waits.
+    patience: Duration,
+}
+
+impl Lane {
+    fn new(places: usize, threads: usize, patience: Duration) -> Self {
+        let semaphore = |places| Arc::new(Semaphore::new(places));
+        Self { places: semaphore(places), threads: semaphore(threads), patience }
+    }
 }
 
 impl Shared {
     pub(super) fn new(answerer: Arc<Answerer>, desk: Option<Arc<LoginDesk>>) -> Self {
-        let semaphore = |places| Arc::new(Semaphore::new(places));
-        Self { answerer, desk, places: semaphore(limits::SLOW), threads: semaphore(limits::SLOW_THREADS) }
+        let owners = Lane::new(limits::SLOW, limits::SLOW_THREADS, limits::SLOW_WAIT);
+        let lists = Lane::new(limits::LISTENING, limits::LISTENING_THREADS, limits::LISTENING_WAIT);
+        Self { answerer, desk, owners, lists }
+    }
+
+    fn lane(&self, work: &Work) -> &Lane {
+        match work {
+            Work::Owner(_) | Work::Confirm(..) => &self.owners,
+            Work::Listening(_) => &self.lists,
+        }
     }
 }
 
@@ -116,22 +143,75 @@ fn begin(
     work: Work,
 ) -> Result<(), Answer> {
     while looks.try_join_next().is_some() {}
-    let Ok(place) = Arc::clone(&shared.places).try_acquire_owned() else {
-        let why = "too many looks at processes are asked for at once".to_owned();
-        return Err(Answer::Refused { why });
+    let refused = |why: &str| Answer::Refused { why: why.to_owned() };
+    let lane = shared.lane(&work);
+    let Ok(place) = Arc::clone(&lane.places).try_acquire_owned() else {
+        return Err(refused("too many looks at processes are asked for at once"));
     };
-    let (threads, slow, queue) = (Arc::clone(&shared.threads), shared.answerer.slow(), queue.clone());
+    let thread = timeout(lane.patience, Arc::clone(&lane.threads).acquire_owned());
+    let (slow, queue) = (shared.answerer.slow(), queue.clone());
     looks.spawn(async move {
-        let Ok(thread) = threads.acquire_owned().await else { return };
-        let looked = tokio::task::spawn_blocking(move || {
-            // Kept until the thread is free, even if nobody waits any more.
-            let _kept = (place, thread);
-            slow.answer(work)
-        });
-        let answer = looked.await.unwrap_or_else(|_| Answer::Refused { why: "the look failed".to_owned() });
+        let answer = match thread.await {
+            Ok(Ok(thread)) => {
+                let looked = tokio::task::spawn_blocking(move || {
+                    // Kept until the thread is free, even if nobody waits any more.
+                    let _kept = (place, thread);
+                    slow.answer(work)
+                });
+                looked.await.unwrap_or_else(|_| refused("the look failed"))
+            }
+            Ok(Err(_)) | Err(_) => refused("it waited too long for other looks at processes"),
+        };
         if let Err(error) = queue_frame(&queue, &FromAgent::Answer { id, answer }).await {
             tracing::error!(%error, "an answer could not be sent");
         }
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use portreeve_model::Tuple;
+
+    use super::*;
+
+    fn shared() -> Shared {
+        Shared::new(Arc::new(Answerer::open().unwrap()), None)
+    }
+
+    fn owner() -> Work {
+        let end = |port| ([127, 0, 0, 1], port).into();
+        Work::Owner(Tuple { client: end(1), server: end(2) })
+    }
+
+    async fn answer(answers: &mut mpsc::Receiver<Vec<u8>>) -> String {
+        String::from_utf8_lossy(&answers.recv().await.unwrap()).into_owned()
+    }
+
+    #[tokio::test]
+    async fn lists_take_nothing_from_owners_looks_and_wait_for_a_while_only() {
+        let (shared, mut looks) = (shared(), JoinSet::new());
+        let (queue, mut answers) = mpsc::channel(limits::ANSWERS);
+        // Two lists that hang.
+        let threads = u32::try_from(limits::LISTENING_THREADS).unwrap();
+        let hanging = Arc::clone(&shared.lists.threads).acquire_many_owned(threads).await.unwrap();
+        for id in 0..limits::LISTENING {
+            let id = u32::try_from(id).unwrap();
+            begin(&shared, &mut looks, &queue, id, Work::Listening(1)).unwrap();
+        }
+        let refused = begin(&shared, &mut looks, &queue, 1000, Work::Listening(1));
+        assert!(matches!(refused, Err(Answer::Refused { .. })), "{refused:?}");
+        // The owner is answered before any of them.
+        begin(&shared, &mut looks, &queue, 2000, owner()).unwrap();
+        let first = answer(&mut answers).await;
+        assert!(first.contains("2000"), "{first}");
+        for _ in 0..limits::LISTENING {
+            let answer = answer(&mut answers).await;
+            assert!(answer.contains("waited too long"), "{answer}");
+        }
+        drop(hanging);
+        begin(&shared, &mut looks, &queue, 3000, Work::Listening(1)).unwrap();
+        let made = answer(&mut answers).await;
+        assert!(made.contains("3000") && made.contains("rows"), "{made}");
+    }
 }

@@ -12,10 +12,18 @@ pub(super) const FRAME: Duration = Duration::from_secs(5);
 pub(super) const STALL: Duration = Duration::from_secs(10);
 /// Answers of one connection that wait for the portal to take them.
 pub(super) const ANSWERS: usize = 1024;
-/// Threads for looks at processes, and the looks that may wait for one, over all portals.
+/// Threads for looks at the processes that hold a connection, and the looks that may wait for one, over all portals.
 pub(super) const SLOW_THREADS: usize = 2;
 /// See [`SLOW_THREADS`].
 pub(super) const SLOW: usize = 64;
+/// One that has waited so long is not made: the portal has given it up (its `limits::AGENT_ANSWER`).
+pub(super) const SLOW_WAIT: Duration = Duration::from_secs(2);
+/// The same for lists of what somebody has listening, which are for show: no owner's look waits for one.
+pub(super) const LISTENING_THREADS: usize = 2;
+/// See [`LISTENING_THREADS`].
+pub(super) const LISTENING: usize = 64;
+/// A list that has waited so long for a thread is not made: the portal has given it up (its `limits::LISTENING`).
+pub(super) const LISTENING_WAIT: Duration = Duration::from_millis(700);
 /// Threads for names of portals, which a resolver may keep waiting.
 pub(super) const RESOLVER_THREADS: usize = 4;
 /// How long this node's list of addresses is believed, and how soon it is read again for one that is not in it.

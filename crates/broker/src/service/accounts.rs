@@ -27,6 +27,8 @@ pub(super) struct Accounts {
     /// Groups are good for so long.
     groups: Cell<Duration>,
     look_ups: Semaphore,
+    /// Apart, because any user can ask for as many as they like.
+    forward_reads: Semaphore,
     checks: Semaphore,
     by_name: Remembered<UserName, Result<Rc<Identity>, Missing>>,
     by_uid: Remembered<u32, Result<Rc<Identity>, Missing>>,
@@ -54,6 +56,7 @@ impl Accounts {
             first_uid,
             groups: Cell::new(groups_refresh.min(limits::GROUPS)),
             look_ups: Semaphore::new(limits::LOOK_UPS),
+            forward_reads: Semaphore::new(limits::FORWARD_READS),
             checks: Semaphore::new(limits::ACCOUNT_CHECKS),
             by_name: Remembered::new(limits::REMEMBERED),
             by_uid: Remembered::new(limits::REMEMBERED),
@@ -118,7 +121,7 @@ impl Accounts {
     }
 
     async fn account(&self, question: LookUp) -> Result<Rc<Identity>, Missing> {
-        match self.find(Start::LookUp(question)).await? {
+        match self.find(&self.look_ups, Start::LookUp(question)).await? {
             Found::Account(mut identity) if is_served(self.first_uid, identity.uid, identity.gid) => {
                 // In one order, so that the same groups are seen to be the same.
                 identity.groups.sort_unstable();
@@ -137,7 +140,7 @@ impl Accounts {
             Ok(_) => limits::LOGIN_GROUP,
             Err(_) => Duration::ZERO,
         };
-        let ask = async || match self.find(Start::LookUp(LookUp::LoginGroup(uid))).await? {
+        let ask = async || match self.find(&self.look_ups, Start::LookUp(LookUp::LoginGroup(uid))).await? {
             Found::LoginGroup(group) => Ok(Some(group)),
             Found::Nothing(Missing::Failed(why)) => Err(Missing::Failed(why)),
             Found::Nothing(_) => Ok(None),
@@ -152,16 +155,16 @@ impl Accounts {
         visitor: Identity,
         name: ForwardName,
     ) -> Result<ForwardFound, Missing> {
-        match self.find(Start::Forward { visitor, name }).await? {
+        match self.find(&self.forward_reads, Start::Forward { visitor, name }).await? {
             Found::Forward { stat, line, lines_differ } => Ok(ForwardFound { stat, line, lines_differ }),
             Found::Nothing(missing) => Err(missing),
             _ => Err(failed("the look-up answered another question")),
         }
     }
 
-    async fn find(&self, start: Start) -> Result<Found, Missing> {
+    async fn find(&self, places: &Semaphore, start: Start) -> Result<Found, Missing> {
         let asked = async {
-            let _place = self.look_ups.acquire().await.map_err(|_| failed("the broker ends"))?;
+            let _place = places.acquire().await.map_err(|_| failed("the broker ends"))?;
             let child = self.children.start(start).await.map_err(|error| not_started(&error))?;
             child.channel().receive_plain(&mut Buffer::new()).await.map_err(|error| {
                 tracing::warn!(%error, "a look-up gave no answer");

@@ -41,6 +41,8 @@ pub(super) const CHILD_ENDS: Duration = Duration::from_secs(5);
 pub(super) const LOOK_UP: Duration = Duration::from_secs(15);
 /// Look-ups at once.
 pub(super) const LOOK_UPS: usize = 64;
+/// Forward files that are read at once, beside the look-ups: signing in waits for none of them.
+pub(super) const FORWARD_READS: usize = 32;
 /// For PAM's account check.
 pub(super) const ACCOUNT_CHECK: Duration = Duration::from_secs(30);
 /// Account checks at once.

@@ -51,6 +51,8 @@ label! {
         Unknown = "unknown",
         /// A trusted proxy's, without a good header.
         ProxyHeader = "proxy-header",
+        /// Of an address that has as many as it may.
+        Address = "address",
     }
 }
 

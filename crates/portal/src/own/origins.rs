@@ -28,7 +28,6 @@ use crate::reject::Reject;
 use crate::resolve::resolve;
 use crate::respond;
 use crate::route::{Place, in_its_origin};
-use crate::serve::places;
 use crate::site::Site;
 
 /// The secret of the browser that is on its way into an application's origin.
@@ -254,7 +253,7 @@ async fn owner_of(
     place: &Place,
 ) -> Result<u32, Reject> {
     let (room, session) = (&connection.room, who.session());
-    let _in_flight = session.begin(places(settings)).ok_or(Reject::TooMany)?;
+    let _in_flight = session.begin(settings.places()).ok_or(Reject::TooMany)?;
     let resolved = resolve(room, session, place).await;
     let target = resolved.inspect_err(|why| audit::unresolved(session, &place.what, why))?;
     let reached = connect(room, session, &target, false).await?;

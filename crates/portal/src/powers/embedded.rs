@@ -158,6 +158,7 @@ impl Thread {
     pub(super) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
         let broker = Arc::clone(&self.shared.broker);
         broker.end_session(&session.id, session.claims.exp, now());
+        session.end_as_listed();
         let kept = self.state_writes.run(move || broker.keep_ended_sessions());
         let kept = kept.await.unwrap_or(Err(RevocationError::Hanging));
         kept.map_err(|error| PowerError::Failed(error.into()))

@@ -4,9 +4,11 @@
 //! | file | who is asked |
 //! | --- | --- |
 //! | `line.rs` | the broker, by all threads |
+//! | `shares.rs` | nobody: how much of the line one user may have |
 //! | `ended.rs` | nobody: which sessions the broker said are over |
 //! | `dialers.rs` | the dialer of a session's user, by one thread |
 //! | `workers.rs` | the worker of a session's user, by one thread |
+//! | `nodes_view.rs`, `latest.rs` | the agents, once in a while for each user |
 //! | `thread.rs` | one thread's way of asking them all |
 //! | `channel.rs` | frames and descriptors on a channel |
 //!
@@ -16,8 +18,10 @@
 mod channel;
 mod dialers;
 mod ended;
+mod latest;
 mod line;
 mod nodes_view;
+mod shares;
 mod thread;
 mod workers;
 
@@ -34,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::line::{Line, LineError, Questions};
+use self::nodes_view::NodesView;
 pub(crate) use self::thread::Thread;
 use self::thread::power;
 use self::workers::Late;
@@ -50,6 +55,7 @@ pub struct Served {
     agents: Arc<Agents>,
     namespace: u64,
     late: Arc<Late>,
+    nodes_view: NodesView,
     /// Sessions that were signed out here, and of which the broker could not be told.
     signed_out: Mutex<Vec<Secret>>,
     /// Taken by the task that serves them.
@@ -83,7 +89,8 @@ impl Served {
         let begin = Begin { broker, agents: listeners, logins, questions };
         let (late, signed_out) = (Arc::default(), Mutex::default());
         let begin = Mutex::new(Some(begin));
-        Self { line: Arc::new(line), agents, namespace, late, signed_out, begin }
+        let (line, nodes_view) = (Arc::new(line), NodesView::new());
+        Self { line, agents, namespace, late, nodes_view, signed_out, begin }
     }
 
     /// The nodes' agents.

@@ -34,6 +34,13 @@ pub(super) fn resolve_text(error: &ResolveError, form: Form) -> Text {
             sentence(error),
             "Try again in a moment.",
         ),
+        ResolveError::TooMany => text(
+            S::TOO_MANY_REQUESTS,
+            error.code(),
+            "Too many requests at once",
+            sentence(error),
+            "Wait a moment, and try again.",
+        ),
         ResolveError::PrivilegedPort => {
             let refusal = Refusal::PrivilegedPort;
             text(S::FORBIDDEN, error.code(), "You may not open this port", refusal.to_string(), UNPRIVILEGED)

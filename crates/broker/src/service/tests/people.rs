@@ -424,6 +424,31 @@ fn forwards_are_read_and_login_groups_found() {
 }
 
 #[test]
+fn forwards_that_hang_leave_look_ups_to_signing_in() {
+    run(async || {
+        let mut world = World::new();
+        let portal = world.portal().await;
+        let ticket = portal.sign_in("alice").await.ticket;
+        let forward = |name: &str| Question::Forward {
+            ticket: ticket.clone(),
+            name: ForwardName::parse(name).unwrap(),
+        };
+        for _ in 0..2 * limits::LOOK_UPS {
+            portal.send(forward("hanging"), None).await;
+        }
+        let reads = || world.spawner.count(|order| matches!(order, Start::Forward { .. }));
+        until(|| reads() == limits::FORWARD_READS).await;
+        let began = tokio::time::Instant::now();
+        portal.sign_in("bob").await;
+        assert_eq!(reads(), limits::FORWARD_READS, "the others wait");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // Nothing hangs for ever.
+        sleep(3 * limits::LOOK_UP).await;
+        assert!(matches!(portal.ask(forward("tb")).await, Answer::Forward(Ok(_))));
+    });
+}
+
+#[test]
 fn dialers_and_workers_leave_room_for_signing_in() {
     run(async || {
         let children = crate::service::children::Children::new(pair(SockType::SeqPacket).0).unwrap();

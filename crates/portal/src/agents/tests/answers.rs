@@ -119,9 +119,9 @@ async fn the_newest_connection_speaks() {
     let heard = asking.await.unwrap().unwrap();
     assert_eq!((heard.said.owner.uid, heard.generation), (3, 1), "the same boot");
     drop(newer);
-    // Reset where it had not read everything.
+    // Reset where it had not read everything, which may be met by what is written.
     let why = site.down("c1").await;
-    assert!(why.contains("closed") || why.contains("reset"), "{why}");
+    assert!(["closed", "reset", "failed"].iter().any(|word| why.contains(word)), "{why}");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use self::conversation::converse;
 use super::channel::Channel;
 use super::ended::Ended;
+use super::shares::{Share, Shares, Sort};
 use crate::chain::chain;
 use crate::limits;
 use crate::sessions::Sessions;
@@ -34,6 +35,7 @@ pub(super) struct Line {
     verifier: Arc<ArcSwap<Verifier>>,
     /// Counts how often a key was taken back: what was verified before is verified again.
     epoch: AtomicU64,
+    shares: Shares,
 }
 
 /// A question on its way.
@@ -41,6 +43,8 @@ struct Asked {
     question: Question,
     descriptor: Option<OwnedFd>,
     reply: oneshot::Sender<Answer>,
+    /// Given back when it was answered.
+    _share: Option<Share>,
 }
 
 /// The questions, as the one task has them.
@@ -62,6 +66,9 @@ pub(crate) enum LineError {
     /// It has more to do than it can.
     #[error("too many questions wait for the broker")]
     Busy,
+    /// One user's requests ask for more at once than they may.
+    #[error("you ask for too much at once")]
+    TooMany,
     /// It failed, and said why.
     #[error("the broker could not do it: {0}")]
     Failed(String),
@@ -78,6 +85,7 @@ impl Line {
             ended: Ended::new(),
             verifier: Arc::new(ArcSwap::from_pointee(Verifier::new([]))),
             epoch: AtomicU64::new(0),
+            shares: Shares::new(),
         };
         (line, Questions { queue, waiting: VecDeque::new() })
     }
@@ -92,11 +100,33 @@ impl Line {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Asks. A question that belongs with a descriptor brings one.
+    /// Asks what nobody can cause as often as they like: to sign in, or what the portal asks of itself. A question that belongs
+    /// with a descriptor brings one.
     pub(super) async fn ask(
         &self,
         question: Question,
         descriptor: Option<OwnedFd>,
+    ) -> Result<Answer, LineError> {
+        self.put(question, descriptor, None).await
+    }
+
+    /// Asks what each request of a signed-in user may cause, within that user's share.
+    pub(super) async fn ask_for(
+        &self,
+        uid: u32,
+        sort: Sort,
+        question: Question,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<Answer, LineError> {
+        let share = self.shares.take(uid, sort).await?;
+        self.put(question, descriptor, Some(share)).await
+    }
+
+    async fn put(
+        &self,
+        question: Question,
+        descriptor: Option<OwnedFd>,
+        share: Option<Share>,
     ) -> Result<Answer, LineError> {
         let patience = match question {
             // A person is on the way to their telephone, or a directory is slow.
@@ -104,7 +134,8 @@ impl Line {
             _ => limits::BROKER_ANSWER,
         };
         let (reply, answer) = oneshot::channel();
-        self.asked.try_send(Asked { question, descriptor, reply }).map_err(|_| LineError::Busy)?;
+        let asked = Asked { question, descriptor, reply, _share: share };
+        self.asked.try_send(asked).map_err(|_| LineError::Busy)?;
         tokio::select! {
             biased;
             answered = timeout(patience, answer) => match answered {
@@ -225,7 +256,9 @@ impl Questions {
 
 #[cfg(test)]
 mod tests {
-    use portreeve_model::Secret;
+    use std::time::Duration;
+
+    use portreeve_model::{ForwardName, Secret};
 
     use super::*;
 
@@ -239,12 +272,33 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), limits::BROKER_BACK.as_secs());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn whoever_leaves_gives_no_place_back_before_the_answer() {
+        let (line, mut questions) = Line::new();
+        let ask = |uid| {
+            let (ticket, name) = (Secret::new("t".to_owned()), ForwardName::parse("tb").unwrap());
+            line.ask_for(uid, Sort::Forward, Question::Forward { ticket, name }, None)
+        };
+        let leave = async |uid| tokio::time::timeout(Duration::from_millis(1), ask(uid)).await.unwrap_err();
+        for _ in 0..limits::ASKED_OF_ONE {
+            leave(1).await;
+        }
+        let refused = ask(1).await;
+        assert!(matches!(refused, Err(LineError::TooMany)), "{refused:?}");
+        leave(2).await;
+        // One is answered, or passed over because nobody waits for it.
+        drop(questions.next().await);
+        leave(1).await;
+        assert!(matches!(ask(1).await, Err(LineError::TooMany)));
+    }
+
     #[tokio::test]
     async fn what_the_broker_may_have_done_already_is_not_asked_of_the_next_one() {
         let (line, mut questions) = Line::new();
         let secret = || Secret::new("secret".to_owned());
         let from = "192.0.2.1".parse().unwrap();
-        let asked = |question| Asked { question, descriptor: None, reply: oneshot::channel().0 };
+        let asked =
+            |question| Asked { question, descriptor: None, reply: oneshot::channel().0, _share: None };
         let (once, any) = (Question::Enter { code: secret(), from }, Question::Groups { ticket: secret() });
         questions.ask_again([once, any.clone()].map(asked).into_iter());
         line.asked.try_send(asked(Question::LoginGroup { uid: 1 })).unwrap();

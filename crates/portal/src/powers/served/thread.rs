@@ -12,10 +12,11 @@ use portreeve_model::wire::worker::{MAX_BODY, NodeView, View, WORKSPACE};
 use portreeve_model::{ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName};
 use tokio::net::TcpStream;
 
+use super::Served;
 use super::dialers::Dialers;
 use super::line::LineError;
+use super::shares::Sort;
 use super::workers::{WorkerError, Workers};
-use super::{Served, nodes_view};
 use crate::agents::{Heard, NoOwner};
 use crate::powers::{DialError, PowerError, SignedIn, Talk, Unread};
 use crate::sessions::Session;
@@ -30,6 +31,7 @@ pub(crate) struct Thread {
 pub(super) fn power(error: LineError) -> PowerError {
     match error {
         LineError::NotThere | LineError::Late | LineError::Busy => PowerError::Unavailable(error.into()),
+        LineError::TooMany => PowerError::TooMany,
         LineError::Failed(_) | LineError::OtherAnswer => PowerError::Failed(error.into()),
     }
 }
@@ -60,6 +62,10 @@ impl Thread {
 
     async fn ask(&self, question: Question) -> Result<Answer, PowerError> {
         self.shared.line.ask(question, None).await.map_err(power)
+    }
+
+    async fn ask_for(&self, uid: u32, question: Question) -> Result<Answer, PowerError> {
+        self.shared.line.ask_for(uid, Sort::Session, question, None).await.map_err(power)
     }
 
     pub(in crate::powers) async fn look(&self, code: &str) -> Result<UserName, PowerError> {
@@ -103,7 +109,7 @@ impl Thread {
         browser: &str,
     ) -> Result<String, PowerError> {
         let (host, browser) = (host.to_owned(), browser.to_owned());
-        match self.ask(Question::Entry { ticket: session.ticket(), host, browser }).await? {
+        match self.ask_for(session.uid, Question::Entry { ticket: session.ticket(), host, browser }).await? {
             Answer::Entry { code } => Ok(code.reveal().to_owned()),
             Answer::NoTicket => Err(PowerError::Over),
             _ => Err(power(LineError::OtherAnswer)),
@@ -121,16 +127,21 @@ impl Thread {
     }
 
     /// `ticket` is one for the audience that is wanted.
-    pub(in crate::powers) async fn renew(&self, ticket: &str) -> Result<SignedIn, PowerError> {
-        signed_in(self.ask(Question::Renew { ticket: Secret::new(ticket.to_owned()) }).await?)
+    pub(in crate::powers) async fn renew(
+        &self,
+        session: &Session,
+        ticket: &str,
+    ) -> Result<SignedIn, PowerError> {
+        let ticket = Secret::new(ticket.to_owned());
+        signed_in(self.ask_for(session.uid, Question::Renew { ticket }).await?)
     }
 
     pub(in crate::powers) async fn sign_out(&self, session: &Session) -> Result<(), PowerError> {
         self.shared.sign_out(session.ticket()).await
     }
 
-    pub(in crate::powers) async fn groups(&self, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
-        match self.ask(Question::Groups { ticket: Secret::new(ticket.to_owned()) }).await? {
+    pub(in crate::powers) async fn groups(&self, uid: u32, ticket: &str) -> Result<Arc<[u32]>, PowerError> {
+        match self.ask_for(uid, Question::Groups { ticket: Secret::new(ticket.to_owned()) }).await? {
             Answer::Groups(groups) => Ok(groups.into()),
             Answer::NoTicket => Err(PowerError::Over),
             _ => Err(power(LineError::OtherAnswer)),
@@ -143,8 +154,12 @@ impl Thread {
         name: &ForwardName,
     ) -> Result<ForwardRead, Unread> {
         let question = Question::Forward { ticket: session.ticket(), name: name.clone() };
-        let unavailable = |error: LineError| Unread::Unavailable(error.into());
-        match self.shared.line.ask(question, None).await.map_err(unavailable)? {
+        let unavailable = |error: LineError| match error {
+            LineError::TooMany => Unread::TooMany,
+            other => Unread::Unavailable(other.into()),
+        };
+        let asked = self.shared.line.ask_for(session.uid, Sort::Forward, question, None).await;
+        match asked.map_err(unavailable)? {
             Answer::Forward(Ok(ForwardFound { stat, line, lines_differ })) => {
                 let line = CountingLine { text: &line, lines_differ };
                 let file = line.parse().map_err(ReadError::from)?;
@@ -216,11 +231,12 @@ impl Thread {
     }
 
     pub(in crate::powers) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
-        nodes_view::is_loopback_only(&self.shared.agents, uid, address).await
+        let Served { nodes_view, agents, .. } = &*self.shared;
+        nodes_view.is_loopback_only(agents, uid, address).await
     }
 
-    pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Vec<NodeView> {
-        nodes_view::ask(&self.shared.agents, uid).await
+    pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Arc<[NodeView]> {
+        self.shared.nodes_view.of(&self.shared.agents, uid).await
     }
 
     pub(in crate::powers) async fn workspace(
@@ -228,7 +244,7 @@ impl Thread {
         session: &Session,
         view: View,
     ) -> Result<String, WorkerError> {
-        let mut view = View { nodes: Some(self.nodes_view(session.uid).await), ..view };
+        let mut view = View { nodes: Some(self.nodes_view(session.uid).await.to_vec()), ..view };
         let text =
             |view: &View| serde_json::to_vec(view).map_err(|error| WorkerError::BrokeOff(error.into()));
         let mut json = text(&view)?;

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::line::{Line, LineError};
+use super::shares::Sort;
 use crate::limits;
 use crate::sessions::Session;
 
@@ -71,6 +72,9 @@ pub(crate) enum WorkerError {
     /// The session is over.
     #[error("this session has ended")]
     Over,
+    /// Too much is asked of it at once.
+    #[error("you ask for too many pages at once")]
+    TooMany,
     /// It can't be reached.
     #[error("your worker can't be reached")]
     Unreachable(#[source] Box<dyn Error + Send + Sync>),
@@ -173,8 +177,9 @@ impl Workers {
         let unreachable = |error: std::io::Error| WorkerError::Unreachable(error.into());
         let (ours, theirs) = UnixStream::pair().map_err(unreachable)?;
         let question = Question::Worker { ticket: session.ticket() };
-        match self.line.ask(question, Some(theirs.into())).await {
+        match self.line.ask_for(session.uid, Sort::Worker, question, Some(theirs.into())).await {
             Ok(Answer::Done) => {}
+            Err(LineError::TooMany) => return Err(WorkerError::TooMany),
             Ok(Answer::NoTicket) => return Err(WorkerError::Over),
             Ok(_) => return Err(WorkerError::Unreachable(LineError::OtherAnswer.into())),
             Err(error) => return Err(WorkerError::Unreachable(error.into())),

@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn what_waited_in_the_queue_is_no_news_until_somebody_answers() {
         let ((line, _questions), sessions) = (Line::new(), Sessions::new(9));
-        let session = sessions.admit(&claims(1, 7), "", &[], 10).unwrap();
+        let session = sessions.admit(&claims(1, 7), "", &[], 10, 50).unwrap();
         line.ended.list().add([claims(2, 7).sid], []);
         let mut conversation = Conversation::new(&line, &sessions);
         conversation.hear(FromBroker::Keys(Vec::new())).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     fn all_of_a_users_sessions_end_at_once_though_no_session_is_named() {
         let ((line, _questions), sessions) = (Line::new(), Sessions::new(9));
         let [one, other] =
-            [(1, 7), (2, 8)].map(|(n, uid)| sessions.admit(&claims(n, uid), "", &[], 10).unwrap());
+            [(1, 7), (2, 8)].map(|(n, uid)| sessions.admit(&claims(n, uid), "", &[], 10, 50).unwrap());
         let mut conversation = Conversation::new(&line, &sessions);
         for said in [FromBroker::Keys(Vec::new()), FromBroker::Ended(Vec::new()), knocked()] {
             conversation.hear(said).unwrap();
