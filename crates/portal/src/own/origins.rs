@@ -19,7 +19,7 @@ use super::sign_in::encoded;
 use super::{next, query, sign_in};
 use crate::answer::Answer;
 use crate::audit;
-use crate::authenticate::{Principal, Unauthenticated, authenticate};
+use crate::authenticate::{COOKIE_NAME, Principal, Unauthenticated, authenticate, cookie};
 use crate::authorize::authorize;
 use crate::connect::connect;
 use crate::front::Connection;
@@ -237,11 +237,13 @@ pub(super) async fn open(
         let own = portal.hosts.own_host(&what, Some(owner)).ok_or_else(|| foreign_here(portal))?;
         return Ok(respond::see_other(&format!("https://{own}{port}{wanted}")));
     }
+    let ticket =
+        cookie(&parts.headers, COOKIE_NAME).ok_or(Reject::Unauthenticated(Unauthenticated::NoTicket))?;
     // The hash of a secret, in base 64.
     if browser.len() != 43 {
         return Err(Reject::BadRequest("it names no browser"));
     }
-    let code = connection.room.powers.entry(who.session(), &host, &browser).await?;
+    let code = connection.room.powers.entry(who.session(), ticket, &host, &browser).await?;
     Ok(respond::see_other(&format!("https://{host}{port}/-/enter?code={code}&next={}", encoded(wanted))))
 }
 
