@@ -53,6 +53,8 @@ pub struct PortalConfig {
     pub url: Option<String>,
     /// More names that it answers to (`Host`), in lower case and without port; an IPv6 address in brackets.
     pub names: Vec<String>,
+    /// The domain below which every application has a host name of its own, in lower case. `None`: they share the portal's.
+    pub apps_domain: Option<String>,
     /// Whose connections must begin with a PROXY header (version 2), which says who is behind them.
     pub trusted_proxies: Vec<Network>,
     /// One record for each request.

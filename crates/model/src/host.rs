@@ -10,7 +10,12 @@ pub enum HostForm {
     /// The portal's own origin.
     Portal,
     /// One application's origin.
-    Application(AppHost),
+    Application {
+        /// Which application.
+        what: AppHost,
+        /// The uid of its owner, where the name says it. See [`HostRules::tagged`].
+        owner: Option<u32>,
+    },
     /// Not ours: refuse.
     Unknown,
 }
@@ -18,9 +23,9 @@ pub enum HostForm {
 /// The application that a host name stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AppHost {
-    /// `NODE-PORT.DOMAIN` or `NODE-PORT.fh.DOMAIN`.
+    /// `NODE-PORT.DOMAIN` or `NODE-PORT.fh.DOMAIN`; with the owner's uid `NODE-PORT-uUID.fh.DOMAIN`.
     NodePort(NodePort),
-    /// `NAME.fn.DOMAIN`.
+    /// `NAME.fn.DOMAIN`; with the owner's uid `NAME-uUID.fn.DOMAIN`.
     Forward(ForwardName),
 }
 
@@ -31,6 +36,9 @@ pub struct HostRules {
     pub portal_names: Vec<String>,
     /// The domain that applications' names end in, such as `localhost`; empty: no application has a name.
     pub apps_domain: String,
+    /// Whether an application's origin carries its owner's uid (`c1-8888-u20001.fh.DOMAIN`), so that the next user of a port does
+    /// not inherit what browsers keep for an origin. A name without it then only leads to the one with it.
+    pub tagged: bool,
 }
 
 impl HostRules {
@@ -45,25 +53,55 @@ impl HostRules {
         if self.portal_names.iter().any(|name| name.eq_ignore_ascii_case(&host)) {
             return HostForm::Portal;
         }
-        self.application(&host).map_or(HostForm::Unknown, HostForm::Application)
+        let application = self.application(&host);
+        application.map_or(HostForm::Unknown, |(what, owner)| HostForm::Application { what, owner })
     }
 
-    /// The application of a name in lower case.
-    fn application(&self, host: &str) -> Option<AppHost> {
+    /// The application of a name in lower case, and the owner that it names.
+    fn application(&self, host: &str) -> Option<(AppHost, Option<u32>)> {
         let domain = self.apps_domain.to_ascii_lowercase();
         let labels = host.strip_suffix(domain.as_str()).filter(|_| !domain.is_empty())?.strip_suffix('.')?;
         // What is no host name can be no audience of a ticket either.
         NodeName::parse(host).ok()?;
-        match labels.split_once('.') {
-            None | Some((_, "fh")) => {
-                let label = labels.strip_suffix(".fh").unwrap_or(labels);
-                NodePort::parse_label(label).ok().map(AppHost::NodePort)
-            }
-            Some((name, "fn")) => {
-                ForwardName::parse(name).ok().filter(ForwardName::is_host_label).map(AppHost::Forward)
-            }
-            Some(_) => None,
+        let (label, kind) = match labels.split_once('.') {
+            None if !self.tagged => (labels, "fh"),
+            None => return None,
+            Some(both) => both,
+        };
+        let (name, owner) = if self.tagged { split_owner(label) } else { (label, None) };
+        let what = match kind {
+            "fh" => NodePort::parse_label(name).ok().map(AppHost::NodePort),
+            "fn" => ForwardName::parse(name).ok().filter(ForwardName::is_host_label).map(AppHost::Forward),
+            _ => None,
+        };
+        what.map(|what| (what, owner))
+    }
+
+    /// The application's own host name, if there is one: the name is a label of DNS, and reads back as the same.
+    #[must_use]
+    pub fn own_host(&self, what: &AppHost, owner: Option<u32>) -> Option<String> {
+        let (name, kind) = match what {
+            AppHost::NodePort(place) => (format!("{}-{}", place.node, place.port), "fh"),
+            AppHost::Forward(name) => (name.to_string(), "fn"),
+        };
+        let owner = owner.filter(|_| self.tagged);
+        let tag = owner.map(|uid| format!("-u{uid}")).unwrap_or_default();
+        let kind = if kind == "fh" && !self.tagged { String::new() } else { format!(".{kind}") };
+        let host = format!("{name}{tag}{kind}.{}", self.apps_domain);
+        let read = self.classify(&host);
+        (read == HostForm::Application { what: what.clone(), owner }).then_some(host)
+    }
+}
+
+/// Takes the owner's uid off a label: `c1-8888-u20001` is `c1-8888` and 20001.
+fn split_owner(label: &str) -> (&str, Option<u32>) {
+    match label.rsplit_once("-u") {
+        Some((name, uid)) if !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_digit()) => {
+            // One spelling for one uid.
+            let canonical = uid.parse().ok().filter(|number: &u32| number.to_string() == uid);
+            canonical.map_or((label, None), |uid| (name, Some(uid)))
         }
+        _ => (label, None),
     }
 }
 
@@ -101,7 +139,53 @@ mod tests {
                 "Portal.example.org".into(),
             ],
             apps_domain: "localhost".into(),
+            tagged: false,
         }
+    }
+
+    fn of(what: AppHost, owner: Option<u32>) -> HostForm {
+        HostForm::Application { what, owner }
+    }
+
+    #[test]
+    fn names_with_an_owner() {
+        let rules = HostRules { apps_domain: "apps.example.org".into(), tagged: true, ..rules() };
+        let node = |text| AppHost::NodePort(NodePort::parse(text).unwrap());
+        let forward = |text: &str| AppHost::Forward(ForwardName::parse(text).unwrap());
+        for (name, what, owner) in [
+            ("c1-8888.fh.apps.example.org", node("c1:8888"), None),
+            ("c1-8888-u20001.fh.apps.example.org", node("c1:8888"), Some(20001)),
+            ("C1-U5-8888-U0.FH.apps.example.org", node("c1-u5:8888"), Some(0)),
+            ("tb.fn.apps.example.org", forward("tb"), None),
+            ("alice-tb-u20001.fn.apps.example.org", forward("alice-tb"), Some(20001)),
+            ("alice-u1-u20001.fn.apps.example.org", forward("alice-u1"), Some(20001)),
+            // No uid, so part of the name.
+            ("tb-u.fn.apps.example.org", forward("tb-u"), None),
+            ("tb-u01.fn.apps.example.org", forward("tb-u01"), None),
+            ("tb-u4294967296.fn.apps.example.org", forward("tb-u4294967296"), None),
+        ] {
+            assert_eq!(rules.classify(name), of(what.clone(), owner), "{name}");
+            assert_eq!(rules.own_host(&what, owner), Some(name.to_ascii_lowercase()), "{name}");
+        }
+        for name in [
+            "c1-8888.apps.example.org",
+            "c1-8888-u01.fh.apps.example.org",
+            "c1-8888-u20001.fx.apps.example.org",
+            "-u20001.fn.apps.example.org",
+            "-u20001.fh.apps.example.org",
+            "apps.example.org",
+        ] {
+            assert_eq!(rules.classify(name), HostForm::Unknown, "{name}");
+        }
+        // Would read as somebody's `alice`, is no label, or too long a one.
+        let long = "x".repeat(60);
+        for (name, owner) in [("alice-u1", None), ("Alice", None), ("a.b", Some(1)), (&long, Some(20001))] {
+            assert_eq!(rules.own_host(&forward(name), owner), None, "{name}");
+        }
+        assert_eq!(rules.own_host(&node("10.0.0.1:80"), None), None);
+        let free = HostRules { tagged: false, apps_domain: "localhost".into(), ..rules };
+        assert_eq!(free.own_host(&node("c1:8888"), Some(5)).as_deref(), Some("c1-8888.localhost"));
+        assert_eq!(free.own_host(&forward("tb-u1"), Some(5)).as_deref(), Some("tb-u1.fn.localhost"));
     }
 
     #[test]
@@ -111,8 +195,8 @@ mod tests {
         {
             assert_eq!(rules().classify(name), HostForm::Portal, "{name}");
         }
-        let node = |text| HostForm::Application(AppHost::NodePort(NodePort::parse(text).unwrap()));
-        let forward = |text| HostForm::Application(AppHost::Forward(ForwardName::parse(text).unwrap()));
+        let node = |text| of(AppHost::NodePort(NodePort::parse(text).unwrap()), None);
+        let forward = |text| of(AppHost::Forward(ForwardName::parse(text).unwrap()), None);
         for (name, form) in [
             ("c1-8888.localhost", node("c1:8888")),
             ("C1-8888.LOCALHOST", node("c1:8888")),
@@ -167,7 +251,7 @@ mod tests {
         ] {
             assert_eq!(rules().classify(name), HostForm::Unknown, "{name:?}");
         }
-        let none = HostRules { portal_names: vec![], apps_domain: String::new() };
+        let none = HostRules { portal_names: vec![], apps_domain: String::new(), tagged: false };
         for name in ["", "localhost", "c1-8888", "c1-8888.", "a.fn."] {
             assert_eq!(none.classify(name), HostForm::Unknown, "{name:?}");
         }

@@ -35,6 +35,7 @@ pub(crate) struct Files {
 struct Fixed {
     url: Option<String>,
     names: Vec<String>,
+    apps_domain: Option<String>,
     threads: usize,
 }
 
@@ -63,13 +64,16 @@ impl Files {
         let fixed = Fixed {
             url: config.portal.url.clone(),
             names: config.portal.names.clone(),
+            apps_domain: config.portal.apps_domain.clone(),
             threads: config.threads,
         };
         let is_reload = self.fixed.is_some();
         if let Some(old) = &self.fixed
             && *old != fixed
         {
-            tracing::warn!("portal.url, portal.names and threads are taken into use by a restart only");
+            tracing::warn!(
+                "portal.url, portal.names, portal.apps_domain and threads are taken into use by a restart only"
+            );
         }
         let groups = GroupRules { never: self.groups_never(&config)? };
         let tls = Arc::new(self.certificate(&config, is_reload)?);

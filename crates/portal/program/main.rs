@@ -96,7 +96,8 @@ fn hosts(config: &portreeve_model::config::PortalConfig) -> anyhow::Result<HostR
     let (host, _) = split_host_port(authority).with_context(|| format!("portal.url: {url} has no host"))?;
     let mut portal_names = vec![host.to_owned()];
     portal_names.extend(config.names.iter().cloned());
-    Ok(HostRules { portal_names, apps_domain: String::new() })
+    let apps_domain = config.apps_domain.clone().unwrap_or_default();
+    Ok(HostRules { portal_names, apps_domain, tagged: true })
 }
 
 /// Where the portal listens, as far as it can know: in a network of its own it does not see which addresses this machine has.

@@ -295,12 +295,13 @@ impl Powers {
     pub(crate) async fn entry(
         &self,
         session: &Session,
+        ticket: &str,
         host: &str,
         browser: &str,
     ) -> Result<String, PowerError> {
         match self {
             Self::Embedded(own) => own.entry(session, host, browser),
-            Self::Served(served) => served.entry(session, host, browser).await,
+            Self::Served(served) => served.entry(session, ticket, host, browser).await,
         }
     }
 

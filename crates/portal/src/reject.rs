@@ -300,14 +300,7 @@ impl Reject {
                 "foreign-application",
                 "This application needs an address of its own",
                 "It belongs to somebody else. Under the portal's own address it could act in your name.",
-                match has_origins {
-                    true => {
-                        "Open the portal under the name localhost on this machine, where each application has an address of its own."
-                    }
-                    false => {
-                        "This portal has one address for everything. A program, such as curl, may use the application; a browser is not shown it."
-                    }
-                },
+                form.own_origin(*has_origins),
             ),
             Self::CrossSite => text(
                 S::FORBIDDEN,

@@ -175,7 +175,11 @@ pub(crate) mod tests {
         let account = Account::of_this_process().unwrap();
         let broker = Broker::open(account, state.path(), forwards, lifetimes, 0).unwrap();
         let worker = Worker::new(&broker, "here".to_owned(), |_| Ok(Vec::new()));
-        let hosts = HostRules { portal_names: vec!["localhost".to_owned()], apps_domain: String::new() };
+        let hosts = HostRules {
+            portal_names: vec!["localhost".to_owned()],
+            apps_domain: String::new(),
+            tagged: false,
+        };
         let service = Service::Embedded(Arc::new(Embedded::new(Arc::new(broker), worker).unwrap()));
         let portal = Portal::new(settings, service, hosts, vec![]).unwrap();
         (state, Room::open(Arc::new(portal), 0).unwrap())

@@ -57,11 +57,7 @@ pub(crate) enum RouteError {
 /// The route that the request's path and origin name.
 pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, RouteError> {
     if let Some(application) = &site.application {
-        let what = match application {
-            AppHost::NodePort(direct) => What::Direct(direct.clone()),
-            AppHost::Forward(name) => What::Forward(name.clone()),
-        };
-        let place = remembered(room, &site.host, String::new(), || Ok(what))?;
+        let place = in_its_origin(room, &site.host, application)?;
         return Ok(Route::Application { place, prefix_length: 0 });
     }
     let (kind, rest) = if let Some(rest) = path.strip_prefix("/fw2/") {
@@ -81,6 +77,16 @@ pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, Route
     let prefix = &path[..prefix_length];
     let place = remembered(room, prefix, prefix.to_owned(), || parse(kind, &rest[..length]))?;
     Ok(Route::Application { place, prefix_length })
+}
+
+/// An application in an origin of its own, which is this host.
+pub(crate) fn in_its_origin(room: &Room, host: &str, application: &AppHost) -> Result<Rc<Place>, RouteError> {
+    remembered(room, host, String::new(), || {
+        Ok(match application {
+            AppHost::NodePort(direct) => What::Direct(direct.clone()),
+            AppHost::Forward(name) => What::Forward(name.clone()),
+        })
+    })
 }
 
 fn parse(kind: &str, name: &str) -> Result<What, RouteError> {
@@ -112,6 +118,14 @@ fn remembered(
 }
 
 impl What {
+    /// What names it in a host's name.
+    pub(crate) fn to_host(&self) -> AppHost {
+        match self {
+            Self::Direct(direct) => AppHost::NodePort(direct.clone()),
+            Self::Forward(name) => AppHost::Forward(name.clone()),
+        }
+    }
+
     /// The address that leads there in path form.
     pub(crate) fn path(&self) -> String {
         match self {

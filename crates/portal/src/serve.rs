@@ -226,7 +226,9 @@ impl Journey<'_> {
         in_flight: &InFlight,
     ) -> Result<(Answered, Mode), Reject> {
         let repeatable = body.is_none() && matches!(parts.method, Method::GET | Method::HEAD);
-        let again = (repeatable && self.fixed_mode().is_none()).then(|| parts.clone());
+        let below_path = self.below_its_path(asked, reader);
+        let learns = self.fixed_mode().is_none() || below_path.is_some();
+        let again = (repeatable && learns).then(|| parts.clone());
         let (answered, mode) =
             self.send(Request::from_parts(parts, body), asked, reader, in_flight, None).await?;
         let Some(first_mode) = mode else {
@@ -247,7 +249,24 @@ impl Journey<'_> {
             }
             return Ok((answered, learned));
         };
+        if answered.response.status() == StatusCode::NOT_FOUND
+            && let (Some(below_path), Some(parts)) = (below_path, again)
+        {
+            let request = Request::from_parts(parts, RequestBody::none());
+            let found = self.send(request, &below_path, reader, in_flight, Some(Mode::Keep)).await;
+            if found.is_ok_and(|(found, _)| found.response.status() != StatusCode::NOT_FOUND) {
+                return Err(Reject::Elsewhere(format!("https://{}{below_path}", self.site.authority)));
+            }
+        }
         Ok((answered, first_mode))
+    }
+
+    /// In an origin of its own: where a window's path would be, were the application started for the path form.
+    fn below_its_path(&self, asked: &PathAndQuery, reader: origins::Reader) -> Option<PathAndQuery> {
+        let path = self.place.what.path();
+        let is_window = reader == origins::Reader::Window && self.site.application.is_some();
+        let is_new = !asked.as_str().strip_prefix(&path).is_some_and(|rest| rest.starts_with('/'));
+        (is_window && is_new).then(|| format!("{path}{asked}").parse().ok()).flatten()
     }
 
     /// What an answer to a request without the prefix says about the application.
@@ -323,9 +342,7 @@ impl Journey<'_> {
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
-            if is_foreign(session, owned.grant(), &owned.owner())
-                && let Err(why) = self.admit_foreign(&request, asked, reader, in_flight)
-            {
+            if let Err(why) = self.admit(&request, asked, reader, in_flight, &owned) {
                 audit::not_here(session, &self.target.grant, &why);
                 return Err(why);
             }
@@ -350,23 +367,33 @@ impl Journey<'_> {
         }
     }
 
-    /// Somebody else's application, which this person may use: is it shown here, and may it take one more place?
-    fn admit_foreign(
+    /// This person may use the application: is it shown here, and may it take one more place?
+    fn admit(
         &self,
         request: &Request<RequestBody>,
         asked: &PathAndQuery,
         reader: origins::Reader,
         in_flight: &InFlight,
+        owned: &Owned,
     ) -> Result<(), Reject> {
-        // A service worker would outlive the application and see the codes that enter its origin.
-        if request.headers().contains_key("service-worker") {
-            return Err(origins::foreign_here(&self.connection.room.portal));
+        let portal = &self.connection.room.portal;
+        let owner = owned.owner();
+        if self.site.owner.is_some_and(|uid| uid != owner.uid) {
+            return Err(origins::of_another_owner(portal, self.site, self.place, reader, asked.as_str()));
         }
-        // Others' applications may not use up what the visitor's own need.
-        if !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
-            return Err(Reject::TooMany);
+        let foreign = is_foreign(self.who.session(), owned.grant(), &owner);
+        if foreign {
+            // A service worker would outlive the application and see the codes that enter its origin.
+            if request.headers().contains_key("service-worker") {
+                return Err(origins::foreign_here(portal));
+            }
+            // Others' applications may not use up what the visitor's own need.
+            if !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
+                return Err(Reject::TooMany);
+            }
         }
-        origins::refuse_foreign(self.connection, self.site, self.place, reader, asked)
+        let (connection, site, place) = (self.connection, self.site, self.place);
+        origins::refuse_in_path_form(connection, site, place, reader, asked, owner.uid, foreign)
     }
 
     /// The path as the application is asked for it.
@@ -408,8 +435,19 @@ impl Journey<'_> {
         if foreign && self.site.application.is_none() {
             confine(&mut parts.headers);
         }
+        if self.site.owner.is_some() {
+            frame_only_here(&mut parts.headers, &origins::portal_origin(&room.portal, self.site));
+        }
         let body = Answer::carried(incoming, Some(link), Rc::clone(room), basis, in_flight);
         Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// An application in an origin of its own is shown in frames of its own pages and of the portal's: no other application's page
+/// has the visitor click where it wants.
+fn frame_only_here(headers: &mut HeaderMap, portal: &str) {
+    if let Ok(policy) = HeaderValue::try_from(format!("frame-ancestors 'self' {portal}")) {
+        headers.append(header::CONTENT_SECURITY_POLICY, policy);
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Site {
     pub(crate) port: Option<Port>,
     /// `None`: the portal's own origin.
     pub(crate) application: Option<AppHost>,
+    /// The uid of the application's owner, where the origin says it.
+    pub(crate) owner: Option<u32>,
 }
 
 /// Why there is none.
@@ -47,6 +49,7 @@ impl Site {
             host: "localhost".into(),
             port: None,
             application: None,
+            owner: None,
         }
     }
 
@@ -87,9 +90,9 @@ pub(crate) fn site(
     }
     let misdirected = || SiteError::Misdirected(authority.chars().take(limits::HOST_SHOWN).collect());
     let (host, port) = split_host_port(authority).ok_or_else(misdirected)?;
-    let application = match rules.classify(host) {
-        HostForm::Portal => None,
-        HostForm::Application(application) => Some(application),
+    let (application, owner) = match rules.classify(host) {
+        HostForm::Portal => (None, None),
+        HostForm::Application { what, owner } => (Some(what), owner),
         HostForm::Unknown => return Err(misdirected()),
     };
     Ok(Rc::new(Site {
@@ -98,6 +101,7 @@ pub(crate) fn site(
         host: host.to_ascii_lowercase().into_boxed_str(),
         port,
         application,
+        owner,
     }))
 }
 
@@ -111,6 +115,7 @@ mod tests {
         HostRules {
             portal_names: vec!["localhost".into(), "127.0.0.1".into()],
             apps_domain: "localhost".into(),
+            tagged: false,
         }
     }
 

@@ -119,6 +119,7 @@ pub(super) fn rules() -> HostRules {
     HostRules {
         portal_names: ["localhost", "127.0.0.1", "[::1]", "portal.example"].map(str::to_owned).to_vec(),
         apps_domain: "localhost".to_owned(),
+        tagged: false,
     }
 }
 
@@ -127,7 +128,7 @@ pub(super) fn check_form(rules: &HostRules, name: &str, form: &HostForm) {
     assert_eq!(rules.classify(&lower), *form, "{name:?} has another meaning in lower case");
     assert_eq!(rules.classify(&name.to_ascii_uppercase()), *form, "{name:?}");
     assert_eq!(*form == HostForm::Portal, rules.portal_names.contains(&lower), "{name:?}");
-    let HostForm::Application(application) = form else { return };
+    let HostForm::Application { what: application, owner: None } = form else { return };
     let names = match application {
         AppHost::NodePort(place) => {
             let label = format!("{}-{}", place.node, place.port);

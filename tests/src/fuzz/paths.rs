@@ -60,7 +60,7 @@ pub fn request_site(data: &[u8]) {
     }
     let (name, _) = split_host_port(&authority).unwrap_or_else(|| panic!("{authority:?} is no host"));
     assert_eq!(name.to_ascii_lowercase(), host);
-    let form = application.map_or(HostForm::Portal, HostForm::Application);
+    let form = application.map_or(HostForm::Portal, |what| HostForm::Application { what, owner: None });
     assert_eq!(rules.classify(name), form);
     check_form(&rules, name, &form);
 }

@@ -163,6 +163,18 @@ impl Site {
         }
     }
 
+    /// Restarts the portal, and the agents with it: after a portal that was gone at once they would wait for up to half a minute.
+    ///
+    /// # Panics
+    /// When not all of it comes back.
+    pub fn restart_portal(&self) {
+        self.root("login", "systemctl reset-failed; systemctl restart portreeve-portal");
+        for node in ["login", "c1", "c2"] {
+            self.root(node, "systemctl restart portreeve-agent");
+        }
+        self.wait_for_agents(&["login", "c1", "c2"]);
+    }
+
     /// What portal, broker and agents logged last.
     #[must_use]
     pub fn journal(&self) -> String {

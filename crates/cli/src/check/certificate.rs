@@ -123,8 +123,11 @@ fn names(at: &Installation, certificate: &CertificateDer<'_>) -> Vec<Finding> {
         return vec![Finding::problem("it is no certificate of a server", remedy)];
     };
     let others = at.config.portal.names.iter().map(String::as_str);
-    let all = at.host().into_iter().chain(others);
-    let of_one = |name: &str| {
+    let all = at.host().into_iter().chain(others).map(str::to_owned);
+    // Any name of theirs: only one with an asterisk is good for all.
+    let apps = at.config.portal.apps_domain.iter();
+    let apps = apps.flat_map(|domain| ["fh", "fn"].map(|kind| format!("any-name.{kind}.{domain}")));
+    let of_one = |name: String| {
         let bare = name.trim_start_matches('[').trim_end_matches(']').to_owned();
         let covered = ServerName::try_from(bare).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok());
         if covered {
@@ -132,5 +135,5 @@ fn names(at: &Installation, certificate: &CertificateDer<'_>) -> Vec<Finding> {
         }
         Finding::problem(format!("it is not for {name}"), "get one that has this name, too")
     };
-    all.map(of_one).collect()
+    all.chain(apps).map(of_one).collect()
 }

@@ -60,6 +60,10 @@ fn check_portal(written: WrittenPortal, notes: &mut Notes) -> PortalConfig {
             .iter()
             .filter_map(|name| check_portal_name(name, notes))
             .collect(),
+        apps_domain: written
+            .apps_domain
+            .filter(|domain| !domain.get_ref().is_empty())
+            .and_then(|domain| check_apps_domain(&domain, notes)),
         trusted_proxies: networks(written.trusted_proxies, "portal.trusted_proxies", notes),
         access_log: is_true(written.access_log),
     }
@@ -106,6 +110,22 @@ fn check_portal_name(written: &Spanned<String>, notes: &mut Notes) -> Option<Str
     };
     notes.note(written.span(), "portal.names", what, remedy.to_owned());
     None
+}
+
+/// A domain of at least two labels: no browser takes a certificate for `*.fh.example`, nor sends cookies of ours there.
+fn check_apps_domain(written: &Spanned<String>, notes: &mut Notes) -> Option<String> {
+    match NodeName::parse(written.get_ref()) {
+        Ok(domain) if domain.as_ip().is_none() && domain.as_str().contains('.') => Some(domain.to_string()),
+        _ => {
+            notes.note(
+                written.span(),
+                "portal.apps_domain",
+                "this is no domain".to_owned(),
+                "write a domain that is used for nothing else, such as \"apps.example.org\"".to_owned(),
+            );
+            None
+        }
+    }
 }
 
 fn check_groups(written: WrittenGroups, notes: &mut Notes) -> GroupsConfig {

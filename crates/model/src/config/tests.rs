@@ -42,6 +42,7 @@ fn every_key_is_read() {
         [portal]
         url = "HTTPS://Portal.Example.org:8443/"
         names = ["Portal2.example.org", "[FD00::1]", "10.0.0.1"]
+        apps_domain = "Apps.Example.org"
         trusted_proxies = ["10.2.0.0/24", "fd00::8"]
         access_log = true
         [users]
@@ -79,6 +80,7 @@ fn every_key_is_read() {
         portal: PortalConfig {
             url: Some("https://portal.example.org:8443".into()),
             names: vec!["portal2.example.org".into(), "[fd00::1]".into(), "10.0.0.1".into()],
+            apps_domain: Some("apps.example.org".into()),
             trusted_proxies: ["10.2.0.0/24", "fd00::8/128"].map(|text| Network::parse(text).unwrap()).into(),
             access_log: true,
         },

@@ -25,6 +25,7 @@ pub(super) struct Written {
 pub(super) struct WrittenPortal {
     pub(super) url: Option<Spanned<String>>,
     pub(super) names: Option<Vec<Spanned<String>>>,
+    pub(super) apps_domain: Option<Spanned<String>>,
     pub(super) trusted_proxies: Option<Vec<Spanned<String>>>,
     pub(super) access_log: Option<Spanned<bool>>,
 }
@@ -93,6 +94,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
         portal: WrittenPortal {
             url: portal.string("url", &mut notes),
             names: portal.array("names", "a string", &mut notes),
+            apps_domain: portal.string("apps_domain", &mut notes),
             trusted_proxies: portal.array("trusted_proxies", "a string", &mut notes),
             access_log: portal.boolean("access_log", &mut notes),
         },

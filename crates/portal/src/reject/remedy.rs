@@ -73,4 +73,19 @@ impl Form {
             }
         }
     }
+
+    /// An application is not shown under the portal's own address; `has_origins`: it could have one of its own.
+    pub(super) fn own_origin(self, has_origins: bool) -> &'static str {
+        match self {
+            Self::Up if has_origins => {
+                "Open the portal under the name localhost on this machine, where each application has an address of its own."
+            }
+            Self::Cluster if has_origins => {
+                "Open it in a window: the portal leads on to its own address. A forward whose name has a capital or a dot, and a node's address in the place of its name, can have none."
+            }
+            Self::Up | Self::Cluster => {
+                "This portal has one address for everything. A program, such as curl, may use the application; a browser is not shown it."
+            }
+        }
+    }
 }

@@ -102,14 +102,19 @@ impl Thread {
         talk(self.ask(Question::Reply { conversation, answers }).await?)
     }
 
+    /// `ticket` is one for the portal's own origin: those of applications give no entry to others.
     pub(in crate::powers) async fn entry(
         &self,
         session: &Session,
+        ticket: &str,
         host: &str,
         browser: &str,
     ) -> Result<String, PowerError> {
         let (host, browser) = (host.to_owned(), browser.to_owned());
-        match self.ask_for(session.uid, Question::Entry { ticket: session.ticket(), host, browser }).await? {
+        match self
+            .ask_for(session.uid, Question::Entry { ticket: Secret::new(ticket.to_owned()), host, browser })
+            .await?
+        {
             Answer::Entry { code } => Ok(code.reveal().to_owned()),
             Answer::NoTicket => Err(PowerError::Over),
             _ => Err(power(LineError::OtherAnswer)),
