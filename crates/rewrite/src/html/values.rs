@@ -82,7 +82,7 @@ fn escape(text: &str) -> String {
 }
 
 /// Replaces pieces of a value, which are named in order.
-pub(super) fn replace(
+pub(crate) fn replace(
     value: &[u8],
     pieces: &[Range<usize>],
     map: impl Fn(&[u8]) -> Option<Vec<u8>>,
@@ -121,7 +121,7 @@ pub(super) fn words(value: &[u8]) -> Vec<Range<usize>> {
 }
 
 /// The URLs of image candidates (HTML Standard, "Parsing a srcset attribute").
-pub(super) fn srcset(value: &[u8]) -> Vec<Range<usize>> {
+pub(crate) fn srcset(value: &[u8]) -> Vec<Range<usize>> {
     let mut urls = Vec::new();
     let mut at = 0;
     let byte = |at: usize| value.get(at).copied();
