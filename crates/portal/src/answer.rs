@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use crate::flows::{Basis, Flow};
 use crate::metrics::{Direction, Kind};
 use crate::pool::Link;
-use crate::rewrite::trailers_towards_browser;
+use crate::rewrite::{BodyError, Rewriting, Step, trailers_towards_browser};
 use crate::room::Room;
 use crate::sessions::InFlight;
 
@@ -22,6 +22,9 @@ pub(crate) enum AnswerError {
     /// The application's connection failed.
     #[error("the application broke off")]
     Application(#[source] hyper::Error),
+    /// What it sent is not what it said it is.
+    #[error("the application's answer can't be rewritten")]
+    Rewriting(#[source] BodyError),
     /// The session, or the right to this application, ended meanwhile.
     #[error("the session or the right to this application ended")]
     Ended,
@@ -38,6 +41,8 @@ pub(crate) enum Answer {
 /// A body that an application sends.
 pub(crate) struct Carried {
     incoming: Incoming,
+    /// What it goes through, if anything.
+    rewriting: Option<Box<Rewriting>>,
     /// The connection it comes on, to be used again once the body is complete.
     link: Option<Link>,
     room: Rc<Room>,
@@ -56,12 +61,13 @@ impl Answer {
     /// The application's body, which gives its connection back to the pool when it is complete.
     pub(crate) fn carried(
         incoming: Incoming,
+        rewriting: Option<Box<Rewriting>>,
         link: Option<Link>,
         room: Rc<Room>,
         basis: Basis,
         place: InFlight,
     ) -> Self {
-        Self::Carried(Box::new(Carried { incoming, link, room, basis, flow: None, _place: place }))
+        Self::Carried(Box::new(Carried { incoming, rewriting, link, room, basis, flow: None, _place: place }))
     }
 }
 
@@ -72,6 +78,35 @@ impl From<String> for Answer {
 }
 
 impl Carried {
+    /// What comes next, rewritten where it has to be.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let Self { incoming, rewriting, .. } = self;
+        loop {
+            if let Some(rewriting) = rewriting {
+                match rewriting.step() {
+                    Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Step::More) => {}
+                    Ok(Step::End(Some(trailers))) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                    Ok(Step::End(None)) => return Poll::Ready(None),
+                    Err(error) => return Poll::Ready(Some(Err(AnswerError::Rewriting(error)))),
+                }
+            }
+            let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame.transpose().map_err(AnswerError::Application),
+            };
+            match (rewriting.as_mut(), frame) {
+                (_, Err(error)) => return Poll::Ready(Some(Err(error))),
+                (None, Ok(frame)) => return Poll::Ready(frame.map(Ok)),
+                (Some(rewriting), Ok(None)) => rewriting.end(None),
+                (Some(rewriting), Ok(Some(frame))) => match frame.into_data() {
+                    Ok(data) => rewriting.take(data),
+                    Err(frame) => rewriting.end(frame.into_trailers().ok()),
+                },
+            }
+        }
+    }
+
     fn give_back(&mut self) {
         if let Some(link) = self.link.take() {
             self.room.keep(link);
@@ -107,18 +142,23 @@ impl Body for Answer {
             carried.link = None;
             return Poll::Ready(Some(Err(AnswerError::Ended.into())));
         }
-        match Pin::new(&mut carried.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(mut frame))) => {
+        let frame = match carried.poll_body(cx) {
+            Poll::Ready(Some(Err(error))) => {
+                carried.link = None;
+                return Poll::Ready(Some(Err(error.into())));
+            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(frame)),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        };
+        match frame {
+            Poll::Ready(Some(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     trailers_towards_browser(trailers);
                 }
                 let length = frame.data_ref().map_or(0, Bytes::len);
                 carried.room.tally.carried(Direction::ToBrowser, Kind::Body, length);
                 Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                carried.link = None;
-                Poll::Ready(Some(Err(AnswerError::Application(error).into())))
             }
             Poll::Ready(None) => {
                 carried.give_back();
@@ -141,13 +181,17 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Carried(carried) => carried.incoming.is_end_stream(),
+            Self::Carried(carried) => match &carried.rewriting {
+                Some(rewriting) => rewriting.is_over(),
+                None => carried.incoming.is_end_stream(),
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Carried(carried) if carried.rewriting.is_some() => SizeHint::default(),
             Self::Carried(carried) => carried.incoming.size_hint(),
         }
     }

@@ -81,7 +81,10 @@ pub fn towards_application(
 /// An answer's fields as the browser may see them. `keeps_prefix`: the application wants its paths whole.
 pub fn towards_browser(headers: &mut HeaderMap, prefix: &str, base: &str, keeps_prefix: bool, host: &str) {
     let mode = if keeps_prefix { Mode::Keep } else { Mode::Strip };
-    crate::rewrite::towards_browser(headers, &crate::rewrite::View { prefix, base, mode, host });
+    let Ok(place) = portreeve_rewrite::Place::new(prefix, base, host, mode) else { return };
+    let (method, destination) = (http::Method::GET, crate::rewrite::Destination::Document);
+    let _ =
+        crate::rewrite::towards_browser(headers, &place.into(), &method, destination, http::StatusCode::OK);
 }
 
 /// Whether a `Location` leads into the prefix.

@@ -23,6 +23,7 @@ mod addresses;
 pub mod agents;
 mod answer;
 mod aside;
+mod astray;
 mod audit;
 mod authenticate;
 mod authorize;

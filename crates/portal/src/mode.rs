@@ -11,17 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
 use portreeve_model::ListenerId;
+pub(crate) use portreeve_rewrite::Mode;
 
 use crate::limits;
-
-/// How an application wants its paths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Whole, prefix included.
-    Keep,
-    /// Without the prefix; what it answers is put below the prefix again.
-    Strip,
-}
 
 /// Names a LISTEN socket among those of all nodes and all their boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

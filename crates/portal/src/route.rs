@@ -30,6 +30,8 @@ pub(crate) struct Place {
     pub(crate) prefix: Rc<str>,
     /// The same as a header value for the application.
     pub(crate) prefix_header: http::HeaderValue,
+    /// How it appears to the browser, as it was worked out last.
+    pub(crate) appearance: std::cell::RefCell<Option<Rc<portreeve_rewrite::Place>>>,
     /// What `resolve` found out for a direct address, for a few seconds.
     pub(crate) nearby: std::cell::RefCell<Option<Nearby>>,
 }
@@ -111,8 +113,13 @@ fn remembered(
     }
     let what = what()?;
     let prefix_header = http::HeaderValue::try_from(&prefix).map_err(|_| RouteError::NotFound)?;
-    let place =
-        Rc::new(Place { what, prefix: prefix.into(), prefix_header, nearby: std::cell::RefCell::default() });
+    let place = Rc::new(Place {
+        what,
+        prefix: prefix.into(),
+        prefix_header,
+        appearance: std::cell::RefCell::default(),
+        nearby: std::cell::RefCell::default(),
+    });
     room.places.borrow_mut().put(key.into(), Rc::clone(&place));
     Ok(place)
 }

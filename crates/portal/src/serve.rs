@@ -10,8 +10,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use portreeve_model::{Owner, Scope, Tuple};
 
 use crate::answer::Answer;
+use crate::astray;
 use crate::audit;
-use crate::authenticate::{Principal, Unauthenticated, authenticate};
+use crate::authenticate::{COOKIE_NAME, Principal, Unauthenticated, authenticate};
 use crate::authorize::{Owned, authorize, is_foreign};
 use crate::connect::connect;
 use crate::forward::{Answered, ForwardError, Sending, forward, set_line};
@@ -29,8 +30,10 @@ use crate::reject::{Form, Reject};
 use crate::request_body::RequestBody;
 use crate::resolve::{Target, resolve};
 use crate::respond::{self, Asker, redirect, reject, wants_page};
-use crate::rewrite::{View, towards_browser};
-use crate::route::{Place, Route, route};
+use crate::rewrite::{
+    Destination, Rewriting, appearance, cookies_towards_application, narrow_accept_encoding, towards_browser,
+};
+use crate::route::{Place, Route, RouteError, route};
 use crate::sessions::InFlight;
 use crate::site::{Site, site};
 use crate::token;
@@ -109,7 +112,12 @@ async fn answer(
     };
     record.comes_from(who.session());
     origins::refuse_cross_site(&site, &parts)?;
-    let route = route(room, &site, parts.uri.path())?;
+    let route = match route(room, &site, parts.uri.path()) {
+        Err(RouteError::NotFound) if let Some(address) = astray::belongs(&site, &parts) => {
+            return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &address));
+        }
+        other => other?,
+    };
     let mut response = match route {
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
@@ -175,6 +183,7 @@ impl Journey<'_> {
             return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &format!("{}/", self.target.base)));
         }
         let page_of_browser = origins::Reader::of(&parts.headers);
+        let (method, destination) = (parts.method.clone(), Destination::of(&parts.headers));
         let upgrade = Upgrade::of(&mut parts, upgrade, &body)?;
         let takes_trailers = remove_hop_by_hop(&mut parts.headers);
         towards_application(
@@ -213,7 +222,7 @@ impl Journey<'_> {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser, &in_flight).await?;
-        self.back(answered, mode, upgrade, in_flight)
+        self.back(answered, mode, (&method, destination), upgrade, in_flight)
     }
 
     /// Sends the request, and learns on the way how the application wants its paths.
@@ -348,7 +357,13 @@ impl Journey<'_> {
             }
             let mode = forced.or_else(|| self.mode(&owned));
             let (mut parts, body) = request.into_parts();
-            let path = self.path(asked, mode.unwrap_or(Mode::Strip));
+            let wanted = mode.unwrap_or(Mode::Strip);
+            let place = appearance(self.place, &self.target.base, wanted, self.site, owned.tuple().server)?;
+            if place.rewrites_bodies() {
+                narrow_accept_encoding(&mut parts.headers);
+            }
+            cookies_towards_application(&mut parts.headers, &place, COOKIE_NAME);
+            let path = self.path(asked, wanted);
             set_line(&mut parts, &path, &self.site.authority_header)
                 .map_err(|_| Reject::BadRequest("its address is malformed"))?;
             match forward(&sending, owned, Request::from_parts(parts, body)).await {
@@ -411,15 +426,16 @@ impl Journey<'_> {
         &self,
         answered: Answered,
         mode: Mode,
+        (method, destination): (&Method, Destination),
         upgrade: Option<Upgrade>,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Reject> {
         let room = &self.connection.room;
-        let view =
-            View { prefix: &self.place.prefix, base: &self.target.base, mode, host: &self.site.authority };
+        let server = answered.link.tuple.server;
+        let place = appearance(self.place, &self.target.base, mode, self.site, server)?;
         if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or(Reject::NoWebSocket)?;
-            return upgrade.begin(room, answered, &view, in_flight, self.record.line());
+            return upgrade.begin(room, answered, &place, in_flight, self.record.line());
         }
         // Over HTTP/2 any success would tell the browser that its WebSocket is open.
         if upgrade.as_ref().is_some_and(Upgrade::is_http2) && answered.response.status().is_success() {
@@ -431,14 +447,15 @@ impl Journey<'_> {
         // It was HTTP/1.1 here; what it becomes is for the browser's connection to say.
         parts.version = http::Version::default();
         parts.extensions = http::Extensions::new();
-        towards_browser(&mut parts.headers, &view);
+        let rewriter = towards_browser(&mut parts.headers, &place, method, destination, parts.status)?;
         if foreign && self.site.application.is_none() {
             confine(&mut parts.headers);
         }
         if self.site.owner.is_some() {
             frame_only_here(&mut parts.headers, &origins::portal_origin(&room.portal, self.site));
         }
-        let body = Answer::carried(incoming, Some(link), Rc::clone(room), basis, in_flight);
+        let rewriting = rewriter.map(Rewriting::new);
+        let body = Answer::carried(incoming, rewriting, Some(link), Rc::clone(room), basis, in_flight);
         Ok(Response::from_parts(parts, body))
     }
 }

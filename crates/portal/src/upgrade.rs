@@ -26,7 +26,7 @@ use crate::headers::contains_token;
 use crate::limits;
 use crate::record::{End, Line};
 use crate::reject::Reject;
-use crate::rewrite::{View, towards_browser};
+use crate::rewrite::{Destination, towards_browser};
 use crate::room::Room;
 use crate::sessions::InFlight;
 use crate::tunnel::{self, Ended};
@@ -142,7 +142,7 @@ impl Upgrade {
         self,
         room: &Rc<Room>,
         answered: Answered,
-        view: &View<'_>,
+        place: &Rc<portreeve_rewrite::Place>,
         in_flight: InFlight,
         line: Option<Rc<Line>>,
     ) -> Result<Response<Answer>, Reject> {
@@ -150,7 +150,7 @@ impl Upgrade {
         let application = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
         let agreed = self.agreed(&parts.headers).ok_or(Reject::NoWebSocket)?;
-        towards_browser(&mut parts.headers, view);
+        towards_browser(&mut parts.headers, place, &http::Method::GET, Destination::Script, parts.status)?;
         let mut reply = Response::new(Answer::empty());
         if let Some(handshake) = &self.http2 {
             const ACCEPT: HeaderName = header::SEC_WEBSOCKET_ACCEPT;

@@ -46,7 +46,16 @@ enum Expect {
 
 impl Css {
     pub(crate) fn new(place: Rc<Place>, base: Base, encoding: Option<&'static Encoding>) -> Self {
-        Self { place, base, encoding, carry: Vec::new(), again_at: 0, skip: None, expect: Expect::Nothing, set: 0 }
+        Self {
+            place,
+            base,
+            encoding,
+            carry: Vec::new(),
+            again_at: 0,
+            skip: None,
+            expect: Expect::Nothing,
+            set: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
@@ -192,7 +201,8 @@ impl Css {
                 if self.expect != Expect::Namespace {
                     self.expect = if is_url { Expect::Reference } else { Expect::Nothing };
                 }
-                let is_set = ["image-set", "-webkit-image-set"].iter().any(|set| name.eq_ignore_ascii_case(set));
+                let is_set =
+                    ["image-set", "-webkit-image-set"].iter().any(|set| name.eq_ignore_ascii_case(set));
                 if self.set > 0 || is_set {
                     self.set = self.set.saturating_add(1);
                 }

@@ -115,7 +115,11 @@ fn change(headers: &mut HeaderMap, name: &HeaderName, mut map: impl FnMut(&[u8])
         .iter()
         .filter_map(|value| {
             let mapped = map(value.as_bytes())?;
-            if mapped == value.as_bytes() { Some(value.clone()) } else { HeaderValue::from_bytes(&mapped).ok() }
+            if mapped == value.as_bytes() {
+                Some(value.clone())
+            } else {
+                HeaderValue::from_bytes(&mapped).ok()
+            }
         })
         .collect();
     headers.remove(name);
@@ -163,7 +167,9 @@ fn links(text: &[u8], place: &Place) -> Vec<u8> {
                 let name = text.get(..at - 1).unwrap_or_default().trim_ascii_end();
                 let name = name.strip_suffix(b"=").unwrap_or(name).trim_ascii_end();
                 let is_srcset = name.len() >= 11
-                    && name.get(name.len() - 11..).is_some_and(|name| name.eq_ignore_ascii_case(b"imagesrcset"));
+                    && name
+                        .get(name.len() - 11..)
+                        .is_some_and(|name| name.eq_ignore_ascii_case(b"imagesrcset"));
                 let start = at;
                 while let Some(byte) = text.get(at) {
                     match byte {

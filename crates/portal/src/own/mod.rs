@@ -8,6 +8,7 @@
 //! | `/-/open?host=` | hands a signed-in browser such an entry code |
 //! | `/-/sign-out` | ends the session everywhere |
 //! | `/-/go?address=` | opens the application whose address was typed |
+//! | `/-/rewrite.js` | the script that goes into applications' pages below a prefix |
 //! | `/-/health` | says that the portal answers |
 //!
 //! Invariant: what changes something is asked for by our own page, or by no page at all.
@@ -37,6 +38,7 @@ use crate::front_body::FrontBody;
 use crate::portal::Settings;
 use crate::reject::Reject;
 use crate::respond;
+use crate::rewrite;
 use crate::route::RouteError;
 use crate::site::Site;
 
@@ -73,7 +75,10 @@ pub(crate) async fn answer(
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             Ok(response)
         }
-        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" => Err(Reject::Method),
+        rewrite::SCRIPT_PATH if reads => Ok(rewrite::script()),
+        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" | rewrite::SCRIPT_PATH => {
+            Err(Reject::Method)
+        }
         _ => Err(RouteError::NotFound.into()),
     }
 }

@@ -9,18 +9,11 @@ pub(super) enum Skip {
         star: bool,
     },
     /// Up to the quote, or the end of the line.
-    String {
-        quote: u8,
-        escape: Escape,
-    },
+    String { quote: u8, escape: Escape },
     /// Up to `)`.
-    Url {
-        escape: Escape,
-    },
+    Url { escape: Escape },
     /// Letters and digits.
-    Name {
-        escape: Escape,
-    },
+    Name { escape: Escape },
     /// White space, or what else has no end of its own.
     Space,
 }
