@@ -186,10 +186,9 @@ impl Exchange<'_> {
         let is_shown = match kind {
             Kind::Worker => self.destination == Destination::Worker,
             Kind::Css | Kind::Manifest => true,
-            Kind::Html { .. } | Kind::Svg => !matches!(
-                self.destination,
-                Destination::Part | Destination::Style | Destination::Worker
-            ),
+            Kind::Html { .. } | Kind::Svg => {
+                !matches!(self.destination, Destination::Part | Destination::Style | Destination::Worker)
+            }
         };
         has_body && !is_saved && is_shown
     }

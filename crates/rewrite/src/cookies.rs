@@ -125,7 +125,8 @@ fn cookie_path(path: &[u8], place: &Place) -> Option<Vec<u8>> {
     if prefix.is_empty() {
         return Some(if path.starts_with('/') { path.as_bytes().to_vec() } else { b"/".to_vec() });
     }
-    let is_below = |head: &str| path.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_below =
+        |head: &str| path.strip_prefix(head).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let confined = match place.mode() {
         _ if is_below(prefix) => path.to_owned(),
         Mode::Strip if path.starts_with('/') => {

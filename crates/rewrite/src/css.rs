@@ -46,7 +46,16 @@ enum Expect {
 
 impl Css {
     pub(crate) fn new(place: Rc<Place>, base: Base, encoding: Option<&'static Encoding>) -> Self {
-        Self { place, base, encoding, carry: Vec::new(), again_at: 0, skip: None, expect: Expect::Nothing, set: 0 }
+        Self {
+            place,
+            base,
+            encoding,
+            carry: Vec::new(),
+            again_at: 0,
+            skip: None,
+            expect: Expect::Nothing,
+            set: 0,
+        }
     }
 
     pub(crate) fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
@@ -80,16 +89,12 @@ impl Css {
         let carry = bytes.get(kept..).unwrap_or_default();
         if carry.len() > LONGEST {
             let (skip, passed) = Skip::of(carry);
-            out.extend_from_slice(carry.get(..passed).unwrap_or_default());
+            out.extend_from_slice(carry);
             if !matches!(skip, Skip::Space | Skip::Comment { .. }) {
                 self.expect = after_other(self.expect);
             }
-            self.skip = Some(skip);
-            if passed < carry.len() {
-                self.skip = None;
-                let rest = carry.get(passed..).unwrap_or_default().to_vec();
-                self.push(&rest, out);
-            }
+            // Should it end before: what follows it is read as if it began there.
+            self.skip = (passed == carry.len()).then_some(skip);
         } else {
             self.carry = carry.to_vec();
             self.again_at = carry.len() * 2;
@@ -192,7 +197,8 @@ impl Css {
                 if self.expect != Expect::Namespace {
                     self.expect = if is_url { Expect::Reference } else { Expect::Nothing };
                 }
-                let is_set = ["image-set", "-webkit-image-set"].iter().any(|set| name.eq_ignore_ascii_case(set));
+                let is_set =
+                    ["image-set", "-webkit-image-set"].iter().any(|set| name.eq_ignore_ascii_case(set));
                 if self.set > 0 || is_set {
                     self.set = self.set.saturating_add(1);
                 }
@@ -280,7 +286,7 @@ pub(crate) fn declared(begin: &[u8]) -> Option<&'static Encoding> {
     Encoding::for_label(name.get(..end)?)
 }
 
-/// What the rest of the page says about a `style` element's type.
+/// Whether a `style` element of this type holds CSS.
 pub(crate) fn is_css(kind: Option<Cow<'_, [u8]>>) -> bool {
     kind.is_none_or(|kind| kind.is_empty() || kind.eq_ignore_ascii_case(b"text/css"))
 }

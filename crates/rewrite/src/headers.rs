@@ -115,7 +115,11 @@ fn change(headers: &mut HeaderMap, name: &HeaderName, mut map: impl FnMut(&[u8])
         .iter()
         .filter_map(|value| {
             let mapped = map(value.as_bytes())?;
-            if mapped == value.as_bytes() { Some(value.clone()) } else { HeaderValue::from_bytes(&mapped).ok() }
+            if mapped == value.as_bytes() {
+                Some(value.clone())
+            } else {
+                HeaderValue::from_bytes(&mapped).ok()
+            }
         })
         .collect();
     headers.remove(name);
@@ -156,14 +160,16 @@ fn links(text: &[u8], place: &Place) -> Vec<u8> {
         match byte {
             b'<' => {
                 let close = end(at, b'>');
-                pieces.push((at..close, false));
+                pieces.push(at..close);
                 at = close;
             }
             b'"' => {
                 let name = text.get(..at - 1).unwrap_or_default().trim_ascii_end();
                 let name = name.strip_suffix(b"=").unwrap_or(name).trim_ascii_end();
                 let is_srcset = name.len() >= 11
-                    && name.get(name.len() - 11..).is_some_and(|name| name.eq_ignore_ascii_case(b"imagesrcset"));
+                    && name
+                        .get(name.len() - 11..)
+                        .is_some_and(|name| name.eq_ignore_ascii_case(b"imagesrcset"));
                 let start = at;
                 while let Some(byte) = text.get(at) {
                     match byte {
@@ -174,19 +180,15 @@ fn links(text: &[u8], place: &Place) -> Vec<u8> {
                 }
                 let close = at.min(text.len());
                 if is_srcset {
-                    pieces.extend(
-                        values::srcset(text.get(start..close).unwrap_or_default())
-                            .into_iter()
-                            .map(|url| (start + url.start..start + url.end, true)),
-                    );
+                    let urls = values::srcset(text.get(start..close).unwrap_or_default());
+                    pieces.extend(urls.into_iter().map(|url| start + url.start..start + url.end));
                 }
                 at = close + 1;
             }
             _ => {}
         }
     }
-    let ranges: Vec<_> = pieces.into_iter().map(|(range, _)| range).collect();
-    values::replace(text, &ranges, |url| place.map_field(url)).unwrap_or_else(|| text.to_vec())
+    values::replace(text, &pieces, |url| place.map_field(url)).unwrap_or_else(|| text.to_vec())
 }
 
 /// Origins that are the application's become the browser's.

@@ -156,7 +156,10 @@ mod tests {
             &own_import_map(&place(), Base::Ours),
             r#"{"imports":{"/":"/fw/tb/","/fw/tb/":"/fw/tb/","http://c1:12001/":"/fw/tb/"}}"#,
         );
-        assert!(own_import_map(&place(), Base::Elsewhere).contains(r#""https://portal/":"https://portal/fw/tb/""#));
+        assert!(
+            own_import_map(&place(), Base::Elsewhere)
+                .contains(r#""https://portal/":"https://portal/fw/tb/""#)
+        );
     }
 
     #[test]

@@ -10,7 +10,8 @@ pub(crate) const LONGEST: usize = 1 << 20;
 
 /// The manifest as it must read; `None` when it is right already, or no manifest.
 pub(crate) fn map(text: &[u8], place: &Place) -> Option<Vec<u8>> {
-    let mut manifest: Value = serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)).ok()?;
+    let mut manifest: Value =
+        serde_json::from_slice(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)).ok()?;
     let mut changed = false;
     let mut one = |value: Option<&mut Value>| {
         if let Some(Value::String(url)) = value

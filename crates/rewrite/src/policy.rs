@@ -164,14 +164,16 @@ fn source(word: &str, place: &Place) -> Option<String> {
         if has_path {
             return Some(mapped);
         }
-        let origin = mapped.find("://").and_then(|at| mapped.get(at + 3..)).and_then(|rest| rest.split('/').next())?;
+        let origin =
+            mapped.find("://").and_then(|at| mapped.get(at + 3..)).and_then(|rest| rest.split('/').next())?;
         let scheme = mapped.split("://").next()?;
         let mapped = format!("{scheme}://{origin}");
         return (mapped != word).then_some(mapped);
     }
     let (host, path) = word.split_at(word.find('/').unwrap_or(word.len()));
     authority(host.as_bytes())?;
-    let mapped = place.splice(format!("//{word}").as_bytes(), Base::Ours)?.apply(format!("//{word}").as_bytes());
+    let mapped =
+        place.splice(format!("//{word}").as_bytes(), Base::Ours)?.apply(format!("//{word}").as_bytes());
     let mapped = String::from_utf8(mapped).ok()?;
     let mapped = mapped.strip_prefix("//")?;
     let mapped = if path.is_empty() { place.host() } else { mapped };
@@ -184,8 +186,9 @@ mod tests {
     use crate::Mode;
 
     fn mapped(policy: &str, with_script: bool) -> (String, Effects) {
-        let place =
-            Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001", "localhost:12001"]);
+        let place = Place::new("/fw/tb", "", "portal", Mode::Strip)
+            .unwrap()
+            .with_origins(["c1:12001", "localhost:12001"]);
         let injection = Injection { src: "/-/rewrite.js".into(), integrity: None, nonce: "N".into() };
         let mut effects = Effects::default();
         let mapped = map(policy, &place, with_script.then_some(&injection), &mut effects);
@@ -200,8 +203,14 @@ mod tests {
             ("img-src http://c1:12001/a/", "img-src https://portal/fw/tb/a/"),
             ("img-src c1:12001/a/", "img-src portal/fw/tb/a/"),
             ("connect-src ws://localhost:12001", "connect-src wss://portal"),
-            ("default-src 'self'; report-uri /csp http://c1:12001/r", "default-src 'self'; report-uri /fw/tb/csp https://portal/fw/tb/r"),
-            ("frame-ancestors http://c1:12001, img-src http://c1:12001", "frame-ancestors https://portal, img-src https://portal"),
+            (
+                "default-src 'self'; report-uri /csp http://c1:12001/r",
+                "default-src 'self'; report-uri /fw/tb/csp https://portal/fw/tb/r",
+            ),
+            (
+                "frame-ancestors http://c1:12001, img-src http://c1:12001",
+                "frame-ancestors https://portal, img-src https://portal",
+            ),
         ] {
             assert_eq!(mapped(from, false).0, to, "{from}");
         }

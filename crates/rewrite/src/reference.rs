@@ -196,7 +196,8 @@ pub(crate) fn without_dots(path: &[u8]) -> Option<Vec<u8>> {
     if !may {
         return None;
     }
-    let letters: Vec<u8> = path.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\n' | b'\r')).collect();
+    let letters: Vec<u8> =
+        path.iter().copied().filter(|byte| !matches!(byte, b'\t' | b'\n' | b'\r')).collect();
     let segments = letters.get(1..)?.split(|byte| matches!(byte, b'/' | b'\\'));
     if !segments.clone().any(|segment| dots(segment) > 0) {
         return None;

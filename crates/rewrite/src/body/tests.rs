@@ -94,7 +94,11 @@ fn bodies_are_rewritten_by_their_type() {
     ] {
         assert_eq!(answered(&fetched, kind, body.as_bytes()).as_deref(), expected, "{kind} {body}");
     }
-    assert!(answered(&Asked::default(), "text/html", b"<p>").unwrap().starts_with("<script src=\"/-/rewrite.js\""));
+    assert!(
+        answered(&Asked::default(), "text/html", b"<p>")
+            .unwrap()
+            .starts_with("<script src=\"/-/rewrite.js\"")
+    );
 }
 
 #[test]
@@ -107,7 +111,12 @@ fn two_byte_letters_pass() {
 
 #[test]
 fn what_has_no_body_or_is_no_page_costs_nothing() {
-    let kind = [("content-type", "text/html"), ("content-length", "7"), ("etag", "\"x\""), ("accept-ranges", "bytes")];
+    let kind = [
+        ("content-type", "text/html"),
+        ("content-length", "7"),
+        ("etag", "\"x\""),
+        ("accept-ranges", "bytes"),
+    ];
     let untouched = |asked: Asked, more: &[(&'static str, &str)]| {
         let mut headers = fields(&kind);
         headers.extend(fields(more));

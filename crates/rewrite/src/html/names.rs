@@ -48,10 +48,39 @@ impl Name {
 pub(super) fn has_any(tag: &[u8]) -> bool {
     matches!(
         tag,
-        b"a" | b"area" | b"link" | b"base" | b"img" | b"script" | b"iframe" | b"frame" | b"embed" | b"input"
-            | b"source" | b"track" | b"audio" | b"video" | b"object" | b"form" | b"button" | b"meta" | b"blockquote"
-            | b"q" | b"del" | b"ins" | b"body" | b"table" | b"thead" | b"tbody" | b"tfoot" | b"tr" | b"td" | b"th"
-            | b"html" | b"image" | b"bgsound" | b"style"
+        b"a" | b"area"
+            | b"link"
+            | b"base"
+            | b"img"
+            | b"script"
+            | b"iframe"
+            | b"frame"
+            | b"embed"
+            | b"input"
+            | b"source"
+            | b"track"
+            | b"audio"
+            | b"video"
+            | b"object"
+            | b"form"
+            | b"button"
+            | b"meta"
+            | b"blockquote"
+            | b"q"
+            | b"del"
+            | b"ins"
+            | b"body"
+            | b"table"
+            | b"thead"
+            | b"tbody"
+            | b"tfoot"
+            | b"tr"
+            | b"td"
+            | b"th"
+            | b"html"
+            | b"image"
+            | b"bgsound"
+            | b"style"
     )
 }
 
@@ -64,8 +93,8 @@ pub(super) fn kind(tag: &[u8], attribute: &[u8]) -> Option<Kind> {
             _ => return None,
         },
         b"src" => match tag {
-            b"img" | b"script" | b"iframe" | b"frame" | b"embed" | b"input" | b"source" | b"track" | b"audio"
-            | b"video" | b"image" | b"bgsound" => Kind::Url,
+            b"img" | b"script" | b"iframe" | b"frame" | b"embed" | b"input" | b"source" | b"track"
+            | b"audio" | b"video" | b"image" | b"bgsound" => Kind::Url,
             _ => return None,
         },
         b"srcset" if matches!(tag, b"img" | b"source" | b"image") => Kind::Srcset,
@@ -92,8 +121,8 @@ pub(super) fn kind(tag: &[u8], attribute: &[u8]) -> Option<Kind> {
 pub(super) fn foreign_kind(attribute: &[u8]) -> Option<Kind> {
     match attribute {
         b"href" | b"xlink:href" => Some(Kind::Url),
-        b"style" | b"fill" | b"stroke" | b"filter" | b"mask" | b"clip-path" | b"cursor" | b"marker-start" | b"marker-mid"
-        | b"marker-end" => Some(Kind::Style),
+        b"style" | b"fill" | b"stroke" | b"filter" | b"mask" | b"clip-path" | b"cursor" | b"marker-start"
+        | b"marker-mid" | b"marker-end" => Some(Kind::Style),
         _ => None,
     }
 }

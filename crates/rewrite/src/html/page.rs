@@ -195,8 +195,10 @@ impl Page {
         self.map_pending = false;
         let Some(injection) = &self.reading.injection else { return };
         let map = json::own_import_map(&self.reading.place, self.base);
-        let tag =
-            format!("<script type=\"importmap\" nonce=\"{}\">{map}</script>", crate::script::attribute(&injection.nonce));
+        let tag = format!(
+            "<script type=\"importmap\" nonce=\"{}\">{map}</script>",
+            crate::script::attribute(&injection.nonce)
+        );
         window.edit(at, What::Replace(0, tag.into_bytes()));
     }
 
@@ -314,7 +316,8 @@ impl Page {
 
     /// What a `meta` element's content is, and what it says about the page.
     fn meta(&mut self, window: &Window, attributes: &[Attribute<'_>]) -> Option<Kind> {
-        let equiv = self.attribute(window, attributes, b"http-equiv").unwrap_or_default().to_ascii_lowercase();
+        let equiv =
+            self.attribute(window, attributes, b"http-equiv").unwrap_or_default().to_ascii_lowercase();
         let charset = match equiv.as_slice() {
             b"refresh" => return Some(Kind::Refresh),
             b"content-security-policy" => return Some(Kind::Policy),
@@ -339,8 +342,9 @@ impl Page {
     /// A link whose target would be rewritten: its hash would not hold.
     fn is_rewritten_style(&self, window: &Window, attributes: &[Attribute<'_>]) -> bool {
         let has = |name: &[u8], word: &[u8]| {
-            self.attribute(window, attributes, name)
-                .is_some_and(|value| value.split(u8::is_ascii_whitespace).any(|one| one.eq_ignore_ascii_case(word)))
+            self.attribute(window, attributes, name).is_some_and(|value| {
+                value.split(u8::is_ascii_whitespace).any(|one| one.eq_ignore_ascii_case(word))
+            })
         };
         let is_style = has(b"rel", b"stylesheet") || (has(b"rel", b"preload") && has(b"as", b"style"));
         is_style
@@ -357,7 +361,12 @@ impl Page {
             })
     }
 
-    fn attribute<'w>(&self, window: &'w Window, attributes: &[Attribute<'_>], name: &[u8]) -> Option<&'w [u8]> {
+    fn attribute<'w>(
+        &self,
+        window: &'w Window,
+        attributes: &[Attribute<'_>],
+        name: &[u8],
+    ) -> Option<&'w [u8]> {
         attributes.iter().find_map(|attribute| {
             let range = attribute.name_source_location()?.bytes();
             if !window.get(range.start, range.end).eq_ignore_ascii_case(name) {
@@ -375,11 +384,15 @@ impl Page {
         after_name: usize,
         attributes: &[Attribute<'_>],
     ) -> Option<Inside> {
-        let kind = |window: &Window| self.attribute(window, attributes, b"type").map(|kind| kind.trim_ascii().to_vec());
+        let kind = |window: &Window| {
+            self.attribute(window, attributes, b"type").map(|kind| kind.trim_ascii().to_vec())
+        };
         match name {
             b"style" => {
                 let has_nonce = self.attribute(window, attributes, b"nonce").is_some();
-                if !css::is_css(kind(window).map(Into::into)) || (self.reading.effects.style_by_hash && !has_nonce) {
+                if !css::is_css(kind(window).map(Into::into))
+                    || (self.reading.effects.style_by_hash && !has_nonce)
+                {
                     return None;
                 }
                 let css = Css::new(Rc::clone(&self.reading.place), self.base, self.encoding);

@@ -30,7 +30,11 @@ impl Value<'_> {
     pub(super) fn through(&self, map: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
         if !self.raw.contains(&b'&') && self.encoding_is_plain() {
             let mapped = map(self.raw)?;
-            return Some(if needs_escape(&mapped, self.raw) { self.escaped(&mapped)? } else { self.wrapped(mapped) });
+            return Some(if needs_escape(&mapped, self.raw) {
+                self.escaped(&mapped)?
+            } else {
+                self.wrapped(mapped)
+            });
         }
         let text = charset::decode(self.raw, self.encoding)?;
         let said = unescape_attribute(text);
@@ -170,7 +174,8 @@ pub(crate) fn refresh(value: &[u8]) -> Option<Range<usize>> {
     let space: fn(u8) -> bool = |byte| byte.is_ascii_whitespace();
     let begin = skip(0, space);
     let mut at = skip(begin, |byte| byte.is_ascii_digit() || byte == b'.');
-    if at == begin || !byte(at).is_some_and(|byte| matches!(byte, b';' | b',') || byte.is_ascii_whitespace()) {
+    if at == begin || !byte(at).is_some_and(|byte| matches!(byte, b';' | b',') || byte.is_ascii_whitespace())
+    {
         return None;
     }
     at = skip(at, space);
