@@ -71,6 +71,8 @@ fn who_reaches_whom() {
             "portreeve-worker",
             &["rustls", "tokio-rustls", "h2", "portreeve-portal", "portreeve-agent", "portreeve-pam"],
         ),
+        // Bytes in, bytes out: it reads what hostile applications answer.
+        ("portreeve-rewrite", &["tokio", "nix", "hyper", "rustls", "portreeve-sys", "portreeve-portal"]),
         // No input and output at all.
         ("portreeve-model", &["tokio", "nix", "hyper", "rustls", "portreeve-sys"]),
         ("portreeve-sys", &["tokio", "hyper", "rustls", "portreeve-model"]),

@@ -161,8 +161,7 @@ impl Decoder {
         }
         if let State::Zstd(zstd) = &mut self.state {
             zstd.hold(rest);
-            loop {
-                let State::Zstd(zstd) = &mut self.state else { break };
+            while let State::Zstd(zstd) = &mut self.state {
                 let before = plain.len();
                 if !zstd.one(plain)? {
                     break;

@@ -89,16 +89,12 @@ impl Css {
         let carry = bytes.get(kept..).unwrap_or_default();
         if carry.len() > LONGEST {
             let (skip, passed) = Skip::of(carry);
-            out.extend_from_slice(carry.get(..passed).unwrap_or_default());
+            out.extend_from_slice(carry);
             if !matches!(skip, Skip::Space | Skip::Comment { .. }) {
                 self.expect = after_other(self.expect);
             }
-            self.skip = Some(skip);
-            if passed < carry.len() {
-                self.skip = None;
-                let rest = carry.get(passed..).unwrap_or_default().to_vec();
-                self.push(&rest, out);
-            }
+            // Should it end before: what follows it is read as if it began there.
+            self.skip = (passed == carry.len()).then_some(skip);
         } else {
             self.carry = carry.to_vec();
             self.again_at = carry.len() * 2;
@@ -290,7 +286,7 @@ pub(crate) fn declared(begin: &[u8]) -> Option<&'static Encoding> {
     Encoding::for_label(name.get(..end)?)
 }
 
-/// What the rest of the page says about a `style` element's type.
+/// Whether a `style` element of this type holds CSS.
 pub(crate) fn is_css(kind: Option<Cow<'_, [u8]>>) -> bool {
     kind.is_none_or(|kind| kind.is_empty() || kind.eq_ignore_ascii_case(b"text/css"))
 }

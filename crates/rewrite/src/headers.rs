@@ -160,7 +160,7 @@ fn links(text: &[u8], place: &Place) -> Vec<u8> {
         match byte {
             b'<' => {
                 let close = end(at, b'>');
-                pieces.push((at..close, false));
+                pieces.push(at..close);
                 at = close;
             }
             b'"' => {
@@ -180,19 +180,15 @@ fn links(text: &[u8], place: &Place) -> Vec<u8> {
                 }
                 let close = at.min(text.len());
                 if is_srcset {
-                    pieces.extend(
-                        values::srcset(text.get(start..close).unwrap_or_default())
-                            .into_iter()
-                            .map(|url| (start + url.start..start + url.end, true)),
-                    );
+                    let urls = values::srcset(text.get(start..close).unwrap_or_default());
+                    pieces.extend(urls.into_iter().map(|url| start + url.start..start + url.end));
                 }
                 at = close + 1;
             }
             _ => {}
         }
     }
-    let ranges: Vec<_> = pieces.into_iter().map(|(range, _)| range).collect();
-    values::replace(text, &ranges, |url| place.map_field(url)).unwrap_or_else(|| text.to_vec())
+    values::replace(text, &pieces, |url| place.map_field(url)).unwrap_or_else(|| text.to_vec())
 }
 
 /// Origins that are the application's become the browser's.

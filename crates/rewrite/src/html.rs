@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use encoding_rs::Encoding;
-use lol_html::{ElementContentHandlers, HtmlRewriter, MemorySettings, Settings};
+use lol_html::{DocumentContentHandlers, ElementContentHandlers, HtmlRewriter, MemorySettings, Settings};
 
 use crate::place::Place;
 use crate::policy::{Effects, Injection};
@@ -40,7 +40,8 @@ pub(crate) struct Reading {
     pub(crate) nested: bool,
 }
 
-type Reader = HtmlRewriter<'static, Box<dyn FnMut(&[u8])>>;
+type Sink = Box<dyn FnMut(&[u8])>;
+type Reader = HtmlRewriter<'static, Sink>;
 
 /// One page.
 pub(crate) struct Html {
@@ -74,11 +75,15 @@ impl Html {
             .with_strict(false)
             .with_adjust_charset_on_meta_tag(false)
             .with_graceful_bail_out_on_content_handler_error(true);
+        // Something that is always asked for keeps the reader from going over each tag twice.
+        settings = settings.append_document_content_handler(
+            DocumentContentHandlers::default().doctype(|_: &mut lol_html::html_content::Doctype<'_>| Ok(())),
+        );
         // One selector for all, and a look at the name: faster than a selector for each name.
         if let Ok(all) = "*".parse() {
             settings = settings.append_element_content_handler((std::borrow::Cow::Owned(all), handlers));
         }
-        let sink: Box<dyn FnMut(&[u8])> = {
+        let sink: Sink = {
             let passed = Rc::clone(&passed);
             Box::new(move |bytes: &[u8]| passed.set(passed.get() + bytes.len()))
         };

@@ -192,7 +192,9 @@ pub(crate) fn end_of_path(path: &[u8]) -> usize {
 
 /// The path without `.` and `..`, as browsers resolve them before they ask; `None` when it has none.
 pub(crate) fn without_dots(path: &[u8]) -> Option<Vec<u8>> {
-    let may = path.windows(2).any(|two| matches!(two, [b'/' | b'\\' | b'\t' | b'\n' | b'\r', b'.' | b'%']));
+    // Most have neither dots nor percent signs at all.
+    let may = path.iter().any(|byte| matches!(byte, b'.' | b'%'))
+        && path.windows(2).any(|two| matches!(two, [b'/' | b'\\' | b'\t' | b'\n' | b'\r', b'.' | b'%']));
     if !may {
         return None;
     }

@@ -23,8 +23,10 @@ pub(super) enum Escape {
     No,
     /// The last letter was a `\`.
     Begun,
-    /// The last two were `\` and a carriage return: a line feed still belongs to them.
+    /// A carriage return ended it: a line feed still belongs to that.
     Return,
+    /// So many digits of a letter's number: white space after them belongs to it.
+    Hex(u8),
 }
 
 impl Skip {
@@ -70,10 +72,17 @@ impl Skip {
                     _ => {}
                 },
                 Self::Name { escape } => match (*escape, *byte) {
-                    (Escape::Begun, _) => *escape = Escape::No,
+                    (Escape::Begun, byte) if byte.is_ascii_hexdigit() => *escape = Escape::Hex(1),
+                    (Escape::Hex(count @ 1..=5), byte) if byte.is_ascii_hexdigit() => {
+                        *escape = Escape::Hex(count + 1);
+                    }
+                    (Escape::Hex(_), b'\r') => *escape = Escape::Return,
+                    (Escape::Begun, _)
+                    | (Escape::Hex(_), b' ' | b'\t' | b'\n' | 0x0c)
+                    | (Escape::Return, b'\n') => *escape = Escape::No,
                     (_, b'\\') => *escape = Escape::Begun,
                     (_, byte) if !is_name(byte) => return (at, true),
-                    _ => {}
+                    _ => *escape = Escape::No,
                 },
                 Self::Space => {
                     if !byte.is_ascii_whitespace() {

@@ -101,6 +101,8 @@ fn long_tokens_pass_without_being_held() {
         format!("a{{b:'{long}\\\r\n' url(/x)}}"),
         format!("a{{b:'{long}\n url(/x)}}"),
         format!("@{0}{0} '/x' url(/x)", "b".repeat(LONGEST)),
+        format!("{} url(/x)", "\\61 ".repeat(LONGEST)),
+        format!("{}\r\n url(/x)", "\\000061\\61\r\n".repeat(LONGEST)),
         format!("@import{}'/x'; a{{b:url(/x)}}", " ".repeat(2 * LONGEST)),
     ] {
         let whole = pieces(text.as_bytes(), usize::MAX);
