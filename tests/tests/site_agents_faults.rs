@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use portreeve_portal::limits::{self, AGENT_ANSWER, AGENT_HANDSHAKE, LISTENING};
+use portreeve_portal::limits::{self, AGENT_ANSWER, AGENT_HANDSHAKE, LISTENING, LISTENING_FRESH};
 use portreeve_tests::world::faults::{assert_fine, is_fine, took};
 use portreeve_tests::world::site::{PROGRAMS, Site, SiteApp, outside};
 use portreeve_tests::world::traffic::Traffic;
@@ -51,8 +51,14 @@ fn a_node_that_is_cut_off_costs_its_own_visitors_alone() {
             "for t in iptables ip6tables; do $t -w -D INPUT ! -i lo -j DROP; $t -w -D OUTPUT ! -o lo -j DROP; done",
         );
         let began = traffic.time();
-        let page = bob.client.get("/").await;
-        page.assert_status(200);
+        // What the portal heard just before is shown again.
+        let page = loop {
+            let page = bob.client.get("/").await;
+            page.assert_status(200);
+            if page.text().contains("the agent on c2") || traffic.time() > began + LISTENING_FRESH + SLACK {
+                break page;
+            }
+        };
         assert!(page.text().contains("the agent on c2 did not answer in time"), "{}", page.text());
         took("a node is cut off; others' workspace says so", began, traffic.time());
         let answer = alice.client.clone().browser().try_get(&path, CONNECT + SLACK).await.unwrap();

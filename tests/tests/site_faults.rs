@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use portreeve_portal::limits::{BROKER_FRESH, CONNECT, DIALER_ANSWER, WORKER_ANSWER};
+use portreeve_portal::limits::{BROKER_FRESH, CONNECT, DIALER_ANSWER, LISTENING_FRESH, WORKER_ANSWER};
 use portreeve_tests::world::SESSION_COOKIE;
 use portreeve_tests::world::faults::{assert_fine, is_fine, took};
 use portreeve_tests::world::site::outside;
@@ -501,7 +501,13 @@ fn a_reload_takes_all_of_what_is_good_and_nothing_of_what_is_broken() {
             "mv /etc/portreeve/nodes.toml.kept /etc/portreeve/nodes.toml; systemctl reload portreeve-portal",
         );
         let began = traffic.time();
-        let workspace = alice.client.get("/").await.text();
+        // What the portal heard just before is shown again.
+        let workspace = loop {
+            let workspace = alice.client.get("/").await.text();
+            if workspace.contains("the agent on c2") || traffic.time() > began + LISTENING_FRESH + SLACK {
+                break workspace;
+            }
+        };
         assert!(workspace.contains("the agent on c2 can&#39;t be asked"), "{workspace}");
         let refused = site.app("c2", "bob", None, "0.0.0.0:0");
         let answer = bob.client.get(&format!("/fw2/c2:{}/", refused.port())).await;
