@@ -174,15 +174,11 @@ async fn an_application_does_not_speak_for_the_whole_origin(version: Version) {
     .await;
     let rig = Rig::new(app).await;
     let answer = rig.visitor(version).await.ask("GET", "/", "").await;
-    for name in [
-        "clear-site-data",
-        "strict-transport-security",
-        "alt-svc",
-        "nel",
-        "report-to",
-        "service-worker-allowed",
-    ] {
+    for name in ["clear-site-data", "strict-transport-security", "alt-svc", "nel", "report-to"] {
         assert_eq!(answer.field(name), None, "{name}");
     }
+    // No wider than the application itself.
+    let own = format!("{}/", rig.prefix());
+    assert_eq!(answer.field("service-worker-allowed"), Some(own.as_str()));
     assert_eq!(answer.field("content-security-policy"), Some("default-src 'self'"));
 }

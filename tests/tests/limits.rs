@@ -308,11 +308,11 @@ async fn a_session_has_so_many_requests_at_once() {
     let answer = rig.get("/").await;
     assert_eq!((answer.status(), answer.error()), (429, Some("too-many-requests")));
     assert!(answer.field("retry-after").is_some());
-    // The portal's own pages that ask others take a place as well.
+    // For its own pages the portal has other places.
     let (host, cookie) = (rig.host(), rig.cookie());
     for path in ["/", "/-/listening"] {
         let own = rig.ask(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\n\r\n")).await;
-        assert_eq!((own.status(), own.error()), (429, Some("too-many-requests")), "{path}");
+        assert_eq!(own.status(), 200, "{path}");
     }
     let health = format!("GET /-/health HTTP/1.1\r\nhost: {host}\r\n\r\n");
     assert_eq!(rig.ask(&health).await.status(), 200, "others are served");

@@ -129,6 +129,8 @@ pub const SESSIONS: usize = 100_000;
 /// Of these, one user's. One more, and of their own the one that was used longest ago is dropped: what is open by it ends, and
 /// its ticket is looked at anew.
 pub const SESSIONS_OF_A_USER: usize = 256;
+/// Pages of the portal's own at once, for one session: the workspace, `/-/listening`, the way into an application's origin.
+pub const PAGES: u32 = 32;
 /// Of a session's requests at once, one in so many may go to other users' applications.
 pub const FOREIGN_SHARE: u32 = 4;
 /// Of the browsers' connections (`limits.connections`), one in so many may come from one address, or from one /64 of IPv6. One

@@ -122,7 +122,7 @@ async fn answer(
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
             who.require_person()?;
-            let _place = who.session().begin(settings.places()).ok_or(Reject::TooMany)?;
+            let _place = who.session().begin_page().ok_or(Reject::TooMany)?;
             own::workspace(connection, &site, &who, &parts).await?
         }
         Route::MissingSlash => {

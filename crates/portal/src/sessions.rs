@@ -36,6 +36,7 @@ pub(crate) struct Session {
     forgotten: AtomicBool,
     in_flight: AtomicU32,
     foreign: AtomicU32,
+    pages: AtomicU32,
 }
 
 impl Session {
@@ -113,6 +114,22 @@ impl Session {
             return None;
         }
         Some(InFlight { session: Arc::clone(self), foreign: Cell::new(false) })
+    }
+
+    /// Takes one of the session's places for pages of ours, which applications never take away.
+    pub(crate) fn begin_page(self: &Arc<Self>) -> Option<PageInFlight> {
+        let place = PageInFlight(Arc::clone(self));
+        (self.pages.fetch_add(1, Relaxed) < limits::PAGES).then_some(place)
+    }
+}
+
+/// A page of ours that is being made. Counted against its session until dropped.
+#[derive(Debug)]
+pub(crate) struct PageInFlight(Arc<Session>);
+
+impl Drop for PageInFlight {
+    fn drop(&mut self) {
+        self.0.pages.fetch_sub(1, Relaxed);
     }
 }
 
@@ -229,6 +246,7 @@ impl Sessions {
             listed: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            pages: AtomicU32::new(0),
             foreign: AtomicU32::new(0),
         });
         table.by_uid.entry(claims.uid).or_default().insert(claims.sid.clone());
@@ -296,6 +314,20 @@ mod tests {
             how: SignIn::Code,
             aud: Audience::Portal,
         }
+    }
+
+    #[test]
+    fn pages_have_places_of_their_own() {
+        let sessions = Sessions::new(9);
+        let session = sessions.admit(&claims(100, 1000), "", &[1000], 100, 50).unwrap();
+        let requests: Vec<_> = (0..3).map(|_| session.begin(3).unwrap()).collect();
+        assert!(session.begin(3).is_none());
+        let pages: Vec<_> = (0..limits::PAGES).map(|_| session.begin_page().unwrap()).collect();
+        assert!(session.begin_page().is_none());
+        drop(requests);
+        assert!(session.begin_page().is_none());
+        drop(pages);
+        assert!(session.begin_page().is_some());
     }
 
     #[test]

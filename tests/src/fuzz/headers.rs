@@ -19,8 +19,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 /// What would count for the portal's whole origin.
-const SPEAKS_FOR_THE_ORIGIN: [&str; 6] =
-    ["alt-svc", "clear-site-data", "nel", "report-to", "service-worker-allowed", "strict-transport-security"];
+/// Goes before the rest of a cookie's name, in the place of `__`, where the name promises what can't be below a prefix.
+const SECURE: &[u8] = b"__Secure-";
+const SPEAKS_FOR_THE_ORIGIN: [&str; 5] =
+    ["alt-svc", "clear-site-data", "nel", "report-to", "strict-transport-security"];
 
 fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -176,16 +178,22 @@ pub fn response_headers(data: &[u8]) {
     let mut trailers = answered.clone();
     portal::trailers_towards_browser(&mut trailers);
     for name in trailers.keys().map(HeaderName::as_str) {
-        let goes = HOP_BY_HOP.contains(&name) || SPEAKS_FOR_THE_ORIGIN.contains(&name);
+        let goes = HOP_BY_HOP.contains(&name)
+            || SPEAKS_FOR_THE_ORIGIN.contains(&name)
+            || name == "service-worker-allowed";
         let sets = ["set-cookie", "location", "content-length"].contains(&name);
         assert!(!goes && !sets, "trailer {name}");
     }
     for name in headers.keys().map(HeaderName::as_str) {
         assert!(!HOP_BY_HOP.contains(&name), "{name} went further");
         assert!(!named.iter().any(|named| named == name), "{name} was named by Connection and went further");
-        assert!(answered.contains_key(name), "{name} came from nowhere");
+        assert!(answered.contains_key(name) || name == "vary", "{name} came from nowhere");
         let speaks = SPEAKS_FOR_THE_ORIGIN.contains(&name);
         assert!(name != "alt-svc" && (prefix.is_empty() || !speaks), "{name}");
+    }
+    for scope in values(&headers, "service-worker-allowed") {
+        let below = scope.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+        assert!(prefix.is_empty() || below, "a service worker for {}", lossy(scope));
     }
     for name in ["location", "content-location"] {
         let before = values(&answered, name);
@@ -196,11 +204,19 @@ pub fn response_headers(data: &[u8]) {
     let before = values(&answered, "set-cookie");
     let after = values(&headers, "set-cookie");
     assert!(after.len() <= before.len());
-    // They come in their order, with name and value untouched.
+    // They come in their order, with name and value untouched, but for what a name may promise of the whole host.
+    let is_same = |old: &[u8], new: &[u8]| {
+        let is_renamed = !prefix.is_empty()
+            && new.get(..SECURE.len()).is_some_and(|start| start.eq_ignore_ascii_case(SECURE))
+            && old.trim_ascii_start().get(2..) == new.get(SECURE.len()..);
+        old == new || is_renamed
+    };
     let mut left = before.into_iter();
     for cookie in after {
         let pair = cookie.split(|b| *b == b';').next();
-        assert!(left.any(|old| old.split(|b| *b == b';').next() == pair), "{}", lossy(cookie));
+        let pair = pair.unwrap_or_default();
+        let is_there = |old: &[u8]| is_same(old.split(|b| *b == b';').next().unwrap_or_default(), pair);
+        assert!(left.any(is_there), "{}", lossy(cookie));
         set_cookie(cookie, &prefix);
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn answer(
     };
     who.require(Scope::Api)?;
     origins::refuse_cross_site(site, parts)?;
-    let _place = who.session().begin(settings.places()).ok_or(Reject::TooMany)?;
+    let _place = who.session().begin_page().ok_or(Reject::TooMany)?;
     let nodes = connection.room.powers.nodes_view(who.session().uid).await;
     let said: Vec<Value> = nodes.iter().map(|node| of_node(node, &site.authority)).collect();
     let mut response = Response::new(Answer::from(format!("{}\n", Value::from(said))));

@@ -233,7 +233,7 @@ pub(super) async fn open(
     let wanted = next::on_this_host(&wanted).unwrap_or("/");
     if portal.hosts.tagged && owner.is_none() {
         let place = in_its_origin(&connection.room, &host, &what)?;
-        let owner = owner_of(connection, settings, &who, &place).await?;
+        let owner = owner_of(connection, &who, &place).await?;
         let own = portal.hosts.own_host(&what, Some(owner)).ok_or_else(|| foreign_here(portal))?;
         return Ok(respond::see_other(&format!("https://{own}{port}{wanted}")));
     }
@@ -248,14 +248,9 @@ pub(super) async fn open(
 }
 
 /// Who owns an application that this person may use: found out as for any request to it, but nothing is sent.
-async fn owner_of(
-    connection: &Connection,
-    settings: &Settings,
-    who: &Principal,
-    place: &Place,
-) -> Result<u32, Reject> {
+async fn owner_of(connection: &Connection, who: &Principal, place: &Place) -> Result<u32, Reject> {
     let (room, session) = (&connection.room, who.session());
-    let _in_flight = session.begin(settings.places()).ok_or(Reject::TooMany)?;
+    let _in_flight = session.begin_page().ok_or(Reject::TooMany)?;
     let resolved = resolve(room, session, place).await;
     let target = resolved.inspect_err(|why| audit::unresolved(session, &place.what, why))?;
     let reached = connect(room, session, &target, false).await?;
