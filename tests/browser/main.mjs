@@ -8,6 +8,7 @@ import * as jupyter from "./jupyter.mjs";
 import * as live from "./live.mjs";
 import * as origins from "./origins.mjs";
 import * as pages from "./pages.mjs";
+import * as rewriting from "./rewriting.mjs";
 import * as signIn from "./sign_in.mjs";
 import * as site from "./site.mjs";
 
@@ -28,7 +29,7 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, 600_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, live, jupyter, site })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, site })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {

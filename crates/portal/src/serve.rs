@@ -113,10 +113,11 @@ async fn answer(
     record.comes_from(who.session());
     origins::refuse_cross_site(&site, &parts)?;
     let route = match route(room, &site, parts.uri.path()) {
-        Err(RouteError::NotFound) if let Some(address) = astray::belongs(&site, &parts) => {
-            return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &address));
-        }
-        other => other?,
+        Ok(route) => route,
+        Err(error) => match astray::belongs(&site, &parts).filter(|_| matches!(error, RouteError::NotFound)) {
+            Some(address) => return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &address)),
+            None => return Err(error.into()),
+        },
     };
     let mut response = match route {
         Route::Workspace => {

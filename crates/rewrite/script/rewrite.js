@@ -33,7 +33,7 @@
     } catch (e) { return value; }
   }
 
-  function list(text) { return text.replace(/[^\s]+/g, map); }
+  function list(text) { return text.replace(/[^\s]+/g, function (url) { return map(url); }); }
   function srcset(text) { return text.replace(/(^\s*|,\s+|\d[wx],)([^\s,]\S*?)(?=,*(\s|$))/g, function (all, head, url) { return head + map(url); }); }
   function css(text) {
     return text.replace(/(url\(\s*["']?|@import\s+["'])([^"')\s]+)/gi, function (all, head, url) { return head + map(url); });
@@ -41,7 +41,7 @@
 
   // Wraps a function or constructor. The proxy keeps its name, its length, its prototype and its static members.
   function proxy(native, change, after) {
-    function changed(args) { try { change(args); } catch (e) { /* as they were */ } return args; }
+    function changed(args, self) { try { change(args, self); } catch (e) { /* as they were */ } return args; }
     return new Proxy(native, {
       apply: function (f, self, args) {
         var result = Reflect.apply(f, self, changed(args, self));
@@ -69,7 +69,7 @@
   function setter(owner, name, change, read) {
     try {
       var is = Object.getOwnPropertyDescriptor(owner, name), get = is.get;
-      is.set = proxy(is.set, function (args) { if (typeof args[0] === "string" || args[0] instanceof URL) args[0] = change(String(args[0])); });
+      is.set = proxy(is.set, function (args, self) { if (typeof args[0] === "string" || args[0] instanceof URL) args[0] = change(String(args[0]), self); });
       if (read) is.get = function () { return read(get.call(this)); };
       Object.defineProperty(owner, name, is);
     } catch (e) { /* this browser has none */ }
@@ -149,7 +149,7 @@
       setter(proto("HTML" + one[0] + "Element"), one[1], /srcset$/i.test(one[1]) ? srcset : one[1] === "ping" ? list : map);
     });
 
-  // What comes in as markup is repaired once it is there.
+  // What comes in as markup is mapped before it is there, where a template can read it, and else repaired.
   var names = Object.keys(where), all = names.map(function (name) { return "[" + name.replace(":", "\\:") + "]"; }) + ",style";
   function repair(element) {
     if (element.nodeType !== 1) return;
@@ -162,6 +162,19 @@
       if (text !== now) element.textContent = now;
     }
   }
+  var html = Object.getOwnPropertyDescriptor(proto("Element") || {}, "innerHTML"), blank = html && doc.createElement("template");
+  function markup(text, self) {
+    if (!blank || !/[=(]\s*["']?\s*([\/\\]|https?:)/i.test(text) || /^(script|style|textarea|title|xmp)$/.test(self.localName)) return text;
+    html.set.call(blank, text);
+    var was = html.get.call(blank);
+    blank.content.querySelectorAll(all).forEach(repair);
+    var now = html.get.call(blank);
+    return was === now ? text : now;
+  }
+  setter(proto("Element"), "innerHTML", markup);
+  setter(proto("Element"), "outerHTML", markup);
+  setter(proto("ShadowRoot"), "innerHTML", markup);
+  wrap(proto("Element"), "insertAdjacentHTML", function (args, self) { if (typeof args[1] === "string") args[1] = markup(args[1], self); });
   if (global.MutationObserver) try {
     var watch = { childList: true, subtree: true, attributes: true, attributeFilter: names };
     var observer = new MutationObserver(function (records) {
