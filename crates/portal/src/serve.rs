@@ -114,10 +114,12 @@ async fn answer(
     origins::refuse_cross_site(&site, &parts)?;
     let route = match route(room, &site, parts.uri.path()) {
         Ok(route) => route,
-        Err(error) => match astray::belongs(&site, &parts).filter(|_| matches!(error, RouteError::NotFound)) {
-            Some(address) => return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &address)),
-            None => return Err(error.into()),
-        },
+        Err(error) => {
+            match astray::belongs(&site, &parts).filter(|_| matches!(error, RouteError::NotFound)) {
+                Some(address) => return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &address)),
+                None => return Err(error.into()),
+            }
+        }
     };
     let mut response = match route {
         Route::Workspace => {
