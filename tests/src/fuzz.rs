@@ -26,6 +26,8 @@ mod paths;
 mod proxied;
 #[path = "fuzz/referee.rs"]
 mod referee;
+#[path = "fuzz/rewriting.rs"]
+mod rewriting;
 #[path = "fuzz/workspace.rs"]
 mod workspace;
 
@@ -39,6 +41,7 @@ pub use messages::{claims, control_frame, ticket};
 pub use names::{host, names};
 pub use paths::{next, request_site};
 pub use proxied::proxy_header;
+pub use rewriting::rewriting;
 pub use workspace::worker_messages;
 
 /// A target's body.
@@ -63,6 +66,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("request_headers", request_headers),
     ("request_site", request_site),
     ("response_headers", response_headers),
+    ("rewriting", rewriting),
     ("sock_diag", sock_diag),
     ("spawner_messages", spawner_messages),
     ("ticket", ticket),

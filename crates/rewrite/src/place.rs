@@ -20,7 +20,8 @@ pub enum Mode {
 /// Why a place can't be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
-    /// The prefix or the base is not a plain path: `/` first, none last, unreserved letters, `:`, `@` and `%` between.
+    /// The prefix is not a plain path, or the base is none at all: `/` first, none last; in the prefix unreserved letters, `:`,
+    /// `@`, `%` and the brackets of an IPv6 address between.
     #[error("not a plain path")]
     Path,
     /// The host is not a host name or address with or without a port.
@@ -74,7 +75,7 @@ impl Place {
     /// # Errors
     /// When a part could be read as something else where it is put: in a URL, an attribute, a string of CSS or JSON.
     pub fn new(prefix: &str, base: &str, host: &str, mode: Mode) -> Result<Self, PlaceError> {
-        if !is_plain_path(prefix) || !is_plain_path(base) {
+        if !is_plain_path(prefix) || !is_base(base) {
             return Err(PlaceError::Path);
         }
         let own = authority(host.as_bytes()).ok_or(PlaceError::Host)?;
@@ -250,10 +251,14 @@ fn cut<'a>(path: &'a [u8], head: &str) -> Option<&'a [u8]> {
 }
 
 /// Safe wherever it is put: in a URL, an attribute, CSS, JSON, a header field.
+/// Whatever can be a path (RFC 3986 section 3.3): it is taken off, and put nowhere but into an attribute of our script's.
+fn is_base(path: &str) -> bool {
+    let of_a_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~:@%!$&'()*+,;=".contains(&byte);
+    path.is_empty() || (path.starts_with('/') && !path.ends_with('/') && path.bytes().all(of_a_path))
+}
+
 fn is_plain_path(path: &str) -> bool {
-    let plain = |byte: u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'.' | b'_' | b'~' | b':' | b'@' | b'%')
-    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~:@%[]".contains(&byte);
     path.is_empty()
         || (path.starts_with('/')
             && !path.ends_with('/')
@@ -373,6 +378,11 @@ mod tests {
 
     #[test]
     fn the_base_is_what_the_prefix_stands_for() {
+        let six = Place::new("/fw2/[fd00::1]:80", "", "portal", Mode::Strip).unwrap();
+        assert_eq!(six.map("/x").as_deref(), Some("/fw2/[fd00::1]:80/x"));
+        assert_eq!(six.map("/fw2/[fd00::1]:80/x"), None);
+        let odd = Place::new("/fw/tb", "/a//b;c='&", "portal", Mode::Strip).unwrap();
+        assert_eq!(odd.map("/a//b;c='&/x").as_deref(), Some("/fw/tb/x"));
         let based = Place::new("/fw/tb", "/app", "portal", Mode::Strip).unwrap();
         for (from, to) in [
             ("/app/x", "/fw/tb/x"),

@@ -19,7 +19,7 @@ pub(crate) fn tag(place: &Place, injection: &Injection) -> String {
         attribute(&injection.src),
         attribute(&injection.nonce),
         place.prefix(),
-        place.base(),
+        attribute(place.base()),
         origins.join(" "),
     )
 }
