@@ -206,9 +206,16 @@ pub fn response_headers(data: &[u8]) {
     assert!(after.len() <= before.len());
     // They come in their order, with name and value untouched, but for what a name may promise of the whole host.
     let is_same = |old: &[u8], new: &[u8]| {
+        // Browsers take blanks off on both sides.
+        let name_and_value = |pair: &[u8]| {
+            let at = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
+            (pair[..at].trim_ascii().to_vec(), pair[at..].to_vec())
+        };
+        let ((old_name, old_value), (new_name, new_value)) = (name_and_value(old), name_and_value(new));
         let is_renamed = !prefix.is_empty()
-            && new.get(..SECURE.len()).is_some_and(|start| start.eq_ignore_ascii_case(SECURE))
-            && old.trim_ascii_start().get(2..) == new.get(SECURE.len()..);
+            && new_name.get(..SECURE.len()).is_some_and(|start| start.eq_ignore_ascii_case(SECURE))
+            && old_name.get(2..) == new_name.get(SECURE.len()..)
+            && old_value == new_value;
         old == new || is_renamed
     };
     let mut left = before.into_iter();
