@@ -192,8 +192,12 @@ pub fn response_headers(data: &[u8]) {
         assert!(name != "alt-svc" && (prefix.is_empty() || !speaks), "{name}");
     }
     for scope in values(&headers, "service-worker-allowed") {
-        let below = scope.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
-        assert!(prefix.is_empty() || below, "a service worker for {}", lossy(scope));
+        // As a browser reads it: from where its script is.
+        let script = format!("https://{host}{prefix}/sw.js");
+        let read = url::Url::parse(&script).ok().and_then(|script| script.join(&lossy(scope)).ok());
+        let Some(read) = read else { continue };
+        let own = format!("https://{host}{prefix}/");
+        assert!(prefix.is_empty() || read.as_str().starts_with(&own), "a service worker for {read}");
     }
     for name in ["location", "content-location"] {
         let before = values(&answered, name);
