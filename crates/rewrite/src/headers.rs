@@ -56,7 +56,13 @@ pub(crate) fn towards_browser(
         change(headers, &SERVICE_WORKER_ALLOWED, |scope| widest_scope(scope, place));
     }
     for name in &REFERENCES {
-        change(headers, name, |text| Some(place.map_field(text).unwrap_or_else(|| text.to_vec())));
+        change(headers, name, |text| {
+            // Browsers read another host there; who writes it that way means a path, or wants nobody to notice.
+            if text.starts_with(b"/\\") && place.rewrites_bodies() {
+                return Some([place.prefix().as_bytes(), text].concat());
+            }
+            Some(place.map_field(text).unwrap_or_else(|| text.to_vec()))
+        });
     }
     change(headers, &header::REFRESH, |text| {
         let mapped = values::replace(text, values::refresh(text).as_slice(), |url| place.map_field(url));
@@ -238,7 +244,7 @@ mod tests {
             ("http://c1:12001/fw/tb/dir", "/fw/tb/dir", "/fw/tb/dir"),
             ("http://elsewhere/dir/", "http://elsewhere/dir/", "http://elsewhere/dir/"),
             ("//elsewhere/", "//elsewhere/", "//elsewhere/"),
-            ("/\\elsewhere/", "/\\elsewhere/", "/\\elsewhere/"),
+            ("/\\elsewhere/", "/fw/tb/\\elsewhere/", "/\\elsewhere/"),
             ("https://localhost:8443//evil", "/fw/tb//evil", "https://localhost:8443//evil"),
             ("https://localhost:8443/\\evil", "/fw/tb/\\evil", "https://localhost:8443/\\evil"),
             ("https://localhost:8443/\t/evil", "/fw/tb/\t/evil", "https://localhost:8443/\t/evil"),
