@@ -517,6 +517,9 @@ fn a_reload_takes_all_of_what_is_good_and_nothing_of_what_is_broken() {
         revoked.mend();
         site.settled().await;
         took("the key is good again; the agent is back", mended, traffic.time());
+        // It was refused often, and would wait long if the next test ended its connection at once.
+        site.root("c2", "systemctl restart portreeve-agent");
+        site.settled().await;
         bob.client.get(&format!("/fw2/c2:{}/", refused.port())).await.assert_status(200);
         traffic.stop().await;
         println!("{}", traffic.story());
