@@ -51,7 +51,8 @@ pub(crate) fn appearance(
     server: SocketAddr,
 ) -> Result<Rc<portreeve_rewrite::Place>, Reject> {
     let mut remembered = place.appearance.borrow_mut();
-    if let Some(known) = &*remembered
+    if let Some((of, known)) = &*remembered
+        && *of == server
         && known.host() == &*site.authority
         && known.base() == base
         && known.mode() == mode
@@ -71,7 +72,7 @@ pub(crate) fn appearance(
     let made = portreeve_rewrite::Place::new(&place.prefix, base, &site.authority, mode)
         .map_err(|error| Reject::Internal(error.into()))?
         .with_origins(origins.iter().map(String::as_str));
-    Ok(Rc::clone(remembered.insert(Rc::new(made))))
+    Ok(Rc::clone(&remembered.insert((server, Rc::new(made))).1))
 }
 
 /// Makes an answer's fields fit for the browser. Returns what its body must go through, if anything.
@@ -177,5 +178,28 @@ impl Rewriting {
             (true, false) => Step::More,
             (true, true) => Step::End(self.trailers.take()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{Route, route};
+
+    #[test]
+    fn a_forward_that_leads_elsewhere_now_appears_anew() {
+        let (_state, room) = crate::room::tests::room();
+        let site = Site::localhost();
+        let Ok(Route::Application { place, .. }) = route(&room, &site, "/fw/tb/") else { panic!() };
+        let at =
+            |port: u16| appearance(&place, "", Mode::Strip, &site, ([127, 0, 0, 1], port).into()).unwrap();
+        let (first, again) = (at(8001), at(8001));
+        assert!(Rc::ptr_eq(&first, &again));
+        let second = at(8002);
+        let mapped = Some("https://localhost/fw/tb/x".to_owned());
+        for (appears, own, other) in [(first, 8001, 8002), (second, 8002, 8001)] {
+            assert_eq!(appears.map(&format!("http://localhost:{own}/x")), mapped);
+            assert_eq!(appears.map(&format!("http://localhost:{other}/x")), None);
+        }
     }
 }

@@ -30,8 +30,8 @@ pub(crate) struct Place {
     pub(crate) prefix: Rc<str>,
     /// The same as a header value for the application.
     pub(crate) prefix_header: http::HeaderValue,
-    /// How it appears to the browser, as it was worked out last.
-    pub(crate) appearance: std::cell::RefCell<Option<Rc<portreeve_rewrite::Place>>>,
+    /// How it appears to the browser, as it was worked out last, and for which server.
+    pub(crate) appearance: std::cell::RefCell<Option<(std::net::SocketAddr, Rc<portreeve_rewrite::Place>)>>,
     /// What `resolve` found out for a direct address, for a few seconds.
     pub(crate) nearby: std::cell::RefCell<Option<Nearby>>,
 }

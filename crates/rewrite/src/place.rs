@@ -159,15 +159,18 @@ impl Place {
     /// Whether an authority means the application. `secure` is unknown where the reference names no scheme.
     fn is_ours(&self, host: &str, port: Option<u16>, secure: Option<bool>) -> bool {
         let (own, own_port) = &self.own;
-        if host == own {
-            return match (own_port, port) {
+        let is_the_portal = host == own
+            && match (own_port, port) {
                 (None, None) => true,
                 // The application may believe that it is asked over HTTP.
                 (None, Some(given)) => given == 443 || (given == 80 && secure != Some(true)),
                 (Some(own), None) => *own == if secure == Some(false) { 80 } else { 443 },
                 (Some(own), Some(given)) => *own == given,
             };
+        if is_the_portal {
+            return true;
         }
+        // Also where both are on one machine, and differ by the port alone.
         let port = port.unwrap_or(if secure == Some(true) { 443 } else { 80 });
         self.origins.iter().any(|(known, known_port)| known == host && *known_port == port)
     }
