@@ -136,9 +136,8 @@ pub(crate) fn towards_application(headers: &mut HeaderMap, visit: &Visit<'_>) {
 }
 
 /// A cookie's name is ours: an application neither gets nor sets it.
-pub(crate) fn is_our_cookie(name: &[u8]) -> bool {
-    let ours = COOKIE_NAME.as_bytes();
-    name.len() >= ours.len() && name[..ours.len()].eq_ignore_ascii_case(ours)
+fn is_our_cookie(name: &[u8]) -> bool {
+    portreeve_rewrite::is_our_cookie(name, COOKIE_NAME)
 }
 
 /// Takes our cookies out of the request. What remains goes in one line: HTTP/2 may have split it (RFC 9113 section

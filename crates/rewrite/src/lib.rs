@@ -69,4 +69,4 @@ pub use cookies::{is_ours as is_our_cookie, towards_application as cookies_towar
 pub use headers::{links_towards_browser, trailers_towards_browser};
 pub use place::{Mode, Place, PlaceError};
 pub use policy::Injection;
-pub use script::{SCRIPT, for_worker};
+pub use script::SCRIPT;

@@ -31,8 +31,7 @@ pub(crate) fn attribute(text: &str) -> String {
 
 /// What goes before the text of a worker's script: no import map reaches it, and no page carries ours to it. It ends
 /// with a line break.
-#[must_use]
-pub fn for_worker(place: &Place) -> String {
+pub(crate) fn for_worker(place: &Place) -> String {
     let place = serde_json::json!({
         "prefix": place.prefix(),
         "base": place.base(),
