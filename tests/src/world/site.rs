@@ -175,6 +175,15 @@ impl Site {
         self.wait_for_agents(&["login", "c1", "c2"]);
     }
 
+    /// The same from a destructor: also for the tests that come after one that failed, which say what is wrong with it.
+    ///
+    /// # Panics
+    /// When not all of it comes back, unless a test is failing already.
+    pub fn give_back_portal(&self) {
+        let back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.restart_portal()));
+        assert!(back.is_ok() || std::thread::panicking(), "the portal does not come back");
+    }
+
     /// What portal, broker and agents logged last.
     #[must_use]
     pub fn journal(&self) -> String {
