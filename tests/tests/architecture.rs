@@ -218,7 +218,7 @@ questions![
     Dialer,
     Worker,
     Forward,
-    LoginGroup,
+    Login,
     LoginAddress,
 ];
 

@@ -422,3 +422,62 @@ async fn the_command_and_the_hand_agree() {
     let left: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["by-hand"], "nothing is left behind");
 }
+
+#[tokio::test]
+async fn a_forward_can_say_how_paths_and_host_are_told() {
+    let portal = Portal::plain();
+    let client = portal.sign_in().await;
+    let app = App::echo().await;
+    let port = app.port();
+    let base = format!("http://localhost:{port}/");
+    let added = portal.command(&["forward", "add", "kept", &base, "--mode", "keep"]);
+    assert!(added.out.contains(&format!("-> {base} mode=keep")), "{added:?}");
+    let added = portal.command(&["forward", "add", "told", &base, "--target-host"]);
+    assert!(added.out.contains(&format!("-> {base} host=target")), "{added:?}");
+    let bad = portal.command(&["forward", "add", "bad", &base, "--mode", "both"]);
+    assert!(bad.status != 0 && bad.err.contains("mode=keep or mode=strip"), "{bad:?}");
+    put(&portal, "stripped", format!("http://localhost:{port}/fw/stripped/ mode=strip\n"), 0o700);
+    put(&portal, "plain", &base, 0o700);
+
+    let mode = |path: &str| {
+        let (client, path) = (client.clone(), format!("/-/mode?path={path}"));
+        async move {
+            let answer = client.get(&path).await;
+            answer.assert_status(200);
+            let said = answer.json();
+            assert_eq!(said["mode"], answer.header("x-portreeve-mode"));
+            format!("{}: {}", said["mode"].as_str().unwrap(), said["reason"].as_str().unwrap())
+        }
+    };
+    assert_eq!(mode("/fw/kept/").await, "keep: its forward says so");
+    assert_eq!(mode("/fw/stripped/").await, "strip: its forward says so");
+    assert_eq!(mode("/fw/plain/x").await, "unknown: it has answered nothing yet that tells");
+    for path in ["", "/", "/fw/plain", "/-/mode", "https://elsewhere/fw/plain/"] {
+        client.get(&format!("/-/mode?path={path}")).await.assert_refused(400, "bad-request");
+    }
+    client.get("/-/mode?path=/fw/nothing/").await.assert_refused(404, "no-such-forward");
+    portal.stranger().get("/-/mode?path=/fw/plain/").await.assert_refused(401, "not-signed-in");
+    assert_eq!(app.seen().len(), 0, "asking says nothing to the application");
+
+    let window = client.clone().browser();
+    assert_eq!(window.get("/fw/kept/x").await.json()["path"], "/fw/kept/x");
+    assert_eq!(window.get("/fw/plain/x").await.json()["path"], "/x");
+    assert_eq!(mode("/fw/plain/").await, "strip: its answers told");
+    let page = window.get("/").await.text();
+    assert!(page.contains("gets its paths whole") && page.contains("links are rewritten"), "{page}");
+
+    let post = client.clone().with("origin", &client.origin());
+    let post = post.with("referer", &format!("{}/fw/told/form?x", client.origin()));
+    post.post("/fw/told/x", "a=b").await.assert_status(200);
+    let seen = app.seen().pop().unwrap();
+    let field = |name: &str| seen.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(
+        [field("host"), field("origin"), field("referer"), field("x-forwarded-host")],
+        [
+            format!("localhost:{port}"),
+            format!("http://localhost:{port}"),
+            format!("http://localhost:{port}/form?x"),
+            client.authority()
+        ]
+    );
+}

@@ -18,6 +18,14 @@ fn assert_not_mine(answer: &Answer) {
     answer.assert_status(403);
 }
 
+/// A service worker's script that takes itself away again.
+#[track_caller]
+fn assert_no_service_worker(answer: &Answer) {
+    answer.assert_status(200);
+    assert!(answer.text().contains("registration.unregister()"), "{answer:?}");
+    assert_eq!(answer.header("cache-control"), "no-store");
+}
+
 /// Alice signed in at her portal, and an application of Bob's that he shares with her under the name `shared`.
 struct Shared {
     forwards: SharedForwards,
@@ -150,8 +158,8 @@ async fn it_gets_no_page_on_the_portals_own_origin() {
         let page = client.clone().with("sec-fetch-site", "same-origin");
         page.get("/fw/shared/").await.assert_refused(403, "foreign-application");
         let worker = client.clone().with("service-worker", "script");
-        worker.get("/fw/shared/sw.js").await.assert_refused(403, "foreign-application");
-        pages += 2;
+        assert_no_service_worker(&worker.get("/fw/shared/sw.js").await);
+        pages += 1;
     }
     // Nor does a window post a form there.
     let window = shared.client.clone().browser();
@@ -163,6 +171,7 @@ async fn it_gets_no_page_on_the_portals_own_origin() {
     assert_eq!(shared.app.reached().bytes, 0, "a refused request reached the application");
     shared.refusals("foreign-application", pages + 1).await;
     shared.refusals("elsewhere", 9).await;
+    shared.refusals("no-service-worker", 2).await;
 
     // A program may read; should it show what it read to a person, that has no origin to act from.
     for client in [shared.client.clone(), shared.client.clone().http2()] {
@@ -189,11 +198,11 @@ async fn in_its_own_origin_it_is_shown_but_installs_no_service_worker() {
         for (mode, dest) in [("same-origin", "serviceworker"), ("navigate", "document")] {
             let worker = there.clone().with("service-worker", "script").with("sec-fetch-mode", mode);
             let worker = worker.with("sec-fetch-dest", dest).with("sec-fetch-site", "same-origin");
-            worker.get("/sw.js").await.assert_refused(403, "foreign-application");
+            assert_no_service_worker(&worker.get("/sw.js").await);
         }
     }
     assert_eq!(shared.app.reached().bytes, 0, "a refused request reached the application");
-    shared.refusals("foreign-application", 4).await;
+    shared.refusals("no-service-worker", 4).await;
 
     for there in [there.clone(), there.clone().http2()] {
         let page = there.get("/page").await;
@@ -206,6 +215,83 @@ async fn in_its_own_origin_it_is_shown_but_installs_no_service_worker() {
     let own = ForeignApp::of(&alice);
     let there = shared.client.enter(&format!("localhost-{}.localhost", own.port())).await;
     there.with("service-worker", "script").get("/sw.js").await.assert_status(200);
+}
+
+/// Its name can't be that of a host.
+const NO_LABEL: &str = "Shared_App";
+
+#[tokio::test]
+async fn without_an_origin_of_its_own_it_is_shown_to_nobody_unless_the_sysadmin_says_so() {
+    let test = "without_an_origin_of_its_own_it_is_shown_to_nobody_unless_the_sysadmin_says_so";
+    let Some([alice, bob]) = people(test, ["alice", "bob"]) else { return };
+    let mut shared = Shared::with(&alice, &bob, "").await;
+    shared.forwards.share(NO_LABEL, shared.app.port(), &bob);
+    let window = shared.client.clone().browser();
+    window.get(&format!("/fw/{NO_LABEL}/")).await.assert_refused(403, "foreign-application");
+    window.get(&format!("/-/consent?next=/fw/{NO_LABEL}/")).await.assert_refused(404, "not-found");
+    assert_eq!(shared.app.reached().bytes, 0);
+}
+
+#[tokio::test]
+async fn beside_ones_own_it_is_shown_after_consent_alone() {
+    let test = "beside_ones_own_it_is_shown_after_consent_alone";
+    let Some([alice, bob]) = people(test, ["alice", "bob"]) else { return };
+    let mut shared = Shared::with(&alice, &bob, "[portal]\nforeign_applications = \"ask\"\n").await;
+    shared.forwards.share(NO_LABEL, shared.app.port(), &bob);
+    let path = format!("/fw/{NO_LABEL}/a?b=c");
+    let window = shared.client.clone().browser();
+    let page = shared.client.clone().with("sec-fetch-site", "same-origin").with("sec-fetch-mode", "cors");
+
+    // What has an origin of its own is shown there, and nobody is asked.
+    let own = window.get("/fw/shared/").await;
+    assert!(own.location().starts_with("https://shared.fn.localhost:"), "{own:?}");
+    let sent = window.get(&path).await;
+    sent.assert_status(303);
+    let asked =
+        sent.location().strip_prefix(&window.origin()).unwrap_or_else(|| panic!("{sent:?}")).to_owned();
+    assert!(asked.starts_with("/-/consent?next=%2Ffw%2FShared%5FApp%2Fa%3Fb%3Dc"), "{asked}");
+    page.get(&path).await.assert_refused(403, "foreign-application");
+
+    // Nothing but a window sees the question, and it can't be framed.
+    page.get(&asked).await.assert_refused(403, "for-windows");
+    let frame = page.clone().with("sec-fetch-mode", "navigate").with("sec-fetch-dest", "iframe");
+    frame.get(&asked).await.assert_refused(403, "for-windows");
+    let question = window.get(&asked).await;
+    question.assert_status(200);
+    let text = question.text();
+    for part in ["Open bob's application?", "/fw/Shared_App"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert_eq!(question.header("cross-origin-opener-policy"), "same-origin");
+    assert_eq!(question.header("x-frame-options"), "DENY");
+    let secret = text.split("name=\"secret\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+
+    // Without what is in it, nobody answers it.
+    let form =
+        |uid: &str, secret: &str| format!("next=%2Ffw%2FShared_App%2Fa%3Fb%3Dc&uid={uid}&secret={secret}");
+    for (uid, secret) in [("20002", ""), ("20002", "x"), ("20001", secret.as_str()), ("", secret.as_str())] {
+        window.post("/-/consent", &form(uid, secret)).await.assert_status(200);
+    }
+    let form = form("20002", &secret);
+    page.post("/-/consent", &form).await.assert_refused(403, "for-windows");
+    let elsewhere = window.clone().with("origin", "https://evil.example");
+    elsewhere.post("/-/consent", &form).await.assert_refused(403, "cross-site");
+    let other = shared.portal.sign_in().await.browser();
+    other.post("/-/consent", &form).await.assert_status(200);
+    window.get(&path).await.assert_status(303);
+    assert_eq!(shared.app.reached().bytes, 0, "it was not shown before");
+
+    let answered = window.post("/-/consent", &form).await;
+    assert_eq!((answered.status.as_u16(), answered.location()), (303, path.as_str()));
+    shared.portal.logged(&["event=\"consent\"", "user=alice", "what=/fw/Shared_App", "owner=20002"]).await;
+    let shown = window.get(&path).await;
+    assert_eq!((shown.status.as_u16(), shown.header("content-security-policy")), (200, ""), "{shown:?}");
+    page.get(&path).await.assert_status(200);
+    assert_no_service_worker(&page.with("service-worker", "script").get(&path).await);
+    // For this session alone, and this address alone.
+    other.get(&path).await.assert_status(303);
+    shared.forwards.share("Other_App", shared.app.port(), &bob);
+    window.get("/fw/Other_App/").await.assert_status(303);
 }
 
 async fn works(tunnel: &mut Tunnel) {

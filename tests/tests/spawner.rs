@@ -13,7 +13,7 @@ use portreeve_model::forward_file::CountingLine;
 use portreeve_model::wire::pam::{PamNews, PamRefusal};
 use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing, Order, SpawnerNews, Start};
 use portreeve_model::wire::{MAX_FRAME, encode_bare};
-use portreeve_model::{ForwardFile, ForwardName, LoginGroup, UserName};
+use portreeve_model::{ForwardFile, ForwardName, Login, LoginGroup, UserName};
 use portreeve_sys::message;
 use portreeve_tests::world::skip;
 use portreeve_tests::world::spawner::{
@@ -158,6 +158,7 @@ fn the_user_database_is_asked() {
     let mut spawner = start!("the_user_database_is_asked");
     let account = |name, uid, gid, groups: &[u32]| Found::Account(identity(name, uid, gid, groups));
     let nothing = Found::Nothing;
+    let login = |user: &str, group| Login { user: user.to_owned(), group };
     for (question, expected) in [
         (LookUp::Name(name("alice")), Found::Account(alice())),
         (LookUp::Uid(20003), account("carol", 20003, 20200, &[20200])),
@@ -167,9 +168,9 @@ fn the_user_database_is_asked() {
         (LookUp::Uid(0), nothing(Missing::NotServed)),
         (LookUp::Name(name("daemon")), nothing(Missing::NotServed)),
         (LookUp::Name(name("admin")), nothing(Missing::NotServed)),
-        (LookUp::LoginGroup(20001), Found::LoginGroup(LoginGroup { gid: 20001, private: true })),
-        (LookUp::LoginGroup(20003), Found::LoginGroup(LoginGroup { gid: 20200, private: false })),
-        (LookUp::LoginGroup(12345), nothing(Missing::NoAccount)),
+        (LookUp::Login(20001), Found::Login(login("alice", LoginGroup { gid: 20001, private: true }))),
+        (LookUp::Login(20003), Found::Login(login("carol", LoginGroup { gid: 20200, private: false }))),
+        (LookUp::Login(12345), nothing(Missing::NoAccount)),
     ] {
         assert_eq!(spawner.find(Start::LookUp(question.clone())), expected, "{question:?}");
     }

@@ -103,6 +103,8 @@ fn view(user: &str) -> View {
     View {
         user: UserName::parse(user).unwrap(),
         own_origins: None,
+        shared_origin: None,
+        modes: std::collections::BTreeMap::new(),
         own_port: None,
         not_understood: None,
         nodes: Some(vec![node]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nix::unistd::{Gid, Group, Uid, User, getgroups};
-use portreeve_model::{LoginGroup, UserName};
+use portreeve_model::{Login, LoginGroup, UserName};
 
 /// One person as the system knows them now.
 #[derive(Debug, Clone)]
@@ -64,14 +64,15 @@ pub fn is_served(first_uid: u32, uid: u32, gid: u32) -> bool {
     is_person(first_uid, uid) && gid != 0 && !NOBODY.contains(&gid)
 }
 
-/// The login group of `uid`, and whether it is that user's alone: named like the user, with nobody else listed as
+/// Name and login group of `uid`, and whether the group is that user's alone: named like the user, with nobody else listed as
 /// a member. `None` when the user database can't tell, which the judgement treats as "grants nothing".
 #[must_use]
-pub fn login_group(uid: u32) -> Option<LoginGroup> {
+pub fn login(uid: u32) -> Option<Login> {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten()?;
     let group = Group::from_gid(user.gid).ok().flatten()?;
     let private = group.name == user.name && group.mem.iter().all(|member| *member == user.name);
-    Some(LoginGroup { gid: user.gid.as_raw(), private })
+    let group = LoginGroup { gid: user.gid.as_raw(), private };
+    Some(Login { user: user.name, group })
 }
 
 /// The name of a group.

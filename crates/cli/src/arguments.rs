@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use portreeve_model::{CertificatePin, ForwardName};
+use portreeve_model::{CertificatePin, ForwardName, PathMode};
 
 /// Reach your web applications on this machine from a browser, and let nobody else in.
 #[derive(Debug, Parser)]
@@ -126,6 +126,13 @@ pub(crate) enum ForwardAction {
         /// With https: SHA-256 of the certificate that the application must show, in hex
         #[arg(long, value_name = "SHA256", value_parser = parse_pin)]
         pin: Option<CertificatePin>,
+        /// How the application wants its paths below /fw/NAME/: with that prefix (keep) or without (strip) [default: found out
+        /// from its answers]
+        #[arg(long, value_name = "keep|strip", value_parser = PathMode::parse)]
+        mode: Option<PathMode>,
+        /// Tell the application its own HOST:PORT as the Host of requests, and not the portal's
+        #[arg(long)]
+        target_host: bool,
     },
     /// Show your forwards
     List,

@@ -17,9 +17,11 @@ pub(crate) fn forward(forward: &Forward) -> anyhow::Result<()> {
     let directory = dir(forward)?;
     let forwards = Forwards::in_dir(directory.path.clone());
     match &forward.action {
-        ForwardAction::Add { name: ForwardNameArgument(name), target, pin } => {
+        ForwardAction::Add { name: ForwardNameArgument(name), target, pin, mode, target_host } => {
             let node = if directory.is_shared { Some(this_node()?) } else { None };
-            let target = parse_target(target, *pin, node.as_deref())?;
+            let mut target = parse_target(target, *pin, node.as_deref())?;
+            target.mode = mode.or(target.mode);
+            target.own_host |= target_host;
             directory.prepare()?;
             let new = forwards.add(name, &target)?;
             println!("{} /fw/{name}/ -> {target}", if new { "added" } else { "changed" });

@@ -50,7 +50,12 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
     let worker = Worker::new(&broker, machine, |uid| {
         Ok(portreeve_agent::listening(uid)?.into_iter().map(Into::into).collect())
     });
-    let hosts = HostRules { portal_names: bound.names, apps_domain: APPS_DOMAIN.to_owned(), tagged: false };
+    let hosts = HostRules {
+        portal_names: bound.names,
+        apps_name: String::new(),
+        apps_domain: APPS_DOMAIN.to_owned(),
+        tagged: false,
+    };
     let broker = Arc::new(broker);
     let embedded = Embedded::new(Arc::clone(&broker), worker)
         .context("the kernel can't be asked who owns a socket (NETLINK_SOCK_DIAG)")?;

@@ -53,8 +53,12 @@ pub struct PortalConfig {
     pub url: Option<String>,
     /// More names that it answers to (`Host`), in lower case and without port; an IPv6 address in brackets.
     pub names: Vec<String>,
+    /// Where applications in path form are, in the form of `url` and with the same port, at a name of its own. `None`: at `url`.
+    pub apps_url: Option<String>,
     /// The domain below which every application has a host name of its own, in lower case. `None`: they share the portal's.
     pub apps_domain: Option<String>,
+    /// Somebody else's application that can have no origin of its own is shown to a visitor who was told the risk; else to nobody.
+    pub ask_about_foreign: bool,
     /// Whose connections must begin with a PROXY header (version 2), which says who is behind them.
     pub trusted_proxies: Vec<Network>,
     /// One record for each request.

@@ -180,6 +180,16 @@ impl ForwardStat {
     }
 }
 
+/// An application's owner in the user database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// The login name.
+    pub user: String,
+    /// The login group.
+    pub group: LoginGroup,
+}
+
 /// The login group of an application's owner, from the user database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

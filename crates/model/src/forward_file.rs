@@ -1,4 +1,4 @@
-//! The grammar of a forward file: `URL [pin=sha256:HEX]` on the last line that is not blank; an empty file is a
+//! The grammar of a forward file: `URL [pin=sha256:HEX] [mode=keep|strip] [host=target]` on the last line that is not blank; an empty file is a
 //! reserved name that leads nowhere. Before: the file's bytes, from a reader that checked permissions.
 //! After: resolving the node. Invariant: a `ForwardTarget` that parsed has one meaning for every reader of it: no dot
 //! segments, no control characters, no address that can't be one node's.
@@ -9,7 +9,7 @@
 
 mod target;
 
-pub use target::{CertificatePin, Credentials, ForwardTarget, Scheme};
+pub use target::{CertificatePin, Credentials, ForwardTarget, PathMode, Scheme};
 
 use crate::names::NameError;
 
@@ -70,7 +70,9 @@ pub enum ForwardFileError {
     #[error("the address must end with its path: no '?' and no '#'")]
     QueryOrFragment,
     /// Something after the URL that is not known.
-    #[error("after the address only pin=sha256:HEX may follow, once")]
+    #[error(
+        "after the address only pin=sha256:HEX, mode=keep or mode=strip, and host=target may follow, each once"
+    )]
     Option,
     /// The pin is not the SHA-256 of a certificate.
     #[error(

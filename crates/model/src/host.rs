@@ -9,6 +9,8 @@ use crate::names::{ForwardName, NodeName, NodePort, Port};
 pub enum HostForm {
     /// The portal's own origin.
     Portal,
+    /// The origin that all applications in path form share. See [`HostRules::apps_name`].
+    Applications,
     /// One application's origin.
     Application {
         /// Which application.
@@ -34,6 +36,9 @@ pub enum AppHost {
 pub struct HostRules {
     /// The portal's names without port, an IPv6 address in brackets.
     pub portal_names: Vec<String>,
+    /// The name, without port, of the origin where applications are in path form, apart from the portal's own pages; empty: they
+    /// share the portal's.
+    pub apps_name: String,
     /// The domain that applications' names end in, such as `localhost`; empty: no application has a name.
     pub apps_domain: String,
     /// Whether an application's origin carries its owner's uid (`c1-8888-u20001.fh.DOMAIN`), so that the next user of a port does
@@ -52,6 +57,9 @@ impl HostRules {
         }
         if self.portal_names.iter().any(|name| name.eq_ignore_ascii_case(&host)) {
             return HostForm::Portal;
+        }
+        if self.apps_name.eq_ignore_ascii_case(&host) {
+            return HostForm::Applications;
         }
         let application = self.application(&host);
         application.map_or(HostForm::Unknown, |(what, owner)| HostForm::Application { what, owner })
@@ -138,8 +146,18 @@ mod tests {
                 "[::1]".into(),
                 "Portal.example.org".into(),
             ],
+            apps_name: String::new(),
             apps_domain: "localhost".into(),
             tagged: false,
+        }
+    }
+
+    #[test]
+    fn the_name_that_all_applications_share() {
+        let rules = HostRules { apps_name: "apps.example.org".into(), ..rules() };
+        assert_eq!(rules.classify("Apps.example.ORG"), HostForm::Applications);
+        for name in ["apps.example.org.", "x.apps.example.org", "apps.example"] {
+            assert_eq!(rules.classify(name), HostForm::Unknown, "{name}");
         }
     }
 
@@ -251,7 +269,12 @@ mod tests {
         ] {
             assert_eq!(rules().classify(name), HostForm::Unknown, "{name:?}");
         }
-        let none = HostRules { portal_names: vec![], apps_domain: String::new(), tagged: false };
+        let none = HostRules {
+            portal_names: vec![],
+            apps_name: String::new(),
+            apps_domain: String::new(),
+            tagged: false,
+        };
         for name in ["", "localhost", "c1-8888", "c1-8888.", "a.fn."] {
             assert_eq!(none.classify(name), HostForm::Unknown, "{name:?}");
         }

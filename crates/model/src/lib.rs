@@ -26,10 +26,12 @@ pub use agent_key::{AgentKey, KeyFile};
 pub use claims::{ApplicationHost, Audience, Claims, SignIn, TICKET_TYP};
 pub use config::{Config, GroupRef, LimitsConfig, Problem, SessionConfig};
 pub use decision::{
-    Decision, ForwardStat, GroupRules, LoginGroup, Refusal, Visitor, Why, direct_needs_group,
+    Decision, ForwardStat, GroupRules, Login, LoginGroup, Refusal, Visitor, Why, direct_needs_group,
     forward_needs_group, judge_direct, judge_forward, skips_owner,
 };
-pub use forward_file::{CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, Scheme};
+pub use forward_file::{
+    CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, PathMode, Scheme,
+};
 pub use host::{AppHost, HostForm, HostRules, split_host_port};
 pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, TokenName, UserName};
 pub use network::Network;

@@ -35,6 +35,7 @@ pub(crate) struct Files {
 struct Fixed {
     url: Option<String>,
     names: Vec<String>,
+    apps_url: Option<String>,
     apps_domain: Option<String>,
     threads: usize,
 }
@@ -64,6 +65,7 @@ impl Files {
         let fixed = Fixed {
             url: config.portal.url.clone(),
             names: config.portal.names.clone(),
+            apps_url: config.portal.apps_url.clone(),
             apps_domain: config.portal.apps_domain.clone(),
             threads: config.threads,
         };
@@ -72,7 +74,7 @@ impl Files {
             && *old != fixed
         {
             tracing::warn!(
-                "portal.url, portal.names, portal.apps_domain and threads are taken into use by a restart only"
+                "portal.url, portal.names, portal.apps_url, portal.apps_domain and threads are taken into use by a restart only"
             );
         }
         let groups = GroupRules { never: self.groups_never(&config)? };

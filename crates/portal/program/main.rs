@@ -92,12 +92,15 @@ fn hosts(config: &portreeve_model::config::PortalConfig) -> anyhow::Result<HostR
     let Some(url) = &config.url else {
         bail!("portal.url is not set: write the address that people open, \"https://HOST[:PORT]\"");
     };
-    let authority = url.strip_prefix("https://").unwrap_or(url);
-    let (host, _) = split_host_port(authority).with_context(|| format!("portal.url: {url} has no host"))?;
-    let mut portal_names = vec![host.to_owned()];
+    let host = |url: &str| {
+        let authority = url.strip_prefix("https://").unwrap_or(url);
+        split_host_port(authority).map(|(host, _)| host.to_owned())
+    };
+    let mut portal_names = vec![host(url).with_context(|| format!("portal.url: {url} has no host"))?];
     portal_names.extend(config.names.iter().cloned());
     let apps_domain = config.apps_domain.clone().unwrap_or_default();
-    Ok(HostRules { portal_names, apps_domain, tagged: true })
+    let apps_name = config.apps_url.as_deref().and_then(host).unwrap_or_default();
+    Ok(HostRules { portal_names, apps_name, apps_domain, tagged: true })
 }
 
 /// Where the portal listens, as far as it can know: in a network of its own it does not see which addresses this machine has.

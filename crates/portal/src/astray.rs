@@ -18,14 +18,10 @@ pub(crate) fn belongs(site: &Site, parts: &Parts) -> Option<String> {
     let asked = parts.uri.path_and_query()?.as_str();
     let first = asked.strip_prefix('/')?.split(['/', '?']).next()?;
     let is_of_this_origin = parts.headers.get(&FETCH_SITE).is_none_or(|site| site == "same-origin");
-    if site.application.is_some() || OURS.contains(&first) || !is_of_this_origin {
+    if site.application().is_some() || OURS.contains(&first) || !is_of_this_origin {
         return None;
     }
-    let page = parts.headers.get(header::REFERER)?.to_str().ok()?.strip_prefix("https://")?;
-    let (authority, path) = page.split_at(page.find('/')?);
-    if !authority.eq_ignore_ascii_case(&site.authority) {
-        return None;
-    }
+    let path = site.path_of(parts.headers.get(header::REFERER)?.to_str().ok()?)?;
     let mut segments = path.split('/').skip(1);
     let (kind, name) = (segments.next()?, segments.next()?);
     let is_application = matches!(kind, "fw" | "fw2") && !name.is_empty() && segments.next().is_some();

@@ -49,6 +49,13 @@ pub(crate) fn not_here(session: &Session, grant: &Grant, why: &Reject) {
     );
 }
 
+/// Somebody wants another user's application shown beside their own.
+pub(crate) fn consented(session: &Session, grant: &Grant, owner: u32) {
+    tracing::info!(
+        target: "audit", event = "consent", user = %session.user, session = session.id.as_str(), what = %grant, owner
+    );
+}
+
 /// A tunnel, a long answer or a request that waited for one was ended because its right does not hold any more.
 pub(crate) fn ended(session: &Session, grant: &Grant, why: &Withdrawn) {
     tracing::warn!(

@@ -131,7 +131,7 @@ async fn learn_login(room: &Room, session: &Session, grant: &Grant, owner: &Owne
     if !needs_login(session, grant, owner) || is_known() {
         return;
     }
-    let login = room.powers.login_group(uid).await;
+    let login = room.powers.login(uid).await.map(|login| login.group);
     room.logins.borrow_mut().put(uid, (Instant::now(), login));
 }
 

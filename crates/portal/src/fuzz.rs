@@ -44,7 +44,7 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 #[must_use]
 pub fn site(rules: &HostRules, parts: &Parts) -> Option<(String, String, Option<AppHost>)> {
     let site = crate::site::site(rules, None, parts).ok()?;
-    Some((site.authority.to_string(), site.host.to_string(), site.application.clone()))
+    Some((site.authority.to_string(), site.host.to_string(), site.application().cloned()))
 }
 
 /// What a ticket says, if it is genuine. `public` is an Ed25519 key as RFC 8032 encodes it.

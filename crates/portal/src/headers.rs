@@ -4,6 +4,8 @@
 use http::header::{self, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::authenticate::COOKIE_NAME;
+use crate::route::Place;
+use crate::site::Site;
 use crate::token;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -132,6 +134,28 @@ pub(crate) fn towards_application(headers: &mut HeaderMap, visit: &Visit<'_>) {
     headers.insert(X_FORWARDED_USER, visit.user.clone());
     if !visit.prefix.is_empty() {
         headers.insert(X_FORWARDED_PREFIX, visit.prefix.clone());
+    }
+}
+
+/// Has the fields that name the page's origin name the application's own instead: for one that is told its own host
+/// (`host`), and compares.
+pub(crate) fn speak_to_target(
+    headers: &mut HeaderMap,
+    site: &Site,
+    place: &Place,
+    host: &HeaderValue,
+    by_tls: bool,
+) {
+    let scheme = if by_tls { "https://" } else { "http://" };
+    let Ok(host) = host.to_str() else { return };
+    for name in [header::ORIGIN, header::REFERER] {
+        let Some(path) = headers.get(&name).and_then(|value| site.path_of(value.to_str().ok()?)) else {
+            continue;
+        };
+        let below = path.strip_prefix(&*place.prefix).filter(|rest| rest.starts_with('/'));
+        if let Ok(value) = HeaderValue::try_from(format!("{scheme}{host}{}", below.unwrap_or(path))) {
+            headers.insert(name, value);
+        }
     }
 }
 

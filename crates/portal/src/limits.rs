@@ -41,6 +41,10 @@ pub const UPSTREAM_TLS: Duration = Duration::from_secs(10);
 pub const EXPECT_CONTINUE: Duration = Duration::from_secs(1);
 /// Reading a forward file, or the directory of forwards: a hanging network file system.
 pub const FORWARD_READ: Duration = Duration::from_secs(5);
+/// Others' applications that a session shows beside its visitor's own, with their consent; the oldest gives way.
+pub const CONSENTS: usize = 64;
+/// Applications opened in a session of which the workspace says how they get their paths; the oldest gives way.
+pub const MODES_SHOWN: usize = 64;
 /// Forward files that one thread reads at once. No file is read twice at once, so it takes as many that hang.
 pub const FORWARD_READS: usize = 2;
 /// Workspace pages, which look through the directory of forwards, that one thread makes at once.

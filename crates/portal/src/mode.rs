@@ -10,10 +10,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
-use portreeve_model::ListenerId;
+use portreeve_model::{ListenerId, PathMode};
 pub(crate) use portreeve_rewrite::Mode;
 
+use crate::authorize::Owned;
 use crate::limits;
+use crate::resolve::Target;
+use crate::room::Room;
+use crate::route::Place;
 
 /// Names a LISTEN socket among those of all nodes and all their boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +52,63 @@ impl Modes {
     pub(crate) fn learn(&self, listener: Listener, prefix: &str, mode: Mode) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).put((listener, prefix.into()), mode);
     }
+}
+
+/// Why an application gets its paths as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It has an origin to itself.
+    OwnOrigin,
+    /// Its forward says so.
+    Forward,
+    /// Its forward's path is the prefix.
+    Base,
+    /// Its answers told.
+    Learned,
+    /// Nothing has told yet.
+    NotYet,
+}
+
+impl Why {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::OwnOrigin => "it has a host name of its own",
+            Self::Forward => "its forward says so",
+            Self::Base => "its forward leads to a path that is the prefix itself",
+            Self::Learned => "its answers told",
+            Self::NotYet => "it has answered nothing yet that tells",
+        }
+    }
+}
+
+/// The same for the workspace.
+pub(crate) fn shown(mode: Mode) -> PathMode {
+    match mode {
+        Mode::Keep => PathMode::Keep,
+        Mode::Strip => PathMode::Strip,
+    }
+}
+
+/// The mode that needs no learning.
+pub(crate) fn fixed(place: &Place, target: &Target) -> Option<(Mode, Why)> {
+    if place.prefix.is_empty() {
+        return Some((Mode::Keep, Why::OwnOrigin));
+    }
+    match target.mode {
+        Some(PathMode::Keep) => Some((Mode::Keep, Why::Forward)),
+        Some(PathMode::Strip) => Some((Mode::Strip, Why::Forward)),
+        None => (*target.base == *place.prefix).then_some((Mode::Keep, Why::Base)),
+    }
+}
+
+/// The mode of an application, as far as it is known.
+pub(crate) fn mode_of(room: &Room, place: &Place, target: &Target, owned: &Owned) -> Option<(Mode, Why)> {
+    fixed(place, target).or_else(|| {
+        let known = owned
+            .known_mode(&place.prefix)
+            .or_else(|| room.portal.modes.get(room.listener(&owned.tuple(), &owned.owner()), &place.prefix));
+        known.map(|mode| (mode, Why::Learned))
+    })
 }
 
 /// Whether a `Location` leads into the prefix, in path form or with any origin before it.

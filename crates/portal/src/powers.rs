@@ -17,7 +17,7 @@ use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::pam::{PamRefusal, Prompt};
 use portreeve_model::wire::worker::{NodeView, View};
 use portreeve_model::{
-    Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName,
+    Audience, Claims, ForwardName, ListenerId, Login, Owner, Secret, Tuple, Unowned, UserName,
 };
 pub(crate) use served::WorkerError;
 pub use served::{Inherited, Served};
@@ -367,10 +367,10 @@ impl Powers {
     }
 
     /// Another user's login group; `None` when nobody can tell, which grants nothing.
-    pub(crate) async fn login_group(&self, uid: u32) -> Option<LoginGroup> {
+    pub(crate) async fn login(&self, uid: u32) -> Option<Login> {
         match self {
-            Self::Embedded(own) => own.login_group(uid).await,
-            Self::Served(served) => served.login_group(uid).await,
+            Self::Embedded(own) => own.login(uid).await,
+            Self::Served(served) => served.login(uid).await,
         }
     }
 

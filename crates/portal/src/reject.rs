@@ -61,9 +61,15 @@ pub(crate) enum Reject {
     /// Somebody else's application, which is not shown here. `has_origins`: there are addresses where it would be.
     #[error("somebody else's application can't share the portal's address")]
     ForeignHere { has_origins: bool },
+    /// The browser gets a service worker that ends itself, in the place of one that it has or wants to have.
+    #[error("an application that shares its origin, or is somebody else's, has no service worker")]
+    NoServiceWorker,
     /// A page of another origin asked with this visitor's cookie.
     #[error("the request comes from another site's page")]
     CrossSite,
+    /// Something in a page wants to have what is for a person to see.
+    #[error("the request comes from inside of a page, which may be an application's")]
+    ForWindows,
     #[error("too many requests at once")]
     TooMany,
     #[error("too many wrong codes")]
@@ -295,6 +301,9 @@ impl Reject {
             Self::Elsewhere(_) => {
                 text(S::SEE_OTHER, "elsewhere", "This application has its own address", sentence(self), "")
             }
+            Self::NoServiceWorker => {
+                text(S::OK, "no-service-worker", "No service worker", sentence(self), "")
+            }
             Self::ForeignHere { has_origins } => text(
                 S::FORBIDDEN,
                 "foreign-application",
@@ -307,6 +316,13 @@ impl Reject {
                 "cross-site",
                 "Another site's page asked for this",
                 "A page from a different address tried to use your session.",
+                "If that was you, open the address yourself.",
+            ),
+            Self::ForWindows => text(
+                S::FORBIDDEN,
+                "for-windows",
+                "This is for a window of its own",
+                "A page asked for it from inside, perhaps an application's that shares the portal's address.",
                 "If that was you, open the address yourself.",
             ),
             Self::TooManyCodes => text(

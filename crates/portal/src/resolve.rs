@@ -13,8 +13,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use portreeve_broker::{ForwardRead, ReadError};
 use portreeve_model::{
-    CertificatePin, ForwardFile, ForwardName, ForwardStat, ForwardTarget, NodeName, NodePort, Port, Refusal,
-    Scheme,
+    CertificatePin, ForwardFile, ForwardName, ForwardStat, ForwardTarget, NodeName, NodePort, PathMode, Port,
+    Refusal, Scheme,
 };
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -35,6 +35,12 @@ pub(crate) struct Target {
     pub(crate) tls: Option<Tls>,
     /// The path at the application that the place's prefix stands for, without its closing slash: mostly empty.
     pub(crate) base: Box<str>,
+    /// `NODE:PORT`, as the application would call itself.
+    pub(crate) authority: Box<str>,
+    /// What the forward says about the paths.
+    pub(crate) mode: Option<PathMode>,
+    /// The authority, where the application is to be told it as its host.
+    pub(crate) host: Option<HeaderValue>,
     /// What the forward's `user:password@` becomes.
     pub(crate) authorization: Option<HeaderValue>,
     /// By which right.
@@ -197,6 +203,9 @@ fn resolve_direct(
         addresses: addresses(room, &direct.node, direct.port)?,
         tls: None,
         base: "".into(),
+        authority: direct.to_string().into(),
+        mode: None,
+        host: None,
         authorization: None,
         grant: Rc::new(Grant::Direct(direct.clone())),
     });
@@ -256,11 +265,18 @@ fn target_of(room: &Room, name: &ForwardName, read: ForwardRead) -> Result<Targe
         value.set_sensitive(true);
         Some(value)
     });
+    let authority = match target.port == target.scheme.default_port() {
+        true => target.node.to_string(),
+        false => format!("{}:{}", target.node, target.port),
+    };
     Ok(Target {
         addresses: addresses(room, &target.node, target.port)?,
         tls: (target.scheme == Scheme::Https)
             .then(|| Tls { name: target.node.as_str().into(), pin: target.pin }),
         base: target.path.trim_end_matches('/').into(),
+        mode: target.mode,
+        host: target.own_host.then(|| HeaderValue::try_from(&authority).ok()).flatten(),
+        authority: format!("{}:{}", target.node, target.port).into(),
         authorization,
         grant: Rc::new(Grant::Forward { name: name.clone(), stat: read.stat, target }),
     })

@@ -47,12 +47,17 @@ struct ErrorTemplate<'a> {
 }
 
 const ERROR: HeaderName = HeaderName::from_static("x-portreeve-error");
+/// A page that opened ours is cut off from it, also one of an application at the same origin, which has no such policy.
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The answer that says why.
 pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     if let Reject::Elsewhere(address) = reject {
         return see_other(address);
+    }
+    if matches!(reject, Reject::NoServiceWorker) {
+        return no_service_worker();
     }
     let said = reject.text(asker.form);
     let status = said.status;
@@ -129,6 +134,18 @@ pub(crate) fn page(html: String) -> Response<Answer> {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
+    protect(headers);
+    response
+}
+
+/// A service worker that takes the place of whichever one the browser has at this address, and goes.
+fn no_service_worker() -> Response<Answer> {
+    const SCRIPT: &str = "self.addEventListener('install', () => self.skipWaiting());\n\
+        self.addEventListener('activate', () => self.registration.unregister());\n";
+    let mut response = Response::new(Answer::from(SCRIPT.to_owned()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
     protect(headers);
     response
 }

@@ -19,7 +19,8 @@ use crate::answer::Answer;
 use crate::authenticate::COOKIE_NAME;
 use crate::headers::remove_hop_by_hop;
 use crate::reject::Reject;
-use crate::route::{Place, What};
+use crate::resolve::Target;
+use crate::route::Place;
 use crate::site::Site;
 
 /// Where pages find the script that maps what their own scripts make.
@@ -42,20 +43,24 @@ pub(crate) fn script() -> Response<Answer> {
     response
 }
 
-/// Where an application appears: made once, and then remembered with its place for as long as nothing changes.
+/// Where an application appears: made once, and then remembered with its place for as long as nothing changes. `foreign`: the
+/// owner of one that is not the visitor's own, where it shares its origin.
 pub(crate) fn appearance(
     place: &Place,
-    base: &str,
+    target: &Target,
     mode: Mode,
     site: &Site,
     server: SocketAddr,
+    foreign: Option<u32>,
 ) -> Result<Rc<portreeve_rewrite::Place>, Reject> {
+    let base = &*target.base;
     let mut remembered = place.appearance.borrow_mut();
     if let Some((of, known)) = &*remembered
         && *of == server
         && known.host() == &*site.authority
         && known.base() == base
         && known.mode() == mode
+        && known.cookies_of() == foreign
     {
         return Ok(Rc::clone(known));
     }
@@ -66,12 +71,11 @@ pub(crate) fn appearance(
         format!("127.0.0.1:{port}"),
         format!("[::1]:{port}"),
     ];
-    if let What::Direct(direct) = &place.what {
-        origins.push(direct.to_string());
-    }
+    origins.push(target.authority.to_string());
     let made = portreeve_rewrite::Place::new(&place.prefix, base, &site.authority, mode)
         .map_err(|error| Reject::Internal(error.into()))?
-        .with_origins(origins.iter().map(String::as_str));
+        .with_origins(origins.iter().map(String::as_str))
+        .with_cookies_of(foreign);
     Ok(Rc::clone(&remembered.insert((server, Rc::new(made))).1))
 }
 
@@ -191,8 +195,22 @@ mod tests {
         let (_state, room) = crate::room::tests::room();
         let site = Site::localhost();
         let Ok(Route::Application { place, .. }) = route(&room, &site, "/fw/tb/") else { panic!() };
-        let at =
-            |port: u16| appearance(&place, "", Mode::Strip, &site, ([127, 0, 0, 1], port).into()).unwrap();
+        let target = Target {
+            addresses: Vec::new(),
+            tls: None,
+            base: "".into(),
+            authority: "c1:8888".into(),
+            mode: None,
+            host: None,
+            authorization: None,
+            grant: Rc::new(crate::resolve::Grant::Direct(
+                portreeve_model::NodePort::parse("c1:8888").unwrap(),
+            )),
+        };
+        let of = |port: u16, foreign| {
+            appearance(&place, &target, Mode::Strip, &site, ([127, 0, 0, 1], port).into(), foreign).unwrap()
+        };
+        let at = |port| of(port, None);
         let (first, again) = (at(8001), at(8001));
         assert!(Rc::ptr_eq(&first, &again));
         let second = at(8002);
@@ -200,6 +218,9 @@ mod tests {
         for (appears, own, other) in [(first, 8001, 8002), (second, 8002, 8001)] {
             assert_eq!(appears.map(&format!("http://localhost:{own}/x")), mapped);
             assert_eq!(appears.map(&format!("http://localhost:{other}/x")), None);
+            assert_eq!(appears.map("http://c1:8888/x"), mapped, "by the name that the forward has for it");
         }
+        // To another visitor it may be somebody else's.
+        assert_eq!((at(8002).cookies_of(), of(8002, Some(7)).cookies_of()), (None, Some(7)));
     }
 }

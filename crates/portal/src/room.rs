@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use portreeve_model::{Due, ForwardName, LoginGroup, RECORDS_SUMMED, Records};
+use portreeve_model::{Due, ForwardName, LoginGroup, Owner, RECORDS_SUMMED, Records, Tuple};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -17,6 +17,7 @@ use crate::authenticate::Known;
 use crate::flows::Flows;
 use crate::limits;
 use crate::metrics::Tally;
+use crate::mode::Listener;
 use crate::pool::{Link, Pool};
 use crate::portal::Portal;
 use crate::powers::Powers;
@@ -71,6 +72,12 @@ impl Room {
             refusals: Rc::new(RefCell::new(Records::new(limits::REFUSAL_RECORDS))),
             number,
         })
+    }
+
+    /// The socket that listened for a connection: the same for all of them until the application is restarted.
+    pub(crate) fn listener(&self, tuple: &Tuple, owner: &Owner) -> Listener {
+        let generation = self.powers.generation(tuple.server);
+        Listener { node: tuple.server.ip(), generation, id: owner.listener }
     }
 
     /// Keeps a connection to an application for later.
@@ -177,6 +184,7 @@ pub(crate) mod tests {
         let worker = Worker::new(&broker, "here".to_owned(), |_| Ok(Vec::new()));
         let hosts = HostRules {
             portal_names: vec!["localhost".to_owned()],
+            apps_name: String::new(),
             apps_domain: String::new(),
             tagged: false,
         };

@@ -8,7 +8,7 @@ use portreeve_model::{AppHost, ForwardName, NameError, NodePort};
 use crate::limits;
 use crate::resolve::Nearby;
 use crate::room::Room;
-use crate::site::Site;
+use crate::site::{Origin, Site};
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(crate) enum RouteError {
 
 /// The route that the request's path and origin name.
 pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, RouteError> {
-    if let Some(application) = &site.application {
+    if let Some(application) = site.application() {
         let place = in_its_origin(room, &site.host, application)?;
         return Ok(Route::Application { place, prefix_length: 0 });
     }
@@ -66,7 +66,7 @@ pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, Route
         ("/fw2/", rest)
     } else if let Some(rest) = path.strip_prefix("/fw/") {
         ("/fw/", rest)
-    } else if path == "/" {
+    } else if path == "/" && site.origin == Origin::Portal {
         return Ok(Route::Workspace);
     } else {
         return Err(RouteError::NotFound);

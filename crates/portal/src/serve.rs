@@ -1,13 +1,14 @@
 //! The life of one request, from top to bottom. Each step hands the next a value that only it can make.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use portreeve_model::{Owner, Scope, Tuple};
+use portreeve_model::{Owner, Scope};
 
 use crate::answer::Answer;
 use crate::astray;
@@ -18,26 +19,29 @@ use crate::connect::connect;
 use crate::forward::{Answered, ForwardError, Sending, forward, set_line};
 use crate::front::Connection;
 use crate::front_body::FrontBody;
-use crate::headers::{Visit, remove_hop_by_hop, towards_application};
+use crate::headers::{Visit, remove_hop_by_hop, speak_to_target, towards_application};
 use crate::interim::InterimSink;
 use crate::limits;
-use crate::mode::{Listener, Mode, leads_into};
+use crate::mode::{self, Mode, leads_into, mode_of};
 use crate::own;
 use crate::own::origins;
+use crate::own::shown::{Shown, portal_origin};
 use crate::portal::Settings;
 use crate::record::{Record, Sent};
 use crate::reject::{Form, Reject};
 use crate::request_body::RequestBody;
-use crate::resolve::{Target, resolve};
+use crate::resolve::{Grant, Target, resolve};
 use crate::respond::{self, Asker, redirect, reject, wants_page};
 use crate::rewrite::{
     Destination, Rewriting, appearance, cookies_towards_application, narrow_accept_encoding, towards_browser,
 };
 use crate::route::{Place, Route, RouteError, route};
 use crate::sessions::InFlight;
-use crate::site::{Site, site};
+use crate::site::{Origin, Site, site};
 use crate::token;
 use crate::upgrade::{Pending, Upgrade};
+
+const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// Answers one request, whatever it is.
 pub(crate) async fn serve(
@@ -198,6 +202,9 @@ impl Journey<'_> {
                 prefix: &self.place.prefix_header,
             },
         );
+        if let Some(host) = &self.target.host {
+            speak_to_target(&mut parts.headers, self.site, self.place, host, self.target.tls.is_some());
+        }
         if let Some(upgrade) = &upgrade {
             upgrade.announce(&mut parts.headers);
         } else if takes_trailers {
@@ -225,6 +232,9 @@ impl Journey<'_> {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser, &in_flight).await?;
+        if page_of_browser == origins::Reader::Window && !self.place.prefix.is_empty() {
+            self.who.session().note_mode(&self.place.prefix, mode::shown(mode));
+        }
         self.back(answered, mode, (&method, destination), upgrade, in_flight)
     }
 
@@ -239,7 +249,7 @@ impl Journey<'_> {
     ) -> Result<(Answered, Mode), Reject> {
         let repeatable = body.is_none() && matches!(parts.method, Method::GET | Method::HEAD);
         let below_path = self.below_its_path(asked, reader);
-        let learns = self.fixed_mode().is_none() || below_path.is_some();
+        let learns = mode::fixed(self.place, self.target).is_none() || below_path.is_some();
         let again = (repeatable && learns).then(|| parts.clone());
         let (answered, mode) =
             self.send(Request::from_parts(parts, body), asked, reader, in_flight, None).await?;
@@ -276,7 +286,7 @@ impl Journey<'_> {
     /// In an origin of its own: where a window's path would be, were the application started for the path form.
     fn below_its_path(&self, asked: &PathAndQuery, reader: origins::Reader) -> Option<PathAndQuery> {
         let path = self.place.what.path();
-        let is_window = reader == origins::Reader::Window && self.site.application.is_some();
+        let is_window = reader == origins::Reader::Window && self.site.application().is_some();
         let is_new = !asked.as_str().strip_prefix(&path).is_some_and(|rest| rest.starts_with('/'));
         (is_window && is_new).then(|| format!("{path}{asked}").parse().ok()).flatten()
     }
@@ -302,32 +312,24 @@ impl Journey<'_> {
 
     fn remember(&self, answered: &Answered, mode: Mode) {
         answered.link.note_mode(&self.place.prefix, mode);
-        let listener = self.listener(&answered.link.tuple, &answered.link.owner.get());
-        self.connection.room.portal.modes.learn(listener, &self.place.prefix, mode);
+        let room = &self.connection.room;
+        let listener = room.listener(&answered.link.tuple, &answered.link.owner.get());
+        room.portal.modes.learn(listener, &self.place.prefix, mode);
     }
 
-    /// The mode that needs no learning.
-    fn fixed_mode(&self) -> Option<Mode> {
-        if self.place.prefix.is_empty() {
-            return Some(Mode::Keep);
-        }
-        (*self.target.base == *self.place.prefix).then_some(Mode::Keep)
+    /// The owner of an application that is not the visitor's own, where it shares its origin with others.
+    fn foreign_owner(&self, grant: &Grant, owner: &Owner) -> Option<u32> {
+        let foreign = self.site.application().is_none() && is_foreign(self.who.session(), grant, owner);
+        foreign.then_some(owner.uid)
     }
 
-    fn mode(&self, owned: &Owned) -> Option<Mode> {
-        self.fixed_mode().or_else(|| owned.known_mode(&self.place.prefix)).or_else(|| {
-            let listener = self.listener(&owned.tuple(), &owned.owner());
-            self.connection.room.portal.modes.get(listener, &self.place.prefix)
-        })
-    }
-
-    /// The socket that listened: the same for all connections until the application is restarted.
-    fn listener(&self, tuple: &Tuple, owner: &Owner) -> Listener {
-        Listener {
-            node: tuple.server.ip(),
-            generation: self.connection.room.powers.generation(tuple.server),
-            id: owner.listener,
-        }
+    fn appearance(
+        &self,
+        mode: Mode,
+        server: SocketAddr,
+        foreign: Option<u32>,
+    ) -> Result<Rc<portreeve_rewrite::Place>, Reject> {
+        appearance(self.place, self.target, mode, self.site, server, foreign)
     }
 
     /// Connects, authorizes, forwards; once more on a fresh connection when nothing was sent. Returns the mode that
@@ -358,17 +360,19 @@ impl Journey<'_> {
                 audit::not_here(session, &self.target.grant, &why);
                 return Err(why);
             }
-            let mode = forced.or_else(|| self.mode(&owned));
+            let known = || mode_of(room, self.place, self.target, &owned).map(|(mode, _)| mode);
+            let mode = forced.or_else(known);
             let (mut parts, body) = request.into_parts();
             let wanted = mode.unwrap_or(Mode::Strip);
-            let place = appearance(self.place, &self.target.base, wanted, self.site, owned.tuple().server)?;
+            let foreign = self.foreign_owner(owned.grant(), &owned.owner());
+            let place = self.appearance(wanted, owned.tuple().server, foreign)?;
             if place.rewrites_bodies() {
                 narrow_accept_encoding(&mut parts.headers);
             }
             cookies_towards_application(&mut parts.headers, &place, COOKIE_NAME);
             let path = self.path(asked, wanted);
-            set_line(&mut parts, &path, &self.site.authority_header)
-                .map_err(|_| Reject::BadRequest("its address is malformed"))?;
+            let host = self.target.host.as_ref().unwrap_or(&self.site.authority_header);
+            set_line(&mut parts, &path, host).map_err(|_| Reject::BadRequest("its address is malformed"))?;
             match forward(&sending, owned, Request::from_parts(parts, body)).await {
                 Ok(answered) => {
                     if let Some(mode) = mode {
@@ -394,24 +398,24 @@ impl Journey<'_> {
         in_flight: &InFlight,
         owned: &Owned,
     ) -> Result<(), Reject> {
-        let portal = &self.connection.room.portal;
         let owner = owned.owner();
-        if self.site.owner.is_some_and(|uid| uid != owner.uid) {
-            return Err(origins::of_another_owner(portal, self.site, self.place, reader, asked.as_str()));
-        }
         let foreign = is_foreign(self.who.session(), owned.grant(), &owner);
-        if foreign {
-            // A service worker would outlive the application and see the codes that enter its origin.
-            if request.headers().contains_key("service-worker") {
-                return Err(origins::foreign_here(portal));
-            }
-            // Others' applications may not use up what the visitor's own need.
-            if !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
-                return Err(Reject::TooMany);
-            }
+        let shown = Shown {
+            connection: self.connection,
+            site: self.site,
+            session: self.who.session(),
+            place: self.place,
+            asked,
+            reader,
+            for_service_worker: request.headers().contains_key("service-worker"),
+            asks: self.settings.config.portal.ask_about_foreign,
+        };
+        shown.refuse(owner.uid, foreign)?;
+        // Others' applications may not use up what the visitor's own need.
+        if foreign && !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
+            return Err(Reject::TooMany);
         }
-        let (connection, site, place) = (self.connection, self.site, self.place);
-        origins::refuse_in_path_form(connection, site, place, reader, asked, owner.uid, foreign)
+        Ok(())
     }
 
     /// The path as the application is asked for it.
@@ -435,7 +439,8 @@ impl Journey<'_> {
     ) -> Result<Response<Answer>, Reject> {
         let room = &self.connection.room;
         let server = answered.link.tuple.server;
-        let place = appearance(self.place, &self.target.base, mode, self.site, server)?;
+        let foreign = self.foreign_owner(&answered.basis.grant, &answered.basis.owner);
+        let place = self.appearance(mode, server, foreign)?;
         if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let upgrade = upgrade.ok_or(Reject::NoWebSocket)?;
             return upgrade.begin(room, answered, &place, in_flight, self.record.line());
@@ -445,17 +450,17 @@ impl Journey<'_> {
             return Err(Reject::NoWebSocket);
         }
         let Answered { response, link, basis } = answered;
-        let foreign = is_foreign(&basis.session, &basis.grant, &basis.owner);
         let (mut parts, incoming) = response.into_parts();
         // It was HTTP/1.1 here; what it becomes is for the browser's connection to say.
         parts.version = http::Version::default();
         parts.extensions = http::Extensions::new();
         let rewriter = towards_browser(&mut parts.headers, &place, method, destination, parts.status)?;
-        if foreign && self.site.application.is_none() {
-            confine(&mut parts.headers);
+        if let Some(owner) = foreign {
+            let is_shown = self.who.session().consented(&self.place.what, owner);
+            confine(&mut parts.headers, is_shown);
         }
-        if self.site.owner.is_some() {
-            frame_only_here(&mut parts.headers, &origins::portal_origin(&room.portal, self.site));
+        if self.site.owner().is_some() || self.site.origin == Origin::Applications {
+            frame_only_here(&mut parts.headers, &portal_origin(&room.portal, self.site));
         }
         let rewriting = rewriter.map(Rewriting::new);
         let body = Answer::carried(incoming, rewriting, Some(link), Rc::clone(room), basis, in_flight);
@@ -471,8 +476,13 @@ fn frame_only_here(headers: &mut HeaderMap, portal: &str) {
     }
 }
 
-/// Somebody else's application under the portal's own address is answered to programs only; should a browser show it
-/// all the same, it gets no origin to act from.
-fn confine(headers: &mut HeaderMap) {
-    headers.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+/// Somebody else's application in an origin that it shares. Unless its visitor wants to see it there (`is_shown`), it is
+/// answered to programs only; should a browser show it all the same, it gets no origin to act from. If they do, windows that
+/// it opens are still cut off from it.
+fn confine(headers: &mut HeaderMap, is_shown: bool) {
+    if is_shown {
+        headers.remove(CROSS_ORIGIN_OPENER_POLICY);
+    } else {
+        headers.append(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    }
 }

@@ -3,6 +3,8 @@
 //! A ticket says who and until when; this table adds what a signed text can't: use since then (idle expiry), and an
 //! end before time. A session that is over ends its tunnels through [`Session::is_live`], which `flows.rs` asks.
 
+mod memory;
+
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
@@ -12,6 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use portreeve_model::{Claims, Secret, SessionId, SignIn, UserName};
 
+use self::memory::Memory;
 use crate::limits;
 
 /// One sign-in.
@@ -37,6 +40,7 @@ pub(crate) struct Session {
     in_flight: AtomicU32,
     foreign: AtomicU32,
     pages: AtomicU32,
+    memory: Memory,
 }
 
 impl Session {
@@ -248,6 +252,7 @@ impl Sessions {
             in_flight: AtomicU32::new(0),
             pages: AtomicU32::new(0),
             foreign: AtomicU32::new(0),
+            memory: Memory::default(),
         });
         table.by_uid.entry(claims.uid).or_default().insert(claims.sid.clone());
         table.by_id.insert(claims.sid.clone(), Arc::clone(&session));

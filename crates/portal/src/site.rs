@@ -1,4 +1,4 @@
-//! Which origin a request is for: the portal's own, or an application's. Before: `tls`. After: `route`.
+//! Which origin a request is for: the portal's own, the one that applications share, or an application's own. Before: `tls`. After: `route`.
 //!
 //! Invariant: a host name that is neither is refused (421). Otherwise somebody's own domain that resolves to this
 //! address would be an origin of ours (DNS rebinding).
@@ -22,10 +22,23 @@ pub(crate) struct Site {
     pub(crate) host: Box<str>,
     /// The port, when it is not HTTPS's own.
     pub(crate) port: Option<Port>,
-    /// `None`: the portal's own origin.
-    pub(crate) application: Option<AppHost>,
-    /// The uid of the application's owner, where the origin says it.
-    pub(crate) owner: Option<u32>,
+    /// Whose it is.
+    pub(crate) origin: Origin,
+}
+
+/// Whose an origin is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The portal's own pages; and applications in path form, unless they have [`Origin::Applications`].
+    Portal,
+    /// All applications in path form.
+    Applications,
+    /// One application.
+    Application {
+        what: AppHost,
+        /// Its owner's uid, where the name says it.
+        owner: Option<u32>,
+    },
 }
 
 /// Why there is none.
@@ -48,19 +61,41 @@ impl Site {
             authority_header: http::HeaderValue::from_static("localhost"),
             host: "localhost".into(),
             port: None,
-            application: None,
-            owner: None,
+            origin: Origin::Portal,
         }
     }
 
     /// Whose tickets count here: the `aud` claim.
     pub(crate) fn audience(&self) -> &str {
-        if self.application.is_some() { &self.host } else { "portal" }
+        if self.origin == Origin::Portal { "portal" } else { &self.host }
+    }
+
+    /// The application that has this origin to itself.
+    pub(crate) fn application(&self) -> Option<&AppHost> {
+        match &self.origin {
+            Origin::Application { what, .. } => Some(what),
+            Origin::Portal | Origin::Applications => None,
+        }
+    }
+
+    /// The uid of that application's owner, where the name says it.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        match self.origin {
+            Origin::Application { owner, .. } => owner,
+            Origin::Portal | Origin::Applications => None,
+        }
     }
 
     /// `https://` and the authority: what a browser sends as Origin.
     pub(crate) fn is_origin(&self, origin: &str) -> bool {
-        origin.strip_prefix("https://").is_some_and(|rest| rest.eq_ignore_ascii_case(&self.authority))
+        self.path_of(origin) == Some("")
+    }
+
+    /// Path and query of an address of this origin; empty for the origin alone.
+    pub(crate) fn path_of<'a>(&self, address: &'a str) -> Option<&'a str> {
+        let rest = address.strip_prefix("https://")?;
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        authority.eq_ignore_ascii_case(&self.authority).then_some(path)
     }
 }
 
@@ -90,9 +125,10 @@ pub(crate) fn site(
     }
     let misdirected = || SiteError::Misdirected(authority.chars().take(limits::HOST_SHOWN).collect());
     let (host, port) = split_host_port(authority).ok_or_else(misdirected)?;
-    let (application, owner) = match rules.classify(host) {
-        HostForm::Portal => (None, None),
-        HostForm::Application { what, owner } => (Some(what), owner),
+    let origin = match rules.classify(host) {
+        HostForm::Portal => Origin::Portal,
+        HostForm::Applications => Origin::Applications,
+        HostForm::Application { what, owner } => Origin::Application { what, owner },
         HostForm::Unknown => return Err(misdirected()),
     };
     Ok(Rc::new(Site {
@@ -100,8 +136,7 @@ pub(crate) fn site(
         authority: authority.into(),
         host: host.to_ascii_lowercase().into_boxed_str(),
         port,
-        application,
-        owner,
+        origin,
     }))
 }
 
@@ -114,6 +149,7 @@ mod tests {
     fn rules() -> HostRules {
         HostRules {
             portal_names: vec!["localhost".into(), "127.0.0.1".into()],
+            apps_name: "apps.portal".into(),
             apps_domain: "localhost".into(),
             tagged: false,
         }
@@ -129,8 +165,10 @@ mod tests {
 
     #[test]
     fn our_names_and_applications() {
-        assert!(of("/", &["LocalHost:8443"]).unwrap().application.is_none());
-        assert!(of("https://127.0.0.1:8443/", &[]).unwrap().application.is_none());
+        assert_eq!(of("/", &["LocalHost:8443"]).unwrap().origin, Origin::Portal);
+        assert_eq!(of("https://127.0.0.1:8443/", &[]).unwrap().origin, Origin::Portal);
+        let shared = of("/", &["apps.portal:8443"]).unwrap();
+        assert_eq!((&shared.origin, shared.audience()), (&Origin::Applications, "apps.portal"));
         let app = of("/", &["c1-8888.localhost:8443"]).unwrap();
         assert_eq!(app.audience(), "c1-8888.localhost");
         assert!(app.is_origin("https://c1-8888.localhost:8443"));

@@ -4,6 +4,11 @@
 //! A cookie named `__Host-x` must have the path `/` (RFC 6265bis section 4.1.3.2), so it can't be confined. Below a
 //! prefix it becomes `__Secure-Host-x`, which has a path, and gets its name back on its way to the application. Names
 //! that look like that already make room: `__Secure-Host-x` becomes `__Secure-Secure-Host-x`.
+//!
+//! An application of another user than the visitor, where it shares its origin, has cookies of its owner's: `x` is kept as
+//! `u20001~x`. They are sent to that owner's applications alone, and nothing else is sent there.
+
+use std::borrow::Cow;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 
@@ -30,7 +35,11 @@ pub(crate) fn towards_browser(headers: &mut HeaderMap, place: &Place, ours: &str
 
 /// Gives an application's cookies the names that it gave them. Call after the portal's own were taken out.
 pub fn towards_application(headers: &mut HeaderMap, place: &Place, ours: &str) {
-    if place.prefix().is_empty() || !headers.get_all(COOKIE).iter().any(|line| has_renamed(line.as_bytes())) {
+    if place.prefix().is_empty() {
+        return;
+    }
+    let is_changed = |line: &HeaderValue| has_renamed(line.as_bytes()) || line.as_bytes().contains(&b'~');
+    if place.cookies_of().is_none() && !headers.get_all(COOKIE).iter().any(is_changed) {
         return;
     }
     let lines: Vec<HeaderValue> = headers
@@ -41,15 +50,18 @@ pub fn towards_application(headers: &mut HeaderMap, place: &Place, ours: &str) {
                 .as_bytes()
                 .split(|byte| *byte == b';')
                 .map(<[u8]>::trim_ascii)
-                .map(|pair| {
-                    let (name, rest) = split(pair);
-                    match original(name) {
-                        Some(name) if !is_ours(&name, ours) => [&name, rest].concat(),
-                        _ => pair.to_vec(),
-                    }
+                .filter_map(|pair| {
+                    let (name, rest) = split(of_owner(pair, place.cookies_of())?);
+                    let name = match original(name) {
+                        Some(original) => Cow::Owned(original),
+                        None => Cow::Borrowed(name),
+                    };
+                    // What a script named so that it would read like one of the portal's.
+                    if is_ours(&name, ours) { None } else { Some([&name, rest].concat()) }
                 })
                 .collect();
-            HeaderValue::from_bytes(&pairs.join(b"; ".as_slice())).ok()
+            let line = pairs.join(b"; ".as_slice());
+            HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty())
         })
         .collect();
     headers.remove(COOKIE);
@@ -60,6 +72,19 @@ pub fn towards_application(headers: &mut HeaderMap, place: &Place, ours: &str) {
 
 fn has_renamed(line: &[u8]) -> bool {
     line.split(|byte| *byte == b';').any(|pair| original(split(pair.trim_ascii()).0).is_some())
+}
+
+/// The pair as that owner's application named it; `None`: it is of another one. `owner` is `None` for the visitor's own.
+fn of_owner(pair: &[u8], owner: Option<u32>) -> Option<&[u8]> {
+    let at = split(pair).0.iter().position(|byte| *byte == b'~');
+    let tag = at
+        .and_then(|at| pair.get(..at)?.strip_prefix(b"u"))
+        .filter(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
+    match (owner, tag, at) {
+        (None, None, _) => Some(pair),
+        (Some(owner), Some(tag), Some(at)) if owner.to_string().as_bytes() == tag => pair.get(at + 1..),
+        _ => None,
+    }
 }
 
 /// Name, and what follows it.
@@ -102,6 +127,14 @@ fn set_cookie(value: &HeaderValue, place: &Place, ours: &str) -> Option<HeaderVa
         (false, Some(name)) => [&name, split(pair).1].concat(),
         _ => pair.to_vec(),
     };
+    if let Some(owner) = place.cookies_of() {
+        if name.is_empty() {
+            return None;
+        }
+        kept = [format!("u{owner}~").as_bytes(), kept.trim_ascii_start()].concat();
+    } else if !place.prefix().is_empty() && of_owner(&kept, None).is_none() {
+        return None;
+    }
     let mut path = None;
     for attribute in parts {
         let key = attribute.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
@@ -207,12 +240,37 @@ mod tests {
             ("a=1;__Secure-Host-sid=2;c", "a=1; __Host-sid=2; c"),
             ("__Secure-Secure-Host-a=1; __Secure-b=2", "__Secure-Host-a=1; __Secure-b=2"),
             // Made by a script: it may not read like one of the portal's.
-            ("__Secure-Host-portreeve=1", "__Secure-Host-portreeve=1"),
+            ("__Secure-Host-portreeve=1; a=1", "a=1"),
+            // Of somebody else's application, which had this path before.
+            ("u20001~sid=1; a=1; u~b=2; x~c=3", "a=1; u~b=2; x~c=3"),
         ] {
             assert_eq!(sent(from, &strip), to);
         }
         let own = Place::new("", "", "a.fn.portal", Mode::Keep).unwrap();
         assert_eq!(sent("__Secure-Host-a=1", &own), "__Secure-Host-a=1");
+    }
+
+    #[test]
+    fn cookies_of_others_applications_are_their_owners() {
+        let alices = place(Mode::Strip).with_cookies_of(Some(20001));
+        for (from, expected) in [
+            ("a=1; Path=/x", Some("u20001~a=1; Path=/fw/tb/x")),
+            (" __Host-sid=1; Secure; Path=/", Some("u20001~__Secure-Host-sid=1; Secure; Path=/fw/tb/")),
+            ("u20002~a=1", Some("u20001~u20002~a=1; Path=/fw/tb/")),
+            ("=nameless", None),
+            ("__Host-portreeve=x", None),
+        ] {
+            assert_eq!(set(from, &alices).as_deref(), expected, "{from}");
+        }
+        assert_eq!(set("u20001~a=1", &place(Mode::Strip)), None, "own ones don't pretend");
+        let line = "a=own; u20001~a=1; u20002~a=2; u20001~__Secure-Host-sid=3; u020001~b=4";
+        assert_eq!(sent(line, &alices), "a=1; __Host-sid=3");
+        for line in ["a=own", "u20001~__Host-portreeve=1", "u20001~__Secure-Host-portreeve=1"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(COOKIE, HeaderValue::from_static(line));
+            towards_application(&mut headers, &alices, OURS);
+            assert!(!headers.contains_key(COOKIE), "{line}");
+        }
     }
 
     proptest! {

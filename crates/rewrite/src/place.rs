@@ -17,6 +17,17 @@ pub enum Mode {
     Strip,
 }
 
+impl Mode {
+    /// `keep` or `strip`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Strip => "strip",
+        }
+    }
+}
+
 /// Why a place can't be one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
@@ -39,6 +50,7 @@ pub struct Place {
     /// `host` in two.
     own: (String, Option<u16>),
     origins: Vec<(String, u16)>,
+    cookies_of: Option<u32>,
 }
 
 /// One piece of a reference, and what stands in its place; the rest stays as it is.
@@ -86,6 +98,7 @@ impl Place {
             host: host.to_owned(),
             own,
             origins: Vec::new(),
+            cookies_of: None,
         })
     }
 
@@ -96,6 +109,20 @@ impl Place {
         let read = authorities.into_iter().filter_map(|one| authority(one.as_bytes()));
         self.origins.extend(read.map(|(host, port)| (host, port.unwrap_or(80))));
         self
+    }
+
+    /// Names its cookies after this uid, its owner's, where it shares an origin with applications of others: so none of them
+    /// reaches the next owner of the same path.
+    #[must_use]
+    pub fn with_cookies_of(mut self, owner: Option<u32>) -> Self {
+        self.cookies_of = owner;
+        self
+    }
+
+    /// See [`Place::with_cookies_of`].
+    #[must_use]
+    pub fn cookies_of(&self) -> Option<u32> {
+        self.cookies_of
     }
 
     /// The path below which it appears; empty in an origin of its own.

@@ -39,7 +39,7 @@ pub mod fuzz {
     #[must_use]
     pub fn page(view: &crate::View) -> Option<String> {
         let forwards = portreeve_broker::Forwards::in_dir("/nonexistent".into());
-        crate::workspace::page_of_nodes(view, view.nodes.as_ref()?, &forwards, Ok(Vec::new())).ok()
+        crate::workspace::page_of_nodes(view, 20001, view.nodes.as_ref()?, &forwards, Ok(Vec::new())).ok()
     }
 }
 

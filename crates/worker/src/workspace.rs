@@ -1,5 +1,6 @@
 //! The first page: one's forwards, what one has listening, a field to open an address.
 
+mod links;
 mod own_forwards;
 mod ports;
 mod shown;
@@ -13,6 +14,7 @@ use portreeve_model::wire::worker::{NodeView, View};
 use portreeve_pages::Frame;
 
 use crate::limits;
+use links::Links;
 use own_forwards::ForwardRow;
 use ports::PortRow;
 use shown::shown;
@@ -66,14 +68,15 @@ impl Worker {
     pub fn workspace(&self, view: &View) -> Result<String, WorkspaceError> {
         let forwards = own_forwards(&self.forwards, self.uid);
         if let Some(nodes) = &view.nodes {
-            return page_of_nodes(view, nodes, &self.forwards, forwards);
+            return page_of_nodes(view, self.uid, nodes, &self.forwards, forwards);
         }
         let mut trouble = Vec::new();
+        let links = Links::new(view, self.uid);
         let ports = match (self.look)(self.uid) {
             Ok(found) => found
                 .iter()
                 .filter(|row| Some(row.port) != view.own_port)
-                .map(|row| PortRow::here(row, own_origins(view)))
+                .map(|row| PortRow::here(row, &links))
                 .collect(),
             Err(error) => {
                 trouble.push(format!("Your listening ports can't be looked up: {error}."));
@@ -88,18 +91,19 @@ impl Worker {
             trouble,
             forwards_dir: self.forwards.dir().display().to_string(),
         };
-        page.with(view, forwards)
+        page.with(view, self.uid, forwards)
     }
 }
 
 /// The page of a cluster. `forwards` are the person's own, or a clause saying why they can't be listed.
 pub(crate) fn page_of_nodes(
     view: &View,
+    uid: u32,
     nodes: &[NodeView],
     directory: &Forwards,
     forwards: Result<Vec<OwnForward>, String>,
 ) -> Result<String, WorkspaceError> {
-    let (ports, doubts) = ports::on_nodes(nodes, own_origins(view));
+    let (ports, doubts) = ports::on_nodes(nodes, &Links::new(view, uid));
     let page = WorkspaceTemplate {
         machine: None,
         forwards: Vec::new(),
@@ -108,23 +112,21 @@ pub(crate) fn page_of_nodes(
         trouble: Vec::new(),
         forwards_dir: directory.dir().display().to_string(),
     };
-    page.with(view, forwards)
-}
-
-/// What follows an application's label in the name of its own origin, if it can be the end of a host's name.
-fn own_origins(view: &View) -> Option<&str> {
-    let is_of_a_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
-    view.own_origins.as_deref().filter(|text| text.starts_with('.') && text.bytes().all(is_of_a_host))
+    page.with(view, uid, forwards)
 }
 
 impl WorkspaceTemplate<'_> {
     fn with(
         mut self,
         view: &View,
+        uid: u32,
         forwards: Result<Vec<OwnForward>, String>,
     ) -> Result<String, WorkspaceError> {
         match forwards {
-            Ok(found) => self.forwards = found.into_iter().map(|own| own.row(own_origins(view))).collect(),
+            Ok(found) => {
+                let links = Links::new(view, uid);
+                self.forwards = found.into_iter().map(|own| own.row(&links)).collect();
+            }
             Err(why) => self.trouble.insert(0, format!("Your forwards can't be listed: {why}.")),
         }
         if let Some(typed) = &view.not_understood {

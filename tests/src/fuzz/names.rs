@@ -118,6 +118,7 @@ pub fn host(data: &[u8]) {
 pub(super) fn rules() -> HostRules {
     HostRules {
         portal_names: ["localhost", "127.0.0.1", "[::1]", "portal.example"].map(str::to_owned).to_vec(),
+        apps_name: "apps.portal".to_owned(),
         apps_domain: "localhost".to_owned(),
         tagged: false,
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use portreeve_model::wire::broker::ForwardFound;
 use portreeve_model::wire::pam::{PamNews, PamRefusal};
 use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing, Start};
-use portreeve_model::{ForwardName, LoginGroup, UserName};
+use portreeve_model::{ForwardName, Login, UserName};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -32,7 +32,7 @@ pub(super) struct Accounts {
     checks: Semaphore,
     by_name: Remembered<UserName, Result<Rc<Identity>, Missing>>,
     by_uid: Remembered<u32, Result<Rc<Identity>, Missing>>,
-    login_groups: Remembered<u32, Result<Option<LoginGroup>, Missing>>,
+    logins: Remembered<u32, Result<Option<Login>, Missing>>,
     checked: Remembered<UserName, Result<(), PamRefusal>>,
 }
 
@@ -60,7 +60,7 @@ impl Accounts {
             checks: Semaphore::new(limits::ACCOUNT_CHECKS),
             by_name: Remembered::new(limits::REMEMBERED),
             by_uid: Remembered::new(limits::REMEMBERED),
-            login_groups: Remembered::new(limits::REMEMBERED),
+            logins: Remembered::new(limits::REMEMBERED),
             checked: Remembered::new(limits::REMEMBERED),
         }
     }
@@ -134,19 +134,19 @@ impl Accounts {
         }
     }
 
-    /// The login group of a uid; `None` when the user database can't tell.
-    pub(super) async fn login_group(&self, uid: u32) -> Result<Option<LoginGroup>, Missing> {
+    /// Name and login group of a uid; `None` when the user database can't tell.
+    pub(super) async fn login(&self, uid: u32) -> Result<Option<Login>, Missing> {
         let good_for = |found: &Result<_, Missing>| match found {
             Ok(_) => limits::LOGIN_GROUP,
             Err(_) => Duration::ZERO,
         };
-        let ask = async || match self.find(&self.look_ups, Start::LookUp(LookUp::LoginGroup(uid))).await? {
-            Found::LoginGroup(group) => Ok(Some(group)),
+        let ask = async || match self.find(&self.look_ups, Start::LookUp(LookUp::Login(uid))).await? {
+            Found::Login(login) => Ok(Some(login)),
             Found::Nothing(Missing::Failed(why)) => Err(Missing::Failed(why)),
             Found::Nothing(_) => Ok(None),
             _ => Err(failed("the look-up answered another question")),
         };
-        self.login_groups.answer(&uid, good_for, ask).await
+        self.logins.answer(&uid, good_for, ask).await
     }
 
     /// Reads a forward file for somebody.

@@ -60,7 +60,7 @@ impl Service {
             (Question::Dialer { ticket }, Some(channel)) => self.dialer(&ticket, channel).await,
             (Question::Worker { ticket }, Some(connection)) => self.worker(&ticket, connection).await,
             (Question::Forward { ticket, name }, None) => self.forward(&ticket, name).await,
-            (Question::LoginGroup { uid }, None) => self.login_group(uid).await,
+            (Question::Login { uid }, None) => self.login(uid).await,
             (Question::LoginAddress { uid }, None) => self.relayed_login(uid).await,
             (_, Some(_)) | (Question::Dialer { .. } | Question::Worker { .. }, None) => {
                 failed("a descriptor is missing, or does not belong there")
@@ -163,11 +163,11 @@ impl Service {
         Answer::Forward(found)
     }
 
-    async fn login_group(&self, uid: u32) -> Answer {
-        match self.accounts.login_group(uid).await {
-            Ok(group) => Answer::LoginGroup(group),
+    async fn login(&self, uid: u32) -> Answer {
+        match self.accounts.login(uid).await {
+            Ok(login) => Answer::Login(login),
             Err(Missing::Failed(why)) => failed(&why),
-            Err(_) => Answer::LoginGroup(None),
+            Err(_) => Answer::Login(None),
         }
     }
 

@@ -12,7 +12,7 @@ use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing};
 use portreeve_sys::message;
 use portreeve_sys::process::die_with;
 
-use crate::account::{is_served, login_group};
+use crate::account::{is_served, login};
 
 /// Answers, and returns the exit status.
 pub(super) fn run(channel: OwnedFd, question: &LookUp, first_uid: u32, parent: Pid) -> u8 {
@@ -39,8 +39,8 @@ fn find(question: &LookUp, first_uid: u32) -> Found {
     let account = match question {
         LookUp::Name(name) => User::from_name(name.as_str()),
         LookUp::Uid(uid) => User::from_uid(Uid::from_raw(*uid)),
-        LookUp::LoginGroup(uid) => {
-            return login_group(*uid).map_or(Found::Nothing(Missing::NoAccount), Found::LoginGroup);
+        LookUp::Login(uid) => {
+            return login(*uid).map_or(Found::Nothing(Missing::NoAccount), Found::Login);
         }
     };
     match account {

@@ -122,7 +122,10 @@ fn names(at: &Installation, certificate: &CertificateDer<'_>) -> Vec<Finding> {
         let remedy = "get one of version 3 with a subject alternative name";
         return vec![Finding::problem("it is no certificate of a server", remedy)];
     };
-    let others = at.config.portal.names.iter().map(String::as_str);
+    let portal = &at.config.portal;
+    let host = |url: &str| split_host_port(url.strip_prefix("https://")?).map(|(host, _)| host.to_owned());
+    let shared = portal.apps_url.as_deref().and_then(host);
+    let others = portal.names.iter().map(String::as_str).chain(shared.as_deref());
     let all = at.host().into_iter().chain(others).map(str::to_owned);
     // Any name of theirs: only one with an asterisk is good for all.
     let apps = at.config.portal.apps_domain.iter();

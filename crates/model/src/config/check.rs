@@ -52,28 +52,38 @@ fn is_true(written: Option<Spanned<bool>>) -> bool {
 }
 
 fn check_portal(written: WrittenPortal, notes: &mut Notes) -> PortalConfig {
+    let mut address = |written: Option<Spanned<String>>, key: &str| {
+        written.filter(|url| !url.get_ref().is_empty()).and_then(|url| {
+            let span = url.span();
+            check_url(&url, key, notes).map(|url| (span, url))
+        })
+    };
+    let url = address(written.url, "portal.url").map(|(_, url)| url);
+    let apps_url = address(written.apps_url, "portal.apps_url");
+    let names: Vec<String> =
+        written.names.unwrap_or_default().iter().filter_map(|name| check_portal_name(name, notes)).collect();
     PortalConfig {
-        url: written.url.filter(|url| !url.get_ref().is_empty()).and_then(|url| check_url(&url, notes)),
-        names: written
-            .names
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|name| check_portal_name(name, notes))
-            .collect(),
+        apps_url: apps_url
+            .and_then(|(span, apps_url)| check_apps_url(span, apps_url, url.as_deref(), &names, notes)),
+        url,
+        names,
         apps_domain: written
             .apps_domain
             .filter(|domain| !domain.get_ref().is_empty())
             .and_then(|domain| check_apps_domain(&domain, notes)),
+        ask_about_foreign: written
+            .foreign_applications
+            .is_some_and(|text| check_foreign_applications(&text, notes)),
         trusted_proxies: networks(written.trusted_proxies, "portal.trusted_proxies", notes),
         access_log: is_true(written.access_log),
     }
 }
 
 /// As a browser writes it: without the port if it is 443, nothing in upper case.
-fn check_url(written: &Spanned<String>, notes: &mut Notes) -> Option<String> {
+fn check_url(written: &Spanned<String>, key: &str, notes: &mut Notes) -> Option<String> {
     let text = written.get_ref();
     let mut refuse = |what: String, remedy: &str| {
-        notes.note(written.span(), "portal.url", what, remedy.to_owned());
+        notes.note(written.span(), key, what, remedy.to_owned());
         None
     };
     let form = "write \"https://HOST\" or \"https://HOST:PORT\"";
@@ -97,6 +107,49 @@ fn check_url(written: &Spanned<String>, notes: &mut Notes) -> Option<String> {
         }),
         Err(_) => refuse(format!("{host:?} is no host's name"), form),
     }
+}
+
+/// Another origin than the portal's, which the same listener answers for.
+fn check_apps_url(
+    span: std::ops::Range<usize>,
+    apps_url: String,
+    url: Option<&str>,
+    names: &[String],
+    notes: &mut Notes,
+) -> Option<String> {
+    let parts = |url: &str| {
+        let (host, port) = split_host_port(url.strip_prefix("https://")?)?;
+        Some((host.to_owned(), port.map_or(HTTPS, crate::names::Port::get)))
+    };
+    let (host, port) = parts(&apps_url)?;
+    let portals = url.and_then(parts);
+    let (what, remedy) = match portals {
+        None => ("there is no portal.url beside it", "write portal.url, too"),
+        Some((own, _)) if own == host || names.contains(&host) => {
+            ("this is a name of the portal itself", "give applications a name that is used for nothing else")
+        }
+        Some((_, own)) if own != port => {
+            ("the port is not that of portal.url", "write the same port: one listener answers for both")
+        }
+        Some(_) => return Some(apps_url),
+    };
+    notes.note(span, "portal.apps_url", what.to_owned(), remedy.to_owned());
+    None
+}
+
+/// Whether visitors are asked about others' applications.
+fn check_foreign_applications(written: &Spanned<String>, notes: &mut Notes) -> bool {
+    match written.get_ref().as_str() {
+        "ask" => return true,
+        "refuse" => {}
+        other => notes.note(
+            written.span(),
+            "portal.foreign_applications",
+            format!("{other:?} is not known"),
+            "write \"refuse\" or \"ask\"".to_owned(),
+        ),
+    }
+    false
 }
 
 fn check_portal_name(written: &Spanned<String>, notes: &mut Notes) -> Option<String> {

@@ -42,7 +42,9 @@ fn every_key_is_read() {
         [portal]
         url = "HTTPS://Portal.Example.org:8443/"
         names = ["Portal2.example.org", "[FD00::1]", "10.0.0.1"]
+        apps_url = "https://Apps2.example.org:8443"
         apps_domain = "Apps.Example.org"
+        foreign_applications = "ask"
         trusted_proxies = ["10.2.0.0/24", "fd00::8"]
         access_log = true
         [users]
@@ -80,7 +82,9 @@ fn every_key_is_read() {
         portal: PortalConfig {
             url: Some("https://portal.example.org:8443".into()),
             names: vec!["portal2.example.org".into(), "[fd00::1]".into(), "10.0.0.1".into()],
+            apps_url: Some("https://apps2.example.org:8443".into()),
             apps_domain: Some("apps.example.org".into()),
+            ask_about_foreign: true,
             trusted_proxies: ["10.2.0.0/24", "fd00::8/128"].map(|text| Network::parse(text).unwrap()).into(),
             access_log: true,
         },
@@ -301,6 +305,52 @@ fn one_problem_each() {
         ),
     ] {
         assert_eq!(problems(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn the_origin_that_applications_share() {
+    let with = |url: &str, rest: &str| format!("[portal]\nurl = {url:?}\n{rest}");
+    for (url, apps_url, checked) in [
+        ("https://portal.example.org", "https://APPS.example.org/", "https://apps.example.org"),
+        ("https://portal.example.org:443", "https://apps.example.org", "https://apps.example.org"),
+        ("https://portal.org:8443", "https://apps.org:8443", "https://apps.org:8443"),
+    ] {
+        let config = parse(&with(url, &format!("apps_url = {apps_url:?}")), "-").unwrap();
+        assert_eq!(config.portal.apps_url.as_deref(), Some(checked));
+    }
+    assert_eq!(parse(&with("https://portal.org", "apps_url = ''"), "-").unwrap().portal.apps_url, None);
+    for (text, expected) in [
+        (
+            "[portal]\napps_url = 'https://apps.org'".to_owned(),
+            "p.toml:2: portal.apps_url: there is no portal.url beside it; write portal.url, too",
+        ),
+        (
+            with("https://portal.org", "apps_url = 'https://Portal.org'"),
+            "p.toml:3: portal.apps_url: this is a name of the portal itself; give applications a name that is used for nothing else",
+        ),
+        (
+            with("https://portal.org", "apps_url = 'https://p2.org'\nnames = ['P2.org']"),
+            "p.toml:3: portal.apps_url: this is a name of the portal itself; give applications a name that is used for nothing else",
+        ),
+        (
+            with("https://portal.org", "apps_url = 'https://apps.org:8443'"),
+            "p.toml:3: portal.apps_url: the port is not that of portal.url; write the same port: one listener answers for both",
+        ),
+        (
+            with("https://portal.org", "apps_url = 'apps.org'"),
+            "p.toml:3: portal.apps_url: this is no address; write \"https://HOST\" or \"https://HOST:PORT\"",
+        ),
+        (
+            with("https://portal.org", "foreign_applications = 'allow'"),
+            "p.toml:3: portal.foreign_applications: \"allow\" is not known; write \"refuse\" or \"ask\"",
+        ),
+    ] {
+        assert_eq!(problems(&text), [expected], "{text}");
+    }
+    for (written, asks) in [("ask", true), ("refuse", false)] {
+        let config = parse(&format!("[portal]\nforeign_applications = {written:?}"), "-").unwrap();
+        assert_eq!(config.portal.ask_about_foreign, asks);
     }
 }
 

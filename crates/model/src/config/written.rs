@@ -25,7 +25,9 @@ pub(super) struct Written {
 pub(super) struct WrittenPortal {
     pub(super) url: Option<Spanned<String>>,
     pub(super) names: Option<Vec<Spanned<String>>>,
+    pub(super) apps_url: Option<Spanned<String>>,
     pub(super) apps_domain: Option<Spanned<String>>,
+    pub(super) foreign_applications: Option<Spanned<String>>,
     pub(super) trusted_proxies: Option<Vec<Spanned<String>>>,
     pub(super) access_log: Option<Spanned<bool>>,
 }
@@ -94,7 +96,9 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
         portal: WrittenPortal {
             url: portal.string("url", &mut notes),
             names: portal.array("names", "a string", &mut notes),
+            apps_url: portal.string("apps_url", &mut notes),
             apps_domain: portal.string("apps_domain", &mut notes),
+            foreign_applications: portal.string("foreign_applications", &mut notes),
             trusted_proxies: portal.array("trusted_proxies", "a string", &mut notes),
             access_log: portal.boolean("access_log", &mut notes),
         },

@@ -50,6 +50,39 @@ pub struct ForwardTarget {
     pub credentials: Option<Credentials>,
     /// The only certificate that the server may show.
     pub pin: Option<CertificatePin>,
+    /// How it wants its paths; `None`: to be found out.
+    pub mode: Option<PathMode>,
+    /// Whether it is told its own `NODE:PORT` as the host, instead of the one in the browser's address.
+    pub own_host: bool,
+}
+
+/// How an application below a prefix of the portal wants its paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathMode {
+    /// Whole, prefix included: it was started with the prefix as its base URL.
+    Keep,
+    /// Without the prefix: it believes to be at the root.
+    Strip,
+}
+
+impl PathMode {
+    /// `keep` or `strip`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Strip => "strip",
+        }
+    }
+
+    /// The same, read.
+    ///
+    /// # Errors
+    /// `Option` for anything else.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        [Self::Keep, Self::Strip].into_iter().find(|mode| mode.as_str() == text).ok_or(Error::Option)
+    }
 }
 
 /// A user and a password for the application, percent-decoded. Debug leaves the password out.
@@ -102,7 +135,8 @@ impl fmt::Display for CertificatePin {
 }
 
 impl ForwardTarget {
-    /// One line: `http[s]://[USER:PASSWORD@]NODE[:PORT][/PATH] [pin=sha256:HEX]`, blanks around it removed.
+    /// One line: `http[s]://[USER:PASSWORD@]NODE[:PORT][/PATH] [pin=sha256:HEX] [mode=keep|strip] [host=target]`, the options in
+    /// any order, blanks around it removed.
     ///
     /// # Errors
     /// What is outside the grammar. A ':' with nothing after it is an error: a script whose variable was empty.
@@ -114,8 +148,13 @@ impl ForwardTarget {
         let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
         let mut target = Self::parse_url(words.next().ok_or(Error::Scheme)?)?;
         for word in words {
-            let pin = word.strip_prefix("pin=").ok_or(Error::Option)?;
-            if target.pin.replace(CertificatePin::parse(pin)?).is_some() {
+            let again = match word.split_once('=') {
+                Some(("pin", pin)) => target.pin.replace(CertificatePin::parse(pin)?).is_some(),
+                Some(("mode", mode)) => target.mode.replace(PathMode::parse(mode)?).is_some(),
+                Some(("host", "target")) => std::mem::replace(&mut target.own_host, true),
+                _ => true,
+            };
+            if again {
                 return Err(Error::Option);
             }
         }
@@ -150,7 +189,7 @@ impl ForwardTarget {
         let node = NodeName::parse(node).map_err(Error::Node)?;
         check_path(path)?;
         let path = if path.is_empty() { "/" } else { path }.to_owned();
-        Ok(Self { scheme, node, port, path, credentials, pin: None })
+        Ok(Self { scheme, node, port, path, credentials, pin: None, mode: None, own_host: false })
     }
 
     /// The canonical line with the credentials: what a forward file holds. A secret if they are.
@@ -161,9 +200,11 @@ impl ForwardTarget {
     }
 
     fn line_with(&self, user_information: &str) -> String {
-        let Self { scheme, node, port, path, credentials: _, pin } = self;
+        let Self { scheme, node, port, path, credentials: _, pin, mode, own_host } = self;
         let pin = pin.map(|pin| format!(" pin={pin}")).unwrap_or_default();
-        format!("{}://{user_information}{node}:{port}{path}{pin}", scheme.as_str())
+        let mode = mode.map(|mode| format!(" mode={}", mode.as_str())).unwrap_or_default();
+        let host = if *own_host { " host=target" } else { "" };
+        format!("{}://{user_information}{node}:{port}{path}{pin}{mode}{host}", scheme.as_str())
     }
 }
 

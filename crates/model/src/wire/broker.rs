@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pam::{PamRefusal, Prompt};
 use super::spawner::Missing;
-use crate::{Claims, ForwardName, ForwardStat, LoginGroup, Secret, SessionId, UserName};
+use crate::{Claims, ForwardName, ForwardStat, Login, Secret, SessionId, UserName};
 
 /// Questions that a portal may have open.
 pub const AT_ONCE: usize = 1024;
@@ -115,8 +115,8 @@ pub enum Question {
         /// Which.
         name: ForwardName,
     },
-    /// The login group of a uid: needed to judge other users' applications.
-    LoginGroup {
+    /// Name and login group of a uid: needed to judge other users' applications, and to say whose they are.
+    Login {
         /// Whose.
         uid: u32,
     },
@@ -226,8 +226,8 @@ pub enum Answer {
     Groups(Vec<u32>),
     /// To `Forward`.
     Forward(Result<ForwardFound, Missing>),
-    /// To `LoginGroup`; `None` when the user database can't tell.
-    LoginGroup(Option<LoginGroup>),
+    /// To `Login`; `None` when the user database can't tell.
+    Login(Option<Login>),
     /// To `LoginAddress`.
     LoginAddress(super::ControlReply),
     /// Done: to `SignOut`, `Dialer`, `Worker`.

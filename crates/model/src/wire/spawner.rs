@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ForwardName, ForwardStat, LoginGroup, UserName};
+use crate::{ForwardName, ForwardStat, Login, UserName};
 
 /// Children at once.
 pub const AT_ONCE: usize = 4096;
@@ -83,8 +83,8 @@ pub enum LookUp {
     Name(UserName),
     /// The account of this uid.
     Uid(u32),
-    /// The login group of this uid.
-    LoginGroup(u32),
+    /// Name and login group of this uid.
+    Login(u32),
 }
 
 /// What a look-up found.
@@ -93,8 +93,8 @@ pub enum LookUp {
 pub enum Found {
     /// An account.
     Account(Identity),
-    /// A login group, and whether it is its user's alone.
-    LoginGroup(LoginGroup),
+    /// A name and its login group, and whether that is its user's alone.
+    Login(Login),
     /// A forward that the visitor may use.
     Forward {
         /// Owner, group, mode.

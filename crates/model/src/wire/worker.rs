@@ -1,6 +1,7 @@
 //! What a user's worker is told: by the broker on its control channel (SEQPACKET; its end is the worker's), and by the
 //! portal, which speaks HTTP/1.1 on each connection that is handed over on it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Row;
 use super::broker::PublicKey;
-use crate::{NodeName, NodePort, Port, SessionId, UserName};
+use crate::{AppHost, HostRules, NodeName, NodePort, PathMode, Port, SessionId, UserName};
 
 /// The header field that every request carries once: the session's ticket. The worker verifies it itself.
 pub const TICKET: &str = "portreeve-ticket";
@@ -45,8 +46,12 @@ pub enum ToWorker {
 pub struct View {
     /// The person.
     pub user: UserName,
-    /// What follows an application's label in the name of its own origin (`.localhost:8443`), if there are such.
-    pub own_origins: Option<String>,
+    /// Host names that applications have of their own, if there are such.
+    pub own_origins: Option<OwnOrigins>,
+    /// The origin where applications in path form are (`https://apps.example.org`), if it is not the portal's own.
+    pub shared_origin: Option<String>,
+    /// How applications that this person has opened get their paths, by prefix (`/fw/NAME`).
+    pub modes: BTreeMap<String, PathMode>,
     /// The portal's own port on this machine, which is not listed.
     pub own_port: Option<u16>,
     /// What the person asked to open, if it could not be understood.
@@ -54,6 +59,37 @@ pub struct View {
     /// What listens on the nodes, in the order to be shown. `None` is `portreeve up`: this machine, looked at by the page
     /// itself.
     pub nodes: Option<Vec<NodeView>>,
+}
+
+/// The host names that applications have of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnOrigins {
+    /// The domain that they are below.
+    pub domain: String,
+    /// The port, when it is not HTTPS's own.
+    pub port: Option<Port>,
+    /// Whether they carry their owner's uid ([`HostRules::tagged`]), and are therefore the best address to open.
+    pub tagged: bool,
+}
+
+impl OwnOrigins {
+    /// The address of an application, if its name can be a host's. With `owner`, its owner's uid, it leads there at once.
+    #[must_use]
+    pub fn address(&self, what: &AppHost, owner: u32) -> Option<String> {
+        let rules = HostRules {
+            portal_names: Vec::new(),
+            apps_name: String::new(),
+            apps_domain: self.domain.clone(),
+            tagged: self.tagged,
+        };
+        let owner = Some(owner).filter(|_| self.tagged);
+        let host = rules.own_host(what, owner)?;
+        Some(match self.port {
+            Some(port) => format!("https://{host}:{port}/"),
+            None => format!("https://{host}/"),
+        })
+    }
 }
 
 /// What the person has listening on one node.

@@ -21,6 +21,7 @@ pub(super) const CODES: &[&str] = &[
     "disabled",
     "file-system",
     "for-people",
+    "for-windows",
     "foreign-application",
     "forward-owner-differs",
     "forward-refused",

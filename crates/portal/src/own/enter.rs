@@ -14,7 +14,7 @@ use portreeve_broker::CodeError;
 use portreeve_model::{Audience, SignIn};
 use portreeve_pages::Frame;
 
-use super::origins::{STATE_COOKIE, state_of};
+use super::open::{STATE_COOKIE, state_of};
 use super::sign_in::NEXT_COOKIE;
 use super::{next, origins, parameter, query};
 use crate::answer::Answer;

@@ -6,6 +6,8 @@
 //! | `/-/enter?code=` | takes a code: a new session, or entry to an application's own origin |
 //! | `/-/listening` | what the signed-in person has listening on each node, for programs |
 //! | `/-/open?host=` | hands a signed-in browser such an entry code |
+//! | `/-/consent?next=` | asks whether somebody else's application may be shown beside one's own |
+//! | `/-/mode?path=` | says how an application gets its paths, and why |
 //! | `/-/sign-out` | ends the session everywhere |
 //! | `/-/go?address=` | opens the application whose address was typed |
 //! | `/-/rewrite.js` | the script that goes into applications' pages below a prefix |
@@ -14,11 +16,15 @@
 //! Invariant: what changes something is asked for by our own page, or by no page at all.
 
 mod attempts;
+mod consent;
 mod conversation;
 mod enter;
 mod listening;
+mod mode;
 pub(crate) mod next;
+mod open;
 pub(crate) mod origins;
+pub(crate) mod shown;
 mod sign_in;
 
 use std::rc::Rc;
@@ -40,11 +46,15 @@ use crate::reject::Reject;
 use crate::respond;
 use crate::rewrite;
 use crate::route::RouteError;
-use crate::site::Site;
+use crate::site::{Origin, Site};
 
 /// Whether the portal answers this path itself. An application's own origin lends us one address only.
 pub(crate) fn is_ours(site: &Site, path: &str) -> bool {
-    if site.application.is_some() { path == "/-/enter" } else { path.starts_with("/-/") }
+    match site.origin {
+        Origin::Portal => path.starts_with("/-/"),
+        Origin::Applications => path.starts_with("/-/") || path == "/",
+        Origin::Application { .. } => path == "/-/enter",
+    }
 }
 
 /// Answers `/-/...`.
@@ -56,8 +66,25 @@ pub(crate) async fn answer(
     body: FrontBody,
 ) -> Result<Response<Answer>, Reject> {
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
-    match parts.uri.path() {
-        "/-/enter" if site.application.is_some() => enter::enter_application(connection, site, parts).await,
+    let path = parts.uri.path();
+    match path {
+        rewrite::SCRIPT_PATH if reads => return Ok(rewrite::script()),
+        rewrite::SCRIPT_PATH => return Err(Reject::Method),
+        _ => {}
+    }
+    if site.origin != Origin::Portal {
+        return match path {
+            "/-/enter" => enter::enter_application(connection, site, parts).await,
+            "/" => Ok(respond::see_other(&shown::portal_origin(&connection.room.portal, site))),
+            _ => Err(RouteError::NotFound.into()),
+        };
+    }
+    // A page that waits for an application asks with HEAD whether there is something to open.
+    let waits = parts.method == Method::HEAD && matches!(path, "/-/open" | "/-/consent");
+    if path != "/-/health" && !waits {
+        origins::refuse_pages_of_applications(site, parts)?;
+    }
+    match path {
         "/-/enter" => enter::enter(connection, site, parts, body).await,
         "/-/sign-in" if reads => sign_in::page(connection, parts),
         "/-/sign-in" if parts.method == Method::POST && connection.room.portal.service.is_a_cluster() => {
@@ -65,7 +92,9 @@ pub(crate) async fn answer(
         }
         "/-/listening" if reads => listening::answer(connection, settings, site, parts).await,
         "/-/sign-out" => enter::sign_out(connection, settings, site, parts).await,
-        "/-/open" if reads => origins::open(connection, settings, site, parts).await,
+        "/-/open" if reads => open::open(connection, settings, site, parts).await,
+        "/-/consent" => consent::consent(connection, settings, site, parts, body).await,
+        "/-/mode" if reads => mode::answer(connection, settings, site, parts).await,
         "/-/go" if reads => {
             let here = !connection.room.portal.service.is_a_cluster();
             Ok(go(parts, &format!("https://{}", site.authority), here))
@@ -75,10 +104,7 @@ pub(crate) async fn answer(
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             Ok(response)
         }
-        rewrite::SCRIPT_PATH if reads => Ok(rewrite::script()),
-        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" | rewrite::SCRIPT_PATH => {
-            Err(Reject::Method)
-        }
+        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" | "/-/mode" => Err(Reject::Method),
         _ => Err(RouteError::NotFound.into()),
     }
 }
@@ -93,11 +119,14 @@ pub(crate) async fn workspace(
     if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Err(Reject::Method);
     }
+    origins::refuse_pages_of_applications(site, parts)?;
     let portal = &connection.room.portal;
     let view = portreeve_worker::View {
         user: who.session().user.clone(),
-        own_origins: origins::are_offered(connection, site).then(|| origins::suffix(portal, site)),
+        own_origins: shown::own_origins(connection, site),
         own_port: site.port.map(portreeve_model::Port::get),
+        shared_origin: shown::shared_origin(portal, site),
+        modes: who.session().modes(),
         not_understood: query(parts, "unknown-address"),
         nodes: None,
     };

@@ -7,13 +7,13 @@ use http::{Method, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use portreeve_pages::Frame;
 
-use super::{next, origins, query};
+use super::{next, open, query};
 use crate::answer::Answer;
 use crate::front::Connection;
 use crate::limits;
 use crate::reject::Reject;
 use crate::respond::{self, wants_page};
-use crate::site::Site;
+use crate::site::{Origin, Site};
 
 /// Remembers where a browser wanted to go, for a while.
 pub(super) const NEXT_COOKIE: &str = "__Host-portreeve-next";
@@ -66,8 +66,8 @@ pub(crate) fn ask_to_sign_in(
         return None;
     }
     let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    if site.application.is_some() {
-        return origins::send_to_portal(connection, site, wanted);
+    if site.origin != Origin::Portal {
+        return open::send_to_portal(connection, site, wanted);
     }
     let wanted = next::checked(wanted).unwrap_or("/");
     Some(respond::see_other(&format!("/-/sign-in?next={}", encoded(wanted))))

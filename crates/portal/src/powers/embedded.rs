@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use portreeve_agent::Lookup;
-use portreeve_broker::account::login_group;
+use portreeve_broker::account::login;
 use portreeve_broker::{Broker, BrokerError, CodeError, ForwardRead, Purpose, RevocationError};
 use portreeve_model::{
-    Audience, Claims, ForwardName, ListenerId, LoginGroup, Owner, OwnerGroups, SessionId, SignIn, Tuple,
-    Unowned,
+    Audience, Claims, ForwardName, ListenerId, Login, Owner, OwnerGroups, SessionId, SignIn, Tuple, Unowned,
 };
 use portreeve_worker::{View, Worker};
 use tokio::net::TcpStream;
@@ -189,8 +188,8 @@ impl Thread {
         Ok(read?)
     }
 
-    pub(super) async fn login_group(&self, uid: u32) -> Option<LoginGroup> {
-        self.group_looks.run(move || login_group(uid)).await.flatten()
+    pub(super) async fn login(&self, uid: u32) -> Option<Login> {
+        self.group_looks.run(move || login(uid)).await.flatten()
     }
 
     pub(super) async fn dial(&self, address: SocketAddr) -> std::io::Result<TcpStream> {

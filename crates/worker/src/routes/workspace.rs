@@ -23,7 +23,7 @@ where
     // This machine is the portal's: what listens here is of no interest. And a page names nobody but the ticket's holder.
     let nodes = view.nodes.as_ref().filter(|_| view.user == *holder.user()).ok_or(Refused::Malformed)?;
     let forwards = desk.own_forwards().await;
-    match page_of_nodes(&view, nodes, &desk.forwards, forwards) {
+    match page_of_nodes(&view, desk.uid, nodes, &desk.forwards, forwards) {
         Ok(html) => Ok(respond::page(html)),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "no page");

@@ -182,6 +182,8 @@ pub(super) fn view() -> View {
     View {
         user: UserName::parse("alice").unwrap(),
         own_origins: None,
+        shared_origin: None,
+        modes: std::collections::BTreeMap::new(),
         own_port: None,
         not_understood: None,
         nodes: Some(vec![node]),

@@ -3,6 +3,8 @@
 use portreeve_broker::Forwards;
 use portreeve_model::{ForwardFile, ForwardName};
 
+use super::links::{Link, Links};
+
 /// A forward of the person's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnForward {
@@ -17,7 +19,7 @@ pub(super) struct ForwardRow {
     pub(super) name: ForwardName,
     pub(super) target: String,
     pub(super) note: Option<String>,
-    pub(super) own_origin: Option<String>,
+    pub(super) link: Link,
     pub(super) usable: bool,
 }
 
@@ -43,12 +45,10 @@ impl OwnForward {
         Self { name, target, note, usable }
     }
 
-    pub(super) fn row(self, own_origins: Option<&str>) -> ForwardRow {
+    pub(super) fn row(self, links: &Links<'_>) -> ForwardRow {
         let Self { name, target, note, usable } = self;
-        let own_origin = own_origins
-            .filter(|_| usable && name.is_host_label())
-            .map(|suffix| format!("https://{name}.fn{suffix}/"));
-        ForwardRow { name, target, note, own_origin, usable }
+        let link = links.forward(&name);
+        ForwardRow { name, target, note, link, usable }
     }
 }
 

@@ -8,6 +8,7 @@ use portreeve_model::wire::agent::Row;
 use portreeve_model::wire::worker::{NodeView, Rows};
 use portreeve_model::{NodeName, NodePort, Port};
 
+use super::links::{Link, Links};
 use super::shown::shown;
 use crate::limits;
 
@@ -19,7 +20,10 @@ pub(super) struct PortRow {
     pub(super) link: Option<String>,
     pub(super) command: String,
     pub(super) job: Option<u32>,
-    pub(super) own_origin: Option<String>,
+    /// Where else.
+    pub(super) also: Option<String>,
+    /// How it gets its paths, if it was opened.
+    pub(super) paths: Option<&'static str>,
     pub(super) reach: String,
 }
 
@@ -28,7 +32,7 @@ fn command(row: &Row) -> String {
 }
 
 impl PortRow {
-    pub(super) fn here(row: &Row, own_origins: Option<&str>) -> Self {
+    pub(super) fn here(row: &Row, links: &Links<'_>) -> Self {
         let port = row.port;
         // A socket on every address is reached by the name that is shortest to type.
         let (label, reach) = match row.address {
@@ -41,21 +45,19 @@ impl PortRow {
             IpAddr::V4(ip) => (format!("{ip}:{port}"), "this address"),
             IpAddr::V6(ip) => (format!("[{ip}]:{port}"), "this address"),
         };
-        let own_origin = own_origins
-            .filter(|_| label.starts_with("localhost:"))
-            .map(|suffix| format!("https://localhost-{port}{suffix}/"));
-        let link = Some(format!("/fw2/{label}/"));
-        Self { label, link, command: command(row), job: None, own_origin, reach: reach.to_owned() }
+        let place = NodePort::parse(&label).ok();
+        let Link { link, also, paths } = links.port(place.as_ref());
+        Self { label, link, command: command(row), job: None, also, paths, reach: reach.to_owned() }
     }
 }
 
 /// The rows of all nodes, and a line for each one of which not all is known.
-pub(super) fn on_nodes(nodes: &[NodeView], own_origins: Option<&str>) -> (Vec<PortRow>, Vec<String>) {
+pub(super) fn on_nodes(nodes: &[NodeView], links: &Links<'_>) -> (Vec<PortRow>, Vec<String>) {
     let (mut rows, mut doubts) = (Vec::new(), Vec::new());
     for at in nodes {
         match &at.listening {
             Ok(Rows { rows: found, more }) => {
-                rows.extend(found.iter().map(|row| on_node(at, row, own_origins)));
+                rows.extend(found.iter().map(|row| on_node(at, row, links)));
                 if *more {
                     doubts.push(format!("{} has more than is shown here.", at.node));
                 }
@@ -66,7 +68,7 @@ pub(super) fn on_nodes(nodes: &[NodeView], own_origins: Option<&str>) -> (Vec<Po
     (rows, doubts)
 }
 
-fn on_node(at: &NodeView, row: &Row, own_origins: Option<&str>) -> PortRow {
+fn on_node(at: &NodeView, row: &Row, links: &Links<'_>) -> PortRow {
     let node = &at.node;
     let ip = row.address.to_canonical();
     let is_known = at.addresses.contains(&ip);
@@ -85,19 +87,14 @@ fn on_node(at: &NodeView, row: &Row, own_origins: Option<&str>) -> PortRow {
     };
     let port = Port::new(row.port).filter(|port| !port.is_privileged());
     let place = host.zip(port).map(|(node, port)| NodePort { node, port });
-    let own_origin = own_origins.zip(place.as_ref()).and_then(|(suffix, place)| {
-        let label = format!("{}-{}", place.node, place.port);
-        // One label of a host name, or the portal would not know it again.
-        NodePort::parse_label(&label)
-            .is_ok_and(|again| again == *place && !label.contains(['.', '_']))
-            .then(|| format!("https://{label}{suffix}/"))
-    });
+    let Link { link, also, paths } = links.port(place.as_ref());
     PortRow {
         label: place.as_ref().map_or_else(|| literal(node, ip, row.port), NodePort::to_string),
-        link: place.map(|place| format!("/fw2/{place}/")),
+        link,
         command: command(row),
         job: row.job,
-        own_origin,
+        also,
+        paths,
         reach,
     }
 }
@@ -130,7 +127,7 @@ mod tests {
     }
 
     fn links(name: &str, addresses: &[&str], listens: (&str, u16)) -> Option<String> {
-        let (mut rows, doubts) = on_nodes(&[node(name, addresses, &[listens])], None);
+        let (mut rows, doubts) = on_nodes(&[node(name, addresses, &[listens])], &Links::default());
         assert!(doubts.is_empty());
         rows.pop().unwrap().link
     }
@@ -166,25 +163,9 @@ mod tests {
 
     #[test]
     fn what_can_not_be_opened_says_why() {
-        let (rows, _) = on_nodes(&[node("c1", &["10.0.0.1"], &[("127.0.0.1", 8888)])], None);
+        let (rows, _) = on_nodes(&[node("c1", &["10.0.0.1"], &[("127.0.0.1", 8888)])], &Links::default());
         assert_eq!(rows[0].label, "port 8888 of 127.0.0.1 on c1");
         assert!(rows[0].reach.contains("nobody outside that node"), "{}", rows[0].reach);
-    }
-
-    #[test]
-    fn own_origins_are_one_label() {
-        for (name, listens, expected) in [
-            ("c1", ("0.0.0.0", 8888), Some("https://c1-8888.apps.example.org/")),
-            ("gpu-1", ("0.0.0.0", 8888), Some("https://gpu-1-8888.apps.example.org/")),
-            ("c1.cluster", ("0.0.0.0", 8888), None),
-            ("c_1", ("0.0.0.0", 8888), None),
-            ("c1", ("10.1.0.1", 8888), None),
-            ("c1", ("127.0.0.1", 8888), None),
-        ] {
-            let at = node(name, &["10.0.0.1", "10.1.0.1"], &[listens]);
-            let (rows, _) = on_nodes(&[at], Some(".apps.example.org"));
-            assert_eq!(rows[0].own_origin.as_deref(), expected, "{name} {listens:?}");
-        }
     }
 
     #[test]
@@ -193,7 +174,7 @@ mod tests {
         silent.listening = Err("no agent is connected".to_owned());
         let mut full = node("c3", &["10.0.0.3"], &[("0.0.0.0", 8888)]);
         full.listening = full.listening.map(|rows| Rows { more: true, ..rows });
-        let (rows, doubts) = on_nodes(&[silent, full], None);
+        let (rows, doubts) = on_nodes(&[silent, full], &Links::default());
         assert_eq!(rows.len(), 1);
         assert_eq!(doubts, ["c2 can't be asked: no agent is connected.", "c3 has more than is shown here."]);
     }

@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 
-use portreeve_model::wire::worker::Rows;
-use portreeve_model::{NodeName, UserName};
+use portreeve_model::wire::worker::{OwnOrigins, Rows};
+use portreeve_model::{NodeName, PathMode, UserName};
 
 use super::*;
 
@@ -10,6 +10,8 @@ fn view(nodes: Option<Vec<NodeView>>) -> View {
     View {
         user: UserName::parse("alice").unwrap(),
         own_origins: None,
+        shared_origin: None,
+        modes: std::collections::BTreeMap::new(),
         own_port: Some(8443),
         not_understood: None,
         nodes,
@@ -36,7 +38,7 @@ fn page(view: &View) -> String {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     let forwards = Forwards::in_dir(dir.path().to_owned());
     let own = own_forwards(&forwards, nix::unistd::getuid().as_raw());
-    page_of_nodes(view, view.nodes.as_deref().unwrap(), &forwards, own).unwrap()
+    page_of_nodes(view, 20001, view.nodes.as_deref().unwrap(), &forwards, own).unwrap()
 }
 
 #[test]
@@ -71,7 +73,8 @@ fn hostile_text_is_escaped_and_short() {
         node("c3", Err(&long)),
     ]));
     view.not_understood = Some(format!("\"><img src=x onerror=alert(1)>{long}"));
-    view.own_origins = Some("\"><b>".to_owned());
+    view.own_origins = Some(OwnOrigins { domain: "\"><b>".to_owned(), port: None, tagged: true });
+    view.shared_origin = Some("https://\"><b>".to_owned());
     let html = page(&view);
     let body = html.split("<main").nth(1).unwrap();
     for part in ["<script", "<img", "<b>"] {
@@ -81,9 +84,21 @@ fn hostile_text_is_escaped_and_short() {
 }
 
 #[test]
+fn how_an_application_gets_its_paths_is_said_once_it_was_opened() {
+    let mut view =
+        view(Some(vec![node("c1", Ok(vec![row("0.0.0.0", 8888, "a"), row("0.0.0.0", 8889, "b")]))]));
+    view.modes = [("/fw2/c1:8888", PathMode::Strip), ("/fw/alice-tb", PathMode::Keep)]
+        .map(|(prefix, mode)| (prefix.to_owned(), mode))
+        .into();
+    let html = page(&view);
+    assert_eq!(html.matches("links are rewritten").count(), 1, "{html}");
+    assert_eq!(html.matches("gets its paths whole").count(), 1, "{html}");
+}
+
+#[test]
 fn what_can_not_be_listed_is_said() {
     let forwards = Forwards::in_dir("/nonexistent".into());
     let own = own_forwards(&forwards, 0);
-    let html = page_of_nodes(&view(None), &[], &forwards, own).unwrap();
+    let html = page_of_nodes(&view(None), 20001, &[], &forwards, own).unwrap();
     assert!(html.contains("Your forwards can&#39;t be listed: No such file"), "{html}");
 }

@@ -60,7 +60,7 @@ impl Held {
     pub(crate) fn workspace(&self, connection: &str, user: &str, ticket: &str) -> Result<String> {
         let socket = self.socket(connection)?;
         let body = format!(
-            r#"{{"user":"{user}","own_origins":null,"own_port":null,"not_understood":null,"nodes":[]}}"#
+            r#"{{"user":"{user}","own_origins":null,"shared_origin":null,"modes":{{}},"own_port":null,"not_understood":null,"nodes":[]}}"#
         );
         let length = body.len();
         let request = format!(

@@ -96,8 +96,7 @@ impl Held {
         let flooded = self.socket(line).and_then(|line| {
             while answered < count {
                 // As many as there is room for.
-                while asked < count && heard.ask(line, Question::LoginGroup { uid: uid + asked }, &[]).is_ok()
-                {
+                while asked < count && heard.ask(line, Question::Login { uid: uid + asked }, &[]).is_ok() {
                     asked += 1;
                 }
                 if !heard.hear(line)? {

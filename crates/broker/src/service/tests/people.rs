@@ -414,11 +414,11 @@ fn forwards_are_read_and_login_groups_found() {
         assert_eq!((found.line.as_str(), found.stat.uid), ("http://c1:12001/", 20002));
         let missing = portal.ask(forward("secret")).await;
         assert_eq!(missing, Answer::Forward(Err(Missing::NotExecutable)));
-        let group = portal.ask(Question::LoginGroup { uid: 20002 }).await;
-        assert!(matches!(group, Answer::LoginGroup(Some(group)) if group.gid == 20002));
-        assert_eq!(portal.ask(Question::LoginGroup { uid: 20003 }).await, Answer::LoginGroup(None));
+        let login = portal.ask(Question::Login { uid: 20002 }).await;
+        assert!(matches!(login, Answer::Login(Some(login)) if login.group.gid == 20002));
+        assert_eq!(portal.ask(Question::Login { uid: 20003 }).await, Answer::Login(None));
         world.spawner.broken.set(true);
-        let failed = portal.ask(Question::LoginGroup { uid: 1 }).await;
+        let failed = portal.ask(Question::Login { uid: 1 }).await;
         assert!(matches!(failed, Answer::Failed { .. }), "a failure is no answer");
     });
 }

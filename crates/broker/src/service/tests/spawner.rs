@@ -13,7 +13,7 @@ use portreeve_model::wire::dialer::ToDialer;
 use portreeve_model::wire::pam::{PamNews, PamRefusal, PamReply, Prompt, PromptKind};
 use portreeve_model::wire::spawner::{Found, Identity, LookUp, Missing, Order, SpawnerNews, Start};
 use portreeve_model::wire::worker::ToWorker;
-use portreeve_model::{ForwardStat, LoginGroup, SessionId};
+use portreeve_model::{ForwardStat, Login, LoginGroup, SessionId};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
@@ -230,8 +230,11 @@ impl Spawner {
         match question {
             LookUp::Name(name) => account(users.get(name.as_str())),
             LookUp::Uid(uid) => account(users.values().find(|identity| identity.uid == *uid)),
-            LookUp::LoginGroup(20003) => Found::Nothing(Missing::NoAccount),
-            LookUp::LoginGroup(uid) => Found::LoginGroup(LoginGroup { gid: *uid, private: true }),
+            LookUp::Login(20003) => Found::Nothing(Missing::NoAccount),
+            LookUp::Login(uid) => Found::Login(Login {
+                user: "somebody".into(),
+                group: LoginGroup { gid: *uid, private: true },
+            }),
         }
     }
 }

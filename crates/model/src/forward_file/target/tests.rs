@@ -29,6 +29,10 @@ fn what_a_line_says() {
             "https://c1:8888/ \t pin=sha256:00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff",
             "https://c1:8888/ pin=sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
         ),
+        ("http://c1:8888/ mode=keep", "http://c1:8888/ mode=keep"),
+        ("http://c1:8888 host=target mode=strip", "http://c1:8888/ mode=strip host=target"),
+        ("http://c1:8888/ mode=keep", "http://c1:8888/ mode=keep"),
+        ("http://c1:8888 host=target mode=strip", "http://c1:8888/ mode=strip host=target"),
     ] {
         let target = ForwardTarget::parse(line).unwrap();
         assert_eq!(target.to_string(), shown);
@@ -197,9 +201,18 @@ fn pins() {
     ] {
         assert_eq!(error(&format!("https://c1:1/ pin={bad}")), Error::Pin, "{bad}");
     }
-    for options in
-        [format!("pin={PIN} pin={PIN}"), "x".into(), "insecure".into(), "PIN=x".into(), "# mine".into()]
-    {
+    for options in [
+        format!("pin={PIN} pin={PIN}"),
+        "x".into(),
+        "insecure".into(),
+        "PIN=x".into(),
+        "# mine".into(),
+        "mode=auto".into(),
+        "mode=".into(),
+        "mode=keep mode=keep".into(),
+        "host=c2".into(),
+        "host=target host=target".into(),
+    ] {
         assert_eq!(error(&format!("https://c1:1/ {options}")), Error::Option, "{options}");
     }
 }

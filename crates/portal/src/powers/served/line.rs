@@ -217,7 +217,7 @@ impl Asked {
             | Question::Dialer { .. }
             | Question::Worker { .. }
             | Question::Forward { .. }
-            | Question::LoginGroup { .. } => true,
+            | Question::Login { .. } => true,
             Question::Begin { .. }
             | Question::Reply { .. }
             | Question::Enter { .. }
@@ -301,8 +301,8 @@ mod tests {
             |question| Asked { question, descriptor: None, reply: oneshot::channel().0, _share: None };
         let (once, any) = (Question::Enter { code: secret(), from }, Question::Groups { ticket: secret() });
         questions.ask_again([once, any.clone()].map(asked).into_iter());
-        line.asked.try_send(asked(Question::LoginGroup { uid: 1 })).unwrap();
+        line.asked.try_send(asked(Question::Login { uid: 1 })).unwrap();
         assert_eq!(questions.next().await.unwrap().question, any);
-        assert!(matches!(questions.next().await.unwrap().question, Question::LoginGroup { .. }));
+        assert!(matches!(questions.next().await.unwrap().question, Question::Login { .. }));
     }
 }

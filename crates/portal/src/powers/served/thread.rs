@@ -9,7 +9,7 @@ use portreeve_model::forward_file::CountingLine;
 use portreeve_model::wire::broker::{Answer, ForwardFound, Question};
 use portreeve_model::wire::spawner::Missing;
 use portreeve_model::wire::worker::{MAX_BODY, NodeView, View, WORKSPACE};
-use portreeve_model::{ForwardName, ListenerId, LoginGroup, Owner, Secret, Tuple, Unowned, UserName};
+use portreeve_model::{ForwardName, ListenerId, Login, Owner, Secret, Tuple, Unowned, UserName};
 use tokio::net::TcpStream;
 
 use super::Served;
@@ -176,9 +176,9 @@ impl Thread {
         }
     }
 
-    pub(in crate::powers) async fn login_group(&self, uid: u32) -> Option<LoginGroup> {
-        match self.ask(Question::LoginGroup { uid }).await {
-            Ok(Answer::LoginGroup(group)) => group,
+    pub(in crate::powers) async fn login(&self, uid: u32) -> Option<Login> {
+        match self.ask(Question::Login { uid }).await {
+            Ok(Answer::Login(login)) => login,
             // Nobody can tell, which grants nothing.
             Ok(_) | Err(_) => None,
         }
