@@ -197,3 +197,42 @@ async fn another_sites_page_signs_nobody_out() {
     client.clone().with("origin", &client.origin()).post("/-/sign-out", "").await.assert_status(303);
     assert!(!client.is_signed_in().await);
 }
+
+/// One's own applications in path form share the portal's origin: what is for a person to see is for windows and programs.
+#[tokio::test]
+async fn a_page_of_an_application_gets_nothing_of_the_portals_own() {
+    let portal = Portal::plain();
+    let app = App::echo().await;
+    let client = portal.sign_in().await;
+    let referer = format!("{}{}", client.origin(), app.path("/page"));
+    let in_a_page = |mode: &str, dest: &str| {
+        let page = client.clone().with("sec-fetch-site", "same-origin").with("referer", &referer);
+        page.with("sec-fetch-mode", mode).with("sec-fetch-dest", dest)
+    };
+    for page in [
+        in_a_page("cors", "empty"),
+        in_a_page("same-origin", "empty"),
+        in_a_page("no-cors", "image"),
+        in_a_page("navigate", "iframe"),
+        in_a_page("navigate", "object"),
+        // A browser that says little, and one that says nothing.
+        client.clone().with("sec-fetch-site", "same-origin"),
+        client.clone().with("referer", &referer),
+    ] {
+        for path in
+            ["/", "/-/listening", "/-/mode?path=/fw/x/", "/-/sign-out", "/-/sign-in", "/-/go?address=1"]
+        {
+            page.get(path).await.assert_refused(403, "for-windows");
+        }
+        page.post("/-/sign-out", "").await.assert_refused(403, "for-windows");
+        assert_eq!(page.get("/-/health").await.text(), "ok\n");
+        assert_eq!(page.get("/-/rewrite.js").await.status, 200);
+    }
+    // A link from there, in the window, is followed; and that window is cut off from who opened it.
+    let window = client.clone().browser().with("sec-fetch-site", "same-origin").with("referer", &referer);
+    let workspace = window.get("/").await;
+    workspace.assert_status(200);
+    assert_eq!(workspace.header("cross-origin-opener-policy"), "same-origin");
+    assert!(client.is_signed_in().await);
+    client.get("/-/listening").await.assert_status(200);
+}

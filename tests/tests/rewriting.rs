@@ -186,7 +186,8 @@ async fn what_strays_to_the_portals_root_is_led_back() {
         assert_eq!((answer.status.as_u16(), answer.location()), (307, app.path(path).as_str()));
     }
     // Not into what is ours, not for a stranger, and not for another site's page.
-    for path in ["/-/nothing", "/api/v1/files", "/dav/x"] {
+    page.get("/-/nothing").await.assert_refused(403, "for-windows");
+    for path in ["/api/v1/files", "/dav/x"] {
         assert_eq!(page.get(path).await.status, 404, "{path}");
     }
     assert_eq!(client.get("/data.json").await.status, 404);

@@ -1,5 +1,5 @@
-//! Applications in origins of their own, below `portal.apps_domain`: who is sent where, what a cookie is good for, and that the
-//! next user of a port inherits nothing.
+//! Applications in origins of their own, below `portal.apps_domain`, and in the one that they share, `portal.apps_url`: who is
+//! sent where, what a cookie is good for, and that the next user of a port inherits nothing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use portreeve_tests::world::site::{ADDRESS, Alone, NAME, Site, SiteApp, outside};
@@ -8,28 +8,36 @@ use portreeve_tests::world::{Answer, Client};
 const CONFIG: &str = "/etc/portreeve/portreeve.toml";
 const DOMAIN: &str = "apps.cluster.example";
 
-/// The site with a domain for applications, until it is dropped.
-struct WithDomain<'s> {
+/// The site with more lines in `[portal]`, until it is dropped.
+struct With<'s> {
     site: &'s Site,
     _alone: Alone<'s>,
 }
 
-impl<'s> WithDomain<'s> {
-    fn set(site: &'s Site) -> Self {
+/// Takes them out again.
+const CLEAN: &str = "/^apps_domain/d; /^apps_url/d; /^foreign_applications/d";
+
+impl<'s> With<'s> {
+    fn domain(site: &'s Site) -> Self {
+        Self::lines(site, &[&format!("apps_domain = \"{DOMAIN}\"")])
+    }
+
+    fn lines(site: &'s Site, lines: &[&str]) -> Self {
         let guard = Self { site, _alone: site.alone() };
         // What a run that was killed has left goes first.
+        let added = lines.join("\\n");
         site.root(
             "login",
-            &format!("sed -i '/^apps_domain/d; s/^url = .*/&\\napps_domain = \"{DOMAIN}\"/' {CONFIG}"),
+            &format!("sed -i '{CLEAN}; s/^url = .*/&\\n{}/' {CONFIG}", added.replace('/', "\\/")),
         );
         site.restart_portal();
         guard
     }
 }
 
-impl Drop for WithDomain<'_> {
+impl Drop for With<'_> {
     fn drop(&mut self) {
-        let _ = self.site.shell("login", "root", &format!("sed -i '/^apps_domain/d' {CONFIG}"));
+        let _ = self.site.shell("login", "root", &format!("sed -i '{CLEAN}' {CONFIG}"));
         self.site.give_back_portal();
     }
 }
@@ -55,7 +63,7 @@ fn every_address_of_an_application_leads_to_its_owners_origin() {
     outside("every_address_of_an_application_leads_to_its_owners_origin", |site| async {
         let mut app = site.app("c1", "alice", Some("proj"), "10.77.0.11:0");
         let (path, host) = (app.at("c1"), own_host(&app, 20001));
-        let _domain = WithDomain::set(site);
+        let _domain = With::domain(site);
         let (alice, bob, carol) =
             (site.sign_in("alice").await, site.sign_in("bob").await, site.sign_in("carol").await);
         let own = format!("https://{host}/x?y=1");
@@ -104,7 +112,7 @@ fn a_cookie_is_for_one_host_and_one_owner() {
     outside("a_cookie_is_for_one_host_and_one_owner", |site| async {
         let app = site.app("c1", "alice", Some("proj"), "10.77.0.11:0");
         let (port, host) = (app.port(), own_host(&app, 20001));
-        let _domain = WithDomain::set(site);
+        let _domain = With::domain(site);
         let (alice, bob) = (site.sign_in("alice").await, site.sign_in("bob").await);
         let there = bob.enter(&host).await;
         there.get("/").await.assert_status(200);
@@ -173,7 +181,7 @@ print(\"listening on %d\" % server.server_address[1], flush=True)
 server.serve_forever()'";
         let app = site.app_by("c1", "alice", script);
         let host = own_host(&app, 20001);
-        let _domain = WithDomain::set(site);
+        let _domain = With::domain(site);
         let alice = site.sign_in("alice").await;
         let there = alice.enter(&host).await;
         let sent = there.get("/lab?x=1").await;
@@ -182,5 +190,139 @@ server.serve_forever()'";
         // Only a window is led: what a page asks for is where it says.
         let in_a_page = there.clone().with("sec-fetch-mode", "cors").with("sec-fetch-dest", "empty");
         assert_eq!(in_a_page.get("/lab").await.status, 404);
+    });
+}
+
+/// Where all applications are in path form.
+const SHARED: &str = "apps.cluster.example";
+
+#[test]
+fn applications_share_an_origin_that_is_not_the_portals() {
+    outside("applications_share_an_origin_that_is_not_the_portals", |site| async {
+        let app = site.app("c1", "alice", Some("proj"), "10.77.0.11:0");
+        let path = app.at("c1");
+        let _shared = With::lines(site, &[&format!("apps_url = \"https://{SHARED}\"")]);
+        let (alice, bob) = (site.sign_in("alice").await, site.sign_in("bob").await);
+        let wanted = format!("{path}x?y=1");
+
+        // At the portal's own address: a window is sent there, a page gets nothing, a program may read.
+        let sent = alice.clone().browser().get(&wanted).await;
+        assert_eq!(
+            (sent.status.as_u16(), sent.location()),
+            (303, format!("https://{SHARED}{wanted}").as_str())
+        );
+        let cors = |client: &Client| {
+            client.clone().with("sec-fetch-mode", "cors").with("sec-fetch-site", "same-origin")
+        };
+        cors(&alice).get(&path).await.assert_refused(403, "foreign-application");
+        let worker = cors(&alice).with("service-worker", "script").get(&path).await;
+        assert!(
+            worker.text().contains("registration.unregister()"),
+            "one from before is taken away: {worker:?}"
+        );
+        alice.get(&path).await.assert_status(200);
+        let workspace = alice.clone().browser().get("/").await.text();
+        let link = format!("href=\"https://{SHARED}/fw2/10.77.0.11:{}/\"", app.port());
+        assert!(workspace.contains(&link), "{workspace}");
+
+        // There, by a code; and nothing of the portal's own is there.
+        let stranger = at(SHARED);
+        let sent = stranger.get(&wanted).await;
+        let asked = format!("https://{NAME}/-/open?host=apps%2Ecluster%2Eexample&next=");
+        assert!(sent.location().starts_with(&asked), "{sent:?}");
+        let there = alice.enter_by(SHARED, &path).await;
+        let answer = there.get(&wanted).await;
+        answer.assert_status(200);
+        let policy = answer.header("content-security-policy");
+        assert_eq!(policy, format!("frame-ancestors 'self' https://{NAME}"));
+        cors(&there).get(&path).await.assert_status(200);
+        cors(&there).with("service-worker", "script").get(&path).await.assert_status(200);
+        let home = there.get("/").await;
+        assert_eq!(home.location(), format!("https://{NAME}"), "{home:?}");
+        for nothing in
+            ["/-/sign-in", "/-/sign-out", "/-/listening", "/-/open?host=x", "/-/consent", "/api/v1/x"]
+        {
+            assert_eq!(there.get(nothing).await.status, 404, "{nothing}");
+        }
+        // A form of a page there does nothing here, nor does a script.
+        for page in [
+            alice.clone().browser().with("sec-fetch-site", "same-site"),
+            alice.clone().with("origin", &format!("https://{SHARED}")),
+        ] {
+            page.post("/-/sign-out", "").await.assert_refused(403, "cross-site");
+        }
+        // Neither cookie is good at the other.
+        let mut confused = at(SHARED);
+        confused.set_cookie("__Host-portreeve", alice.ticket());
+        assert_eq!(confused.get(&path).await.status, 303);
+        let mut confused = site.stranger();
+        confused.set_cookie("__Host-portreeve", there.ticket());
+        confused.get(&path).await.assert_refused(401, "not-signed-in");
+
+        // Another user's would be beside the visitor's own there.
+        let bobs = bob.enter_by(SHARED, &path).await;
+        bobs.get(&path).await.assert_refused(403, "foreign-application");
+        cors(&bobs).get(&path).await.assert_refused(403, "foreign-application");
+        let program = bobs.clone().program().get(&path).await;
+        assert_eq!(program.header("content-security-policy"), "sandbox");
+        alice.post("/-/sign-out", "").await.assert_status(303);
+        assert_eq!(there.get(&path).await.status, 303);
+    });
+}
+
+#[test]
+fn others_applications_are_shown_beside_ones_own_after_consent() {
+    outside("others_applications_are_shown_beside_ones_own_after_consent", |site| async {
+        let script = "exec sg proj -c \"exec python3 -c '
+import http.server
+class Cookies(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (self.headers.get(\\\"Cookie\\\") or \\\"none\\\").encode()
+        self.send_response(200)
+        self.send_header(\\\"Set-Cookie\\\", \\\"a=1; Path=/\\\")
+        self.send_header(\\\"Cross-Origin-Opener-Policy\\\", \\\"same-origin\\\")
+        self.send_header(\\\"Content-Length\\\", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *a): pass
+server = http.server.ThreadingHTTPServer((\\\"10.77.0.11\\\", 0), Cookies)
+print(\\\"listening on %d\\\" % server.server_address[1], flush=True)
+server.serve_forever()'\"";
+        let app = site.app_by("c1", "alice", script);
+        let path = app.at("c1");
+        let asking = "foreign_applications = \"ask\"";
+        for lines in [&[asking][..], &[asking, &format!("apps_url = \"https://{SHARED}\"")]] {
+            let _with = With::lines(site, lines);
+            let (bob, carol) = (site.sign_in("bob").await.browser(), site.sign_in("carol").await.browser());
+            let there =
+                if lines.len() > 1 { bob.enter_by(SHARED, &path).await.browser() } else { bob.clone() };
+
+            let sent = there.get(&path).await;
+            let asked =
+                sent.location().strip_prefix(&format!("https://{NAME}")).unwrap_or_default().to_owned();
+            assert!(asked.starts_with("/-/consent?next="), "{sent:?}");
+            // Whoever may not use it is told so, and not whose it is.
+            carol.get(&asked).await.assert_refused(403, "not-yours");
+            let question = bob.get(&asked).await.text();
+            assert!(question.contains("Open alice's application?"), "{question}");
+            assert_eq!(question.contains("and this portal"), lines.len() == 1, "{question}");
+            let secret =
+                question.split("name=\"secret\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+            let form = format!("next={}&uid=20001&secret={secret}", path.replace('/', "%2F"));
+            let answered = bob.post("/-/consent", &form).await;
+            let shown = if lines.len() > 1 { format!("https://{SHARED}{path}") } else { path.clone() };
+            assert_eq!(answered.location(), shown, "{answered:?}");
+
+            // It has cookies of its owner's, gets no others, and can't hold on to windows of the portal's.
+            let mut there = there;
+            there.set_cookie("own", "secret");
+            there.set_cookie("u20003~b", "2");
+            let answer = there.get(&path).await;
+            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "none"));
+            assert_eq!(answer.header("set-cookie"), format!("u20001~a=1; Path={path}"));
+            assert_eq!(answer.header("cross-origin-opener-policy"), "");
+            there.take_cookies(&answer);
+            assert_eq!(there.get(&path).await.text(), "a=1");
+        }
     });
 }

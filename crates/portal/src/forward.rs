@@ -245,7 +245,7 @@ fn failure(error: hyper::Error) -> ForwardError {
     ForwardError::BrokeOff(error)
 }
 
-/// The head for an application: HTTP/1.1, origin form, `Host` as the browser sent it.
+/// The head for an application: HTTP/1.1, origin form, this `Host`.
 pub(crate) fn set_line(
     parts: &mut http::request::Parts,
     path_and_query: &str,
@@ -253,8 +253,6 @@ pub(crate) fn set_line(
 ) -> Result<(), http::Error> {
     parts.uri = http::Uri::builder().path_and_query(path_and_query).build()?;
     parts.version = Version::HTTP_11;
-    if !parts.headers.contains_key(header::HOST) {
-        parts.headers.insert(header::HOST, host.clone());
-    }
+    parts.headers.insert(header::HOST, host.clone());
     Ok(())
 }

@@ -428,9 +428,17 @@ impl Client {
     /// # Panics
     /// When it is not let in.
     pub async fn enter(&self, host: &str) -> Self {
+        self.enter_by(host, "/").await
+    }
+
+    /// The same by way of this path.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub async fn enter_by(&self, host: &str, path: &str) -> Self {
         let home = self.clone().browser();
         let mut there = Self::new(self.port).towards(self.address).at(host).browser();
-        let sent = there.get("/").await;
+        let sent = there.get(path).await;
         there.take_cookies(&sent);
         let to_portal = sent.location().strip_prefix(&home.origin());
         let opened = home.get(to_portal.unwrap_or_else(|| panic!("not sent to the portal: {sent:?}"))).await;

@@ -79,6 +79,7 @@ impl Reader {
 /// Refuses our own pages, and what they do, to everything but a window or a program: to a script, a frame or an image of an
 /// application that shares the portal's origin. A window that such a page opens is cut off from it (COOP, `respond.rs`).
 pub(super) fn refuse_pages_of_applications(site: &Site, parts: &Parts) -> Result<(), Reject> {
+    refuse_cross_site(site, parts)?;
     let by_application = match Reader::of(&parts.headers) {
         Reader::Window => false,
         Reader::Page => true,

@@ -92,7 +92,7 @@ mod tests {
             (apps, "", "gpu-1:8888", (some("https://gpu-1-8888-u20001.fh.apps.example.org/"), None)),
             // No label of a host's name.
             (apps, "", "c1.cluster:8888", (some("/fw2/c1.cluster:8888/"), None)),
-            (apps, "https://apps.org", "c_1:8888", (some("https://apps.org/fw2/c_1:8888/"), None)),
+            (apps, "https://apps.org", "c1.a:8888", (some("https://apps.org/fw2/c1.a:8888/"), None)),
             (
                 Some(("localhost", false)),
                 "",
