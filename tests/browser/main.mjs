@@ -3,6 +3,7 @@
 import { chromium } from "./playwright.mjs";
 import { Report } from "./report.mjs";
 import { endChildren } from "./children.mjs";
+import * as attacks from "./attacks.mjs";
 import * as certificate from "./certificate.mjs";
 import * as jupyter from "./jupyter.mjs";
 import * as live from "./live.mjs";
@@ -29,7 +30,7 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, 600_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, site })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, site, attacks })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {

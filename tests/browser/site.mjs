@@ -1,21 +1,14 @@
 // A cluster's portal as people see it from outside: signing in with whatever PAM asks, JupyterLab as a Slurm job, and the
 // page for somebody whose application it is not. Needs the installed site of a running tests/cluster.
 
-import { execFile } from "node:child_process";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { promisify } from "node:util";
 
 import { until } from "./children.mjs";
+import { heading, isThere, on, outside, signIn, typePassword, url } from "./cluster.mjs";
 import { runsACell } from "./jupyter.mjs";
-import { chromium } from "./playwright.mjs";
 import { Visitor, contains, same } from "./world.mjs";
 
-const cluster = process.env.PORTREEVE_CLUSTER;
 const made = resolve(process.env.PORTREEVE_NODE_MODULES, "../..");
-const program = resolve(import.meta.dirname, "../cluster");
-const url = "https://portal.cluster.example";
 
 const names = {
   password: "site: a name and a password sign in, and a wrong one says so",
@@ -26,31 +19,9 @@ const names = {
   address: "site: an address from a terminal says whom it signs in",
 };
 
-/** Runs a shell on a node. */
-async function on(node, user, script) {
-  const args = ["--dir", cluster, "exec", node, user, "bash", "-c", script];
-  const { stdout } = await promisify(execFile)(program, args, { maxBuffer: 1 << 24 });
-  return stdout.trim();
-}
-
-/** A Chromium in the network of `outside`, which knows the portal's name. */
-async function outside(launched) {
-  const dir = mkdtempSync(join(tmpdir(), "portreeve-outside-"));
-  process.once("exit", () => rmSync(dir, { recursive: true, force: true }));
-  const [pid] = readFileSync(join(cluster, "nodes/outside"), "utf8").split(" ");
-  const wrapper = join(dir, "chromium");
-  writeFileSync(wrapper, `#!/bin/sh\nexec nsenter --net=/proc/${pid}/ns/net "${process.env.PORTREEVE_CHROMIUM}" "$@"\n`);
-  chmodSync(wrapper, 0o755);
-  const args = [...launched, "--host-resolver-rules=MAP portal.cluster.example 10.78.0.1"];
-  return chromium.launch({ executablePath: wrapper, headless: true, args, chromiumSandbox: false });
-}
-
 export async function run(_, report, launched) {
   if (!report.wants(...Object.values(names))) return;
-  if (!cluster || !existsSync(join(cluster, "ca.pem"))) {
-    for (const name of Object.values(names)) if (report.wants(name)) report.skipped(name, "needs a cluster with Portreeve on it");
-    return;
-  }
+  if (!isThere(report, Object.values(names))) return;
   const browser = await outside(launched);
   const site = { browser, url, logTail: () => "" };
   const meet = (name, body, known = []) => report.test(name, async () => {
@@ -72,20 +43,6 @@ export async function run(_, report, launched) {
   } finally {
     await browser.close();
   }
-}
-
-const heading = (page) => page.locator("h1").innerText();
-
-async function typePassword(page, user, password = `${user}-password`) {
-  await page.getByLabel("Name").fill(user);
-  await page.getByLabel("Password").fill(password);
-  await page.getByRole("button", { name: "Sign in" }).first().click();
-}
-
-async function signIn(visitor, user) {
-  await visitor.open("/");
-  await typePassword(visitor.page, user);
-  await visitor.page.getByText(user, { exact: true }).waitFor();
 }
 
 async function signingIn(meet) {

@@ -12,14 +12,20 @@ const STYLE: &str = include_str!("../assets/style.css");
 const WAIT_SCRIPT: &str = include_str!("../assets/wait.js");
 
 /// The `Content-Security-Policy` of every page made here.
-pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| {
+pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy(""));
+
+/// The same for pages whose forms may lead on to these origins as well: an answer that redirects there counts as the form's
+/// target. Separated by blanks.
+#[must_use]
+pub fn policy(origins: &str) -> String {
     format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
-         form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+         form-action {}; frame-ancestors 'none'; base-uri 'none'",
         hash(STYLE),
-        hash(WAIT_SCRIPT)
+        hash(WAIT_SCRIPT),
+        format!("'self' {origins}").trim_end()
     )
-});
+}
 
 fn hash(text: &str) -> String {
     STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))

@@ -177,7 +177,7 @@ async fn known(
                         session.set_groups(&groups(room, &claims, ticket).await?);
                     }
                     session.touch(claims.iat);
-                    session.note_ticket(ticket);
+                    session.note_ticket(ticket, &claims.aud);
                     session
                 }
                 None => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use portreeve_broker::Verifier;
 use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
@@ -18,6 +19,7 @@ use crate::mode::Modes;
 use crate::nodes::Nodes;
 use crate::own::Attempts;
 use crate::powers::Service;
+use crate::respond;
 use crate::sessions::Sessions;
 
 /// Seconds since 1970.
@@ -62,6 +64,8 @@ pub struct Portal {
     pub(crate) verifier: Arc<ArcSwap<Verifier>>,
     pub(crate) sessions: Sessions,
     pub(crate) hosts: HostRules,
+    /// See [`respond::page_policy`].
+    pub(crate) page_policy: HeaderValue,
     pub(crate) nodes: Nodes,
     pub(crate) modes: Modes,
     pub(crate) attempts: Attempts,
@@ -98,6 +102,7 @@ impl Portal {
             attempts: Attempts::default(),
             addresses,
             metrics: Metrics::default(),
+            page_policy: respond::page_policy(&hosts),
             hosts,
             listening,
             draining: CancellationToken::new(),

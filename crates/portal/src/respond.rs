@@ -4,7 +4,8 @@
 use askama::Template;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
-use portreeve_pages::{CONTENT_SECURITY_POLICY, Frame};
+use portreeve_model::HostRules;
+use portreeve_pages::{CONTENT_SECURITY_POLICY, Frame, policy};
 
 use crate::answer::Answer;
 use crate::authenticate::COOKIE_NAME;
@@ -169,14 +170,35 @@ pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Answer> {
     response
 }
 
-/// On a cluster, tells the browser to come by HTTPS alone, and to let nobody click past a certificate that it does not know: users
-/// may open ports under the portal's name. Not in `up`, whose name is `localhost`, and whose certificate nobody vouches for.
-/// Only our own answers say so; an application's are taken the field off (`rewrite.rs`).
-pub(crate) fn insist_on_https(response: &mut Response<Answer>, form: Form) {
-    if form != Form::Cluster || !matches!(response.body(), Answer::Whole(_)) {
+/// The `Content-Security-Policy` of our pages. Whoever signs in by a form may be on the way to an application's origin.
+pub(crate) fn page_policy(hosts: &HostRules) -> HeaderValue {
+    let mut origins = Vec::new();
+    if !hosts.apps_name.is_empty() {
+        origins.push(format!("https://{}:*", hosts.apps_name));
+    }
+    for kind in if hosts.tagged { &["fh.", "fn."][..] } else { &[""] } {
+        if !hosts.apps_domain.is_empty() {
+            origins.push(format!("https://*.{kind}{}:*", hosts.apps_domain));
+        }
+    }
+    HeaderValue::try_from(policy(&origins.join(" ")))
+        .unwrap_or(HeaderValue::from_static("default-src 'none'"))
+}
+
+/// What all answers of our own get before they go out; an application's are taken these fields off (`rewrite.rs`).
+///
+/// On a cluster, the browser is told to come by HTTPS alone, and to let nobody click past a certificate that it does not know:
+/// users may open ports under the portal's name. Not in `up`, whose name is `localhost`, and whose certificate nobody vouches for.
+pub(crate) fn complete(response: &mut Response<Answer>, page_policy: &HeaderValue, form: Form) {
+    if !matches!(response.body(), Answer::Whole(_)) {
         return;
     }
-    if let Ok(value) = HeaderValue::try_from(format!("max-age={}", limits::HTTPS_ONLY.as_secs())) {
+    if response.headers().contains_key(header::CONTENT_SECURITY_POLICY) {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page_policy.clone());
+    }
+    if form == Form::Cluster
+        && let Ok(value) = HeaderValue::try_from(format!("max-age={}", limits::HTTPS_ONLY.as_secs()))
+    {
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
     }
 }
@@ -196,10 +218,34 @@ mod tests {
     fn a_cluster_insists_on_https_and_up_does_not() {
         for (form, said) in [(Form::Cluster, Some("max-age=31536000")), (Form::Up, None)] {
             for mut response in [page(String::new()), see_other("/"), Response::new(Answer::empty())] {
-                insist_on_https(&mut response, form);
+                complete(&mut response, &HeaderValue::from_static("x"), form);
                 let found = response.headers().get_all(header::STRICT_TRANSPORT_SECURITY).iter();
                 assert_eq!(found.collect::<Vec<_>>(), said.iter().collect::<Vec<_>>());
             }
         }
+    }
+
+    #[test]
+    fn forms_lead_to_applications_origins_and_nowhere_else() {
+        let of = |apps_name: &str, apps_domain: &str, tagged| {
+            let portal_names = vec!["portal.org".to_owned()];
+            let hosts = HostRules {
+                portal_names,
+                apps_name: apps_name.into(),
+                apps_domain: apps_domain.into(),
+                tagged,
+            };
+            let policy = page_policy(&hosts).to_str().unwrap().to_owned();
+            policy.split("form-action ").nth(1).unwrap().split(';').next().unwrap().to_owned()
+        };
+        assert_eq!(of("", "", true), "'self'");
+        assert_eq!(of("", "localhost", false), "'self' https://*.localhost:*");
+        assert_eq!(
+            of("apps.org", "a.org", true),
+            "'self' https://apps.org:* https://*.fh.a.org:* https://*.fn.a.org:*"
+        );
+        let mut ours = page(String::new());
+        complete(&mut ours, &HeaderValue::from_static("x"), Form::Up);
+        assert_eq!(ours.headers()[header::CONTENT_SECURITY_POLICY], "x");
     }
 }

@@ -67,7 +67,7 @@ pub(crate) async fn serve(
             rejected
         }
     };
-    respond::insist_on_https(&mut response, form);
+    respond::complete(&mut response, &connection.room.portal.page_policy, form);
     record.answered(if head_only { without_body(response) } else { response })
 }
 

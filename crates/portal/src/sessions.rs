@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
-use portreeve_model::{Claims, Secret, SessionId, SignIn, UserName};
+use portreeve_model::{Audience, Claims, Secret, SessionId, SignIn, UserName};
 
 use self::memory::Memory;
 use crate::limits;
@@ -29,8 +29,8 @@ pub(crate) struct Session {
     groups: ArcSwap<Box<[u32]>>,
     /// The claims it was admitted with; renewal starts from them.
     pub(crate) claims: Claims,
-    /// The ticket that was shown last: whoever does something for this session wants to see it.
-    ticket: Mutex<Secret>,
+    /// The ticket that was shown last, and whether it is for the portal's own origin.
+    ticket: Mutex<(Secret, bool)>,
     last_used: AtomicI64,
     over: AtomicBool,
     /// It is on the list of ended sessions, which is asked about each that is admitted.
@@ -85,14 +85,19 @@ impl Session {
         }
     }
 
-    /// The ticket that was shown last.
+    /// A ticket that whoever does something for this session wants to see: the one that was shown last at the portal's own
+    /// origin, or else at an application's, which is good for less.
     pub(crate) fn ticket(&self) -> Secret {
-        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// A ticket of this session was verified.
-    pub(crate) fn note_ticket(&self, ticket: &str) {
-        *self.ticket.lock().unwrap_or_else(PoisonError::into_inner) = Secret::new(ticket.to_owned());
+    /// A ticket of this session was verified, for this origin.
+    pub(crate) fn note_ticket(&self, ticket: &str, audience: &Audience) {
+        let mut known = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_portals = *audience == Audience::Portal;
+        if is_portals || !known.1 {
+            *known = (Secret::new(ticket.to_owned()), is_portals);
+        }
     }
 
     /// Ends it in this portal.
@@ -230,6 +235,7 @@ impl Sessions {
                 // They were asked for just now.
                 known.set_groups(groups);
                 known.touch(claims.iat);
+                known.note_ticket(ticket, &claims.aud);
                 return Some(Arc::clone(known));
             }
             None => {}
@@ -244,7 +250,7 @@ impl Sessions {
             uid: claims.uid,
             groups: ArcSwap::from_pointee(groups.into()),
             claims: claims.clone(),
-            ticket: Mutex::new(Secret::new(ticket.to_owned())),
+            ticket: Mutex::new((Secret::new(ticket.to_owned()), claims.aud == Audience::Portal)),
             last_used: AtomicI64::new(claims.iat),
             over: AtomicBool::new(false),
             listed: AtomicBool::new(false),
@@ -303,8 +309,6 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use portreeve_model::Audience;
-
     use super::*;
 
     fn claims(iat: i64, exp: i64) -> Claims {
@@ -355,8 +359,17 @@ mod tests {
         let [one, two] = [1, 2].map(|n| sessions.admit(&of(n), "ticket", &[7], 0, 50).unwrap());
         one.set_groups(&[7, 8]);
         assert_eq!((&***one.groups(), &***two.groups()), (&[7, 8][..], &[7][..]));
-        two.note_ticket("younger");
+        two.note_ticket("younger", &Audience::Portal);
         assert_eq!((one.ticket().reveal(), two.ticket().reveal()), ("ticket", "younger"));
+        // One of an application's origin is good for less, but better than none.
+        let application = Audience::parse("c1-8888.example.org").unwrap();
+        two.note_ticket("application's", &application);
+        assert_eq!(two.ticket().reveal(), "younger");
+        let claims = Claims { aud: application, ..of(3) };
+        let three = sessions.admit(&claims, "application's", &[7], 0, 50).unwrap();
+        assert_eq!(three.ticket().reveal(), "application's");
+        sessions.admit(&of(3), "portal's", &[7], 0, 50).unwrap();
+        assert_eq!(three.ticket().reveal(), "portal's");
         sessions.end_those(|claims| claims.uid == 1);
         assert!(!one.is_live(1, 50) && two.is_live(1, 50));
         assert_eq!(sessions.live(1, 50).len(), 1);

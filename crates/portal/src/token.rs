@@ -85,8 +85,6 @@ pub(crate) async fn authenticate(
         None => {
             let SignedIn { claims, ticket, groups, .. } = ask(connection, token).await?;
             let session = admit(room, &claims, &ticket, &groups, now)?;
-            // Of the same session, and younger than one that was shown before.
-            session.note_ticket(&ticket);
             let known = Known::new(session, claims.iat, key_epoch);
             room.tickets.borrow_mut().put(key, known.clone());
             known

@@ -236,7 +236,7 @@ async fn refresh(line: Arc<Line>, session: Arc<Session>) {
         Ok(Answer::Groups(groups)) => session.set_groups(&groups),
         Ok(Answer::SignedIn { claims, ticket, groups, .. }) if claims.sid == session.id => {
             session.set_groups(&groups);
-            session.note_ticket(ticket.reveal());
+            session.note_ticket(ticket.reveal(), &claims.aud);
         }
         Ok(Answer::NoTicket) => session.end(),
         // A directory that hangs stalls nobody who is in: the broker ends what must end.
