@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(three.ticket().reveal(), "portal's");
         sessions.end_those(|claims| claims.uid == 1);
         assert!(!one.is_live(1, 50) && two.is_live(1, 50));
-        assert_eq!(sessions.live(1, 50).len(), 1);
+        assert_eq!(sessions.live(1, 50).len(), 2);
     }
 
     #[test]

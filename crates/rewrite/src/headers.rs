@@ -194,7 +194,48 @@ fn links(text: &[u8], place: &Place) -> Vec<u8> {
             _ => {}
         }
     }
-    values::replace(text, &pieces, |url| place.map_field(url)).unwrap_or_else(|| text.to_vec())
+    let mapped = values::replace(text, &pieces, |url| place.map_field(url)).unwrap_or_else(|| text.to_vec());
+    if place.rewrites_bodies() { without_integrity(mapped) } else { mapped }
+}
+
+/// Takes `integrity` off the links to stylesheets, whose bodies are rewritten.
+fn without_integrity(links: Vec<u8>) -> Vec<u8> {
+    let has = |text: &[u8], word: &[u8]| text.windows(word.len()).any(|at| at.eq_ignore_ascii_case(word));
+    if !has(&links, b"integrity") {
+        return links;
+    }
+    let kept: Vec<Vec<u8>> = parts(&links, b',')
+        .map(|link| {
+            let is_style = parts(link, b';').skip(1).any(|parameter| {
+                let mut pair = parameter.splitn(2, |byte| *byte == b'=').map(<[u8]>::trim_ascii);
+                let (name, value) = (pair.next().unwrap_or_default(), pair.next().unwrap_or_default());
+                (name.eq_ignore_ascii_case(b"as") && has(value, b"style"))
+                    || (name.eq_ignore_ascii_case(b"rel") && has(value, b"stylesheet"))
+            });
+            let is_kept = |parameter: &&[u8]| {
+                let name = parameter.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+                !is_style || !name.eq_ignore_ascii_case(b"integrity")
+            };
+            parts(link, b';').filter(is_kept).collect::<Vec<_>>().join(b";".as_slice())
+        })
+        .collect();
+    kept.join(b",".as_slice())
+}
+
+/// The parts between separators that stand neither in quotes nor in `<...>`.
+fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped, mut bracketed) = (false, false, false);
+    text.split(move |byte| {
+        let was_escaped = escaped;
+        escaped = quoted && !was_escaped && *byte == b'\\';
+        match byte {
+            b'"' if !bracketed && !was_escaped => quoted = !quoted,
+            b'<' if !quoted => bracketed = true,
+            b'>' if !quoted => bracketed = false,
+            _ => {}
+        }
+        *byte == separator && !quoted && !bracketed
+    })
 }
 
 /// Origins that are the application's become the browser's.
@@ -275,6 +316,11 @@ mod tests {
                 "</fw/tb/a>; title=\"<b>, \\\" <c>\"; rel=\"x y\",</fw/tb/d>;rel=y, <//e/f>",
             ),
             ("link", "<x>; imagesrcset=\"/a 1x, b 2x\"", "<x>; imagesrcset=\"/fw/tb/a 1x, b 2x\""),
+            (
+                "link",
+                "</a,;.css>; rel=\"Preload\"; integrity=\"sha256-x,;\"; as=style, </b.js>;rel=modulepreload;integrity=y,<c>;rel=stylesheet;Integrity=z",
+                "</fw/tb/a,;.css>; rel=\"Preload\"; as=style, </fw/tb/b.js>;rel=modulepreload;integrity=y,<c>;rel=stylesheet",
+            ),
             ("link", "<", "<"),
             ("link", "</x", "</fw/tb/x"),
             ("link", "x=\"\\", "x=\"\\"),
