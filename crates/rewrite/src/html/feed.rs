@@ -125,7 +125,8 @@ impl Reader for Feed {
         Ok(is_there)
     }
 
-    #[inline]
+    // The needle is known where this is called from.
+    #[inline(always)]
     fn read_until<'b>(&'b mut self, needle: &[u8], _: &'b mut [u8; 4]) -> Result<Option<&'b [u8]>, Starved> {
         if self.at == self.bytes.len() && !self.refill()? {
             return Ok(None);
@@ -144,8 +145,9 @@ fn is_same(left: &[u8], right: &[u8], case_sensitive: bool) -> bool {
 /// How far it is to the first of these.
 #[inline(always)]
 fn distance(needle: &[u8], bytes: &[u8]) -> usize {
+    let is_one = |byte: &u8| needle.iter().any(|one| one == byte);
     let near = bytes.get(..NEAR).unwrap_or(bytes);
-    if let Some(at) = near.iter().position(|byte| needle.contains(byte)) {
+    if let Some(at) = near.iter().position(is_one) {
         return at;
     }
     let rest = bytes.get(near.len()..).unwrap_or_default();
@@ -156,7 +158,7 @@ fn distance(needle: &[u8], bytes: &[u8]) -> usize {
         [one] => memchr(one, rest),
         [one, two] => memchr2(one, two, rest),
         [one, two, three] => memchr3(one, two, three, rest),
-        _ => rest.iter().position(|byte| needle.contains(byte)),
+        _ => rest.iter().position(is_one),
     };
     near.len() + found.unwrap_or(rest.len())
 }
