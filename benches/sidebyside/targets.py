@@ -39,8 +39,9 @@ BACKEND = NGINX_COMMON + """\
     location ~ [.]txt$ {{ default_type "text/plain; charset=utf-8"; }}
   }}
   server {{
-    listen 127.0.0.1:{below}; root {root}; rewrite ^/fw2/[^/]+(/.*)$ $1;
-    location ~ [.]html$ {{ default_type "text/html; charset=utf-8"; }}
+    listen 127.0.0.1:{below};
+    location / {{ return 404; }}
+    location ~ ^/fw2/[^/]+/(.*)$ {{ alias {root}/$1; default_type "text/html; charset=utf-8"; }}
   }}
   server {{ listen 127.0.0.1:{h2c} http2; root {root}; sendfile off; }}
   server {{ listen 127.0.0.1:{status}; location = /status {{ stub_status; }} }}
@@ -60,7 +61,7 @@ NGINX = NGINX_COMMON + """\
 NGINX_PLAIN = "location / { proxy_pass http://backend; }"
 NGINX_LINKS = """\
 location {prefix}/ {{
-      proxy_pass http://backend/; proxy_set_header Accept-Encoding ""; sub_filter_once off;
+      proxy_pass http://backend/; sub_filter_once off;
       sub_filter 'href="/' 'href="{prefix}/'; sub_filter 'src="/' 'src="{prefix}/';
     }}"""
 # Beside what is loaded and proxied: how Debian sets up the modules, as far as links go.
