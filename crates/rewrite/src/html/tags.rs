@@ -167,7 +167,7 @@ impl Emitter for Tags {
     #[inline]
     fn emit_string(&mut self, text: &[u8]) {
         self.is_no_tag();
-        self.letters = if text.len() == 1 && text.is_ascii() { self.letters + 1 } else { 0 };
+        self.letters = if matches!(text, [one] if one.is_ascii_alphabetic()) { self.letters + 1 } else { 0 };
         if self.letters > MOST_LETTERS {
             self.shared.is_too_much.set(true);
         }
