@@ -17,6 +17,7 @@ from .process import find_program
 BASELINE = {"file": "haproxy", "links": "nginx"}
 # What a page with its links rewritten may cost, as a multiple of what another spends on it.
 AT_MOST = {"nginx": 2.0, "apache": 0.25}
+NOTHING = 1.05  # of what a page costs that passes as it is: what text costs that needs no rewriting
 NUMBERS = (
     "requests_per_second", "p50_us", "p99_us", "cpu_us_per_request", "rss_idle_mib", "rss_after_mib",
     "upstream_opened", "log_bytes", "others_share",
@@ -69,6 +70,12 @@ def goals(rows, workload="file"):
                         f"{NAMES[peer]}'s {other_us:.0f} us")
                 judged.append({"what": what, "reached": mine_us <= most * other_us})
         if workload == "links":
+            passed, text = (found.get((f"portreeve-{t}", connections)) for t in ("keep", "text"))
+            if passed and text:
+                cost, base = text["cpu_us_per_request"], passed["cpu_us_per_request"]
+                what = (f"CPU per body that needs no rewriting, {connections} connection(s): {cost:.1f} us where pages "
+                        f"are rewritten, {base:.1f} us where none are")
+                judged.append({"what": what, "reached": cost <= NOTHING * base})
             continue
         for peer, number, wanted in ((BASELINE[workload], "cpu_us_per_request", True), ("nginx", "p50_us", connections == 1)):
             other = found.get((peer, connections))

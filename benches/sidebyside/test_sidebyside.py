@@ -99,6 +99,9 @@ class Pages(unittest.TestCase):
 
         for cpu, reached in (((800, 400, 3200), [True, True]), ((801, 400, 3200), [False, False])):
             self.assertEqual([g["reached"] for g in goals(rows(*cpu), "links")], reached)
+        passed = [row(t, 8, [Sample(1, 100, 50.0, 30.0, 90.0, c)]) for t, c in (
+            ("portreeve-keep", 60.0), ("portreeve-text", 64.0))]
+        self.assertEqual([g["reached"] for g in goals(rows(800, 400, 3200) + passed, "links")], [True, True, False])
 
 
 if __name__ == "__main__":
