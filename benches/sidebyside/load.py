@@ -8,7 +8,6 @@ import re
 from dataclasses import asdict, dataclass, field
 
 from .process import PROXY_CORE, BenchError, core_busy_seconds, find_program
-from .targets import BODY
 
 CHECK_SECONDS = 1  # the warm-up, in which every body is looked at
 GRACE_SECONDS = 15  # beyond its duration, what a load generator may take to end
@@ -30,14 +29,14 @@ local threads = {}
 wrong = 0
 setup = function(thread) table.insert(threads, thread) end
 response = function(status, headers, body)
-  if status ~= 200 or #body ~= %d then wrong = wrong + 1 end
+  if status ~= 200 or #body ~= SIZE then wrong = wrong + 1 end
 end
 WRONG = function()
   local sum = 0
   for _, thread in ipairs(threads) do sum = sum + thread:get("wrong") end
   return sum
 end
-""" % len(BODY)
+"""
 
 
 @dataclass
@@ -79,19 +78,18 @@ class Generator:
     def __init__(self, shop, protocol, streams):
         self.shop, self.streams = shop, streams
         self.run = self._h2load if protocol == "h2" else self._wrk
-        self._scripts = {
-            True: shop.write("check.lua", WRK_CHECK), False: shop.write("measure.lua", WRK_MEASURE),
-        }
 
-    def _wrk(self, end, connections, seconds, check):
+    # `size`: of each body.
+    def _wrk(self, end, connections, seconds, size, check):
         url = f"{'https' if end.tls else 'http'}://127.0.0.1:{end.port}{end.path}"
         argv = [find_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "5s"]
-        argv += ["-s", self._scripts[check], "-H", f"Host: {end.host}:{end.port}"]
+        script = f"SIZE = {size}\n{WRK_CHECK}" if check else WRK_MEASURE
+        argv += ["-s", self.shop.write("load.lua", script), "-H", f"Host: {end.host}:{end.port}"]
         for name, value in end.headers.items():
             argv += ["-H", f"{name}: {value}"]
         return parse_wrk(self.shop.run("wrk", [*argv, url], seconds + GRACE_SECONDS))
 
-    def _h2load(self, end, connections, seconds, check):
+    def _h2load(self, end, connections, seconds, size, check):
         url = f"{'https' if end.tls else 'http'}://{end.host}:{end.port}{end.path}"
         log = self.shop.folder / "h2load.log"
         log.unlink(missing_ok=True)
@@ -100,7 +98,7 @@ class Generator:
         for name, value in end.headers.items():
             argv += ["-H", f"{name}: {value}"]
         text = self.shop.run("h2load", [*argv, url], seconds + GRACE_SECONDS)
-        return parse_h2load(text, log.read_text() if log.exists() else "", seconds)
+        return parse_h2load(text, log.read_text() if log.exists() else "", seconds, size)
 
 
 def parse_wrk(text):
@@ -109,7 +107,7 @@ def parse_wrk(text):
         raise BenchError("wrk printed no result")
     r = json.loads(found[1])
     means = {
-        "status": "status outside 2xx and 3xx", "wrong": "answer that is not the backend's 1 KiB",
+        "status": "status outside 2xx and 3xx", "wrong": "answer that is not the right one",
         "connect": "failed connect", "read": "failed read", "write": "failed write", "timeout": "time-out",
     }
     problems = [f"{r[key]} x {text}" for key, text in means.items() if r[key]]
@@ -118,7 +116,7 @@ def parse_wrk(text):
     return Load(r["requests"], r["seconds"], r["p50_us"], r["p99_us"], r["bytes"] / r["requests"], problems)
 
 
-def parse_h2load(text, log, seconds):
+def parse_h2load(text, log, seconds, size):
     """h2load prints no percentiles: they come from its log, a line per request (start, status, microseconds)."""
     counts = re.search(r"^requests: .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout",
                        text, re.M)
@@ -139,7 +137,7 @@ def parse_h2load(text, log, seconds):
         return Load(0, seconds, None, None, 0.0, problems + ["no request was answered"])
     times = sorted(int(row[2]) for row in rows)
     each = int(data[1]) / done
-    if abs(each / len(BODY) - 1) > SIZE_TOLERANCE:
+    if abs(each / size - 1) > SIZE_TOLERANCE:
         problems.append(f"bodies of {each:.0f} bytes on average")
     return Load(done, seconds, percentile(times, 50), percentile(times, 99), each, problems)
 
@@ -155,13 +153,13 @@ def measure(shop, backend, targets, generator, name, connections, seconds, numbe
     before_start = len(shop.children)
     try:
         child, end = targets.start(name)
-        sample.tls = end.probe()
+        sample.tls, size = end.probe()
         if child:
             sample.rss_idle_mib = child.rss_mib()
-        check = generator.run(end, connections, CHECK_SECONDS, check=True)
+        check = generator.run(end, connections, CHECK_SECONDS, size, check=True)
         sample.problems += [f"warm-up: {p}" for p in check.problems]
         if not sample.problems:
-            _measure_running(sample, backend, generator, child, end, connections, seconds, check)
+            _measure_running(sample, backend, generator, child, end, connections, seconds, size, check)
     except (BenchError, OSError) as error:
         if backend.child.process.poll() is not None:
             raise BenchError(f"the backend ended: {backend.child.log_tail()}") from error
@@ -172,11 +170,11 @@ def measure(shop, backend, targets, generator, name, connections, seconds, numbe
     return sample
 
 
-def _measure_running(sample, backend, generator, child, end, connections, seconds, check):
+def _measure_running(sample, backend, generator, child, end, connections, seconds, size, check):
     log = child.log.stat().st_size if child else 0
     accepted, begun = backend.counts()
     busy, cpu = core_busy_seconds(PROXY_CORE), child.cpu_seconds() if child else 0.0
-    load = generator.run(end, connections, seconds, check=False)
+    load = generator.run(end, connections, seconds, size, check=False)
     cpu = (child.cpu_seconds() if child else 0.0) - cpu
     busy = core_busy_seconds(PROXY_CORE) - busy
     accepted_after, begun_after = backend.counts()

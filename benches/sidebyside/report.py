@@ -14,13 +14,20 @@ from pathlib import Path
 
 from .process import find_program
 
-BASELINE = "haproxy"
+BASELINE = {"file": "haproxy", "links": "nginx"}
+# What a page with its links rewritten may cost, as a multiple of what another spends on it.
+AT_MOST = {"nginx": 2.0, "apache": 0.25}
+NOTHING = 1.05  # of what a page costs that passes as it is: what text costs that needs no rewriting
 NUMBERS = (
     "requests_per_second", "p50_us", "p99_us", "cpu_us_per_request", "rss_idle_mib", "rss_after_mib",
     "upstream_opened", "log_bytes", "others_share",
 )
 RATIOS = {"requests_per_second": "req/s", "p50_us": "p50", "cpu_us_per_request": "CPU"}
-NAMES = {"direct": "direct, no TLS", "nginx": "nginx", "haproxy": "HAProxy", "portreeve": "**Portreeve**"}
+NAMES = {"direct": "direct, no TLS", "nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache",
+         "portreeve": "**Portreeve**", "portreeve-keep": "Portreeve, prefix known to the application",
+         "portreeve-text": "Portreeve, the same bytes as text"}
+
+BODIES = {"file": "1 KiB body", "links": "118 KB page with 2,400 links, each rewritten"}
 
 NOISY_SHARE = 0.05  # of the proxy's core, used by others: more than this moves the figures
 CHATTY_BYTES = 1.0  # of log per request: more than this is an access log, which the peers don't write
@@ -40,23 +47,37 @@ def row(target, connections, samples):
     }
 
 
-def add_ratios(rows):
+def add_ratios(rows, workload="file"):
     """Each valid row's medians over those of the baseline with as many connections."""
-    base = {r["connections"]: r["median"] for r in rows if r["target"] == BASELINE and r["valid"]}
+    base = {r["connections"]: r["median"] for r in rows if r["target"] == BASELINE[workload] and r["valid"]}
     for r in rows:
         below = base.get(r["connections"])
         if below and r["valid"]:
             r["ratio"] = {n: r["median"][n] / below[n] for n in RATIOS if r["median"][n] is not None and below[n]}
 
 
-def goals(rows):
-    """The two numbers of the design that this benchmark can judge: (what, reached or not)."""
+def goals(rows, workload="file"):
+    """The numbers of the design that this benchmark can judge: (what, reached or not)."""
     found = {(r["target"], r["connections"]): r["median"] for r in rows if r["valid"]}
     judged = []
     for (target, connections), mine in found.items():
         if target != "portreeve":
             continue
-        for peer, number, wanted in ((BASELINE, "cpu_us_per_request", True), ("nginx", "p50_us", connections == 1)):
+        for peer, most in AT_MOST.items() if workload == "links" else ():
+            if other := found.get((peer, connections)):
+                mine_us, other_us = mine["cpu_us_per_request"], other["cpu_us_per_request"]
+                what = (f"CPU per page, {connections} connection(s): {mine_us:.0f} us, at most {most:g} x "
+                        f"{NAMES[peer]}'s {other_us:.0f} us")
+                judged.append({"what": what, "reached": mine_us <= most * other_us})
+        if workload == "links":
+            passed, text = (found.get((f"portreeve-{t}", connections)) for t in ("keep", "text"))
+            if passed and text:
+                cost, base = text["cpu_us_per_request"], passed["cpu_us_per_request"]
+                what = (f"CPU per body that needs no rewriting, {connections} connection(s): {cost:.1f} us where pages "
+                        f"are rewritten, {base:.1f} us where none are")
+                judged.append({"what": what, "reached": cost <= NOTHING * base})
+            continue
+        for peer, number, wanted in ((BASELINE[workload], "cpu_us_per_request", True), ("nginx", "p50_us", connections == 1)):
             other = found.get((peer, connections))
             if wanted and other:
                 what = (f"{'CPU per request' if number != 'p50_us' else 'p50'}, {connections} connection(s): "
@@ -94,7 +115,7 @@ def machine():
 
 def versions(programs, portreeve):
     """The first version number that each program states about itself."""
-    flags = {"nginx": "-v", "haproxy": "-v", "wrk": "-v", "h2load": "--version", "openssl": "version"}
+    flags = {"nginx": "-v", "haproxy": "-v", "apache2": "-v", "wrk": "-v", "h2load": "--version", "openssl": "version"}
     found = {p: _version([find_program(p), flags[p]]) for p in programs if p in flags}
     if portreeve:
         digest = hashlib.sha256(portreeve.read_bytes()).hexdigest()
@@ -112,11 +133,12 @@ def _version(argv):
 
 
 def document(rows, settings, programs, portreeve):
-    add_ratios(rows)
+    workload = settings["workload"]
+    add_ratios(rows, workload)
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine(),
         "versions": versions(programs, portreeve), "settings": settings,
-        "valid": all(r["valid"] for r in rows), "rows": rows, "goals": goals(rows), "warnings": warnings(rows),
+        "valid": all(r["valid"] for r in rows), "rows": rows, "goals": goals(rows, workload), "warnings": warnings(rows),
     }
 
 
@@ -125,13 +147,13 @@ def markdown(doc):
     said = ", ".join(f"{n} {v}" for n, v in doc["versions"].items())
     lines = [
         f"{doc['date'][:16].replace('T', ' ')}; {box['cpu']}, {box['cores']} cores, Linux {box['kernel']}; {said}.  ",
-        f"{'HTTP/2' if s['protocol'] == 'h2' else 'HTTP/1.1'}, 1 KiB body, {s['rounds']} round(s) of "
+        f"{'HTTP/2' if s['protocol'] == 'h2' else 'HTTP/1.1'}, {BODIES[s['workload']]}, {s['rounds']} round(s) of "
         f"{s['seconds']} s, medians (CPU with smallest and largest).",
     ]
     for connections in s["connections"]:
         head = [f"{connections} connection(s)", "req/s", "p50 us", "p99 us", "proxy CPU us/req", "MiB idle", "MiB after"]
         compared = any(r["ratio"] for r in doc["rows"] if r["connections"] == connections)
-        head += [f"{short} / HAProxy" for short in RATIOS.values()] if compared else []
+        head += [f"{short} / {NAMES[BASELINE[s['workload']]]}" for short in RATIOS.values()] if compared else []
         lines += ["", "| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
         for r in doc["rows"]:
             if r["connections"] == connections:

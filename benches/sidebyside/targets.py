@@ -10,12 +10,14 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from . import page
 from .process import LOAD_CORE, PROXY_CORE, BenchError, find_program
 
 BODY = bytes(range(256)) * 4  # 1 KiB, and nothing that a proxy would want to rewrite
-PATH = "/1k.bin"
+PATH, PAGE, TEXT = "/1k.bin", "/page.html", "/page.txt"
 COOKIE = "__Host-portreeve"
 START_SECONDS = 10.0
 PROBE_SECONDS = 5.0
@@ -31,7 +33,16 @@ http {{
 """
 BACKEND = NGINX_COMMON + """\
   sendfile on; open_file_cache max=16 inactive=3600s; open_file_cache_valid 3600s;
-  server {{ listen 127.0.0.1:{h1}; root {root}; }}
+  server {{
+    listen 127.0.0.1:{h1}; root {root};
+    location ~ [.]html$ {{ default_type "text/html; charset=utf-8"; }}
+    location ~ [.]txt$ {{ default_type "text/plain; charset=utf-8"; }}
+  }}
+  server {{
+    listen 127.0.0.1:{below};
+    location / {{ return 404; }}
+    location ~ ^/fw2/[^/]+/(.*)$ {{ alias {root}/$1; default_type "text/html; charset=utf-8"; }}
+  }}
   server {{ listen 127.0.0.1:{h2c} http2; root {root}; sendfile off; }}
   server {{ listen 127.0.0.1:{status}; location = /status {{ stub_status; }} }}
 }}
@@ -42,10 +53,52 @@ NGINX = NGINX_COMMON + """\
     listen 127.0.0.1:{port} ssl{h2}; ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate {certificate}; ssl_certificate_key {key};
     ssl_session_cache off; ssl_session_tickets off;
-    location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    proxy_http_version 1.1; proxy_set_header Connection "";
+    {location}
   }}
 }}
 """
+NGINX_PLAIN = "location / { proxy_pass http://backend; }"
+NGINX_LINKS = """\
+location {prefix}/ {{
+      proxy_pass http://backend/; sub_filter_once off;
+      sub_filter 'href="/' 'href="{prefix}/'; sub_filter 'src="/' 'src="{prefix}/';
+    }}"""
+# Beside what is loaded and proxied: how Debian sets up the modules, as far as links go.
+APACHE = """\
+ServerRoot {dir}
+PidFile {dir}/apache.pid
+ErrorLog {dir}/error.log
+LogLevel error
+ServerName localhost
+Listen 127.0.0.1:{port}
+{modules}
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+KeepAlive On
+MaxKeepAliveRequests 0
+KeepAliveTimeout 3600
+SSLEngine On
+SSLProtocol TLSv1.2 TLSv1.3
+SSLCertificateFile {certificate}
+SSLCertificateKeyFile {key}
+SSLSessionCache none
+SSLSessionTickets Off
+ProxyPass {prefix}/ http://127.0.0.1:{backend}/ keepalive=On
+ProxyHTMLEnable On
+ProxyHTMLLinks a href
+ProxyHTMLLinks area href
+ProxyHTMLLinks link href
+ProxyHTMLLinks img src longdesc usemap
+ProxyHTMLLinks form action
+ProxyHTMLLinks input src usemap
+ProxyHTMLLinks script src for
+ProxyHTMLURLMap / {prefix}/
+"""
+APACHE_MODULES = Path("/usr/lib/apache2/modules")
+APACHE_LOADED = "mpm_event authz_core ssl proxy proxy_http xml2enc proxy_html".split()
 HAPROXY = """\
 global
   nbthread 1
@@ -82,6 +135,7 @@ class Endpoint:
     host: str = "localhost"
     headers: dict = field(default_factory=dict)
     http1_port: int = None  # for single looks, where `port` speaks nothing but HTTP/2
+    is_right: callable = BODY.__eq__  # asked about a body
 
     def get(self, path=None):
         """One GET that follows nothing: (status, headers, body, TLS version and cipher)."""
@@ -104,14 +158,14 @@ class Endpoint:
             sock.close()
 
     def probe(self):
-        """Makes sure that the body comes through, byte for byte; returns what TLS was agreed."""
+        """Makes sure that the body is what it must be, byte for byte; returns what TLS was agreed, and its length."""
         status, headers, body, spoken = self.get()
         if status != 200:
             where = f" to {headers['Location']}" if headers["Location"] else ""
             raise BenchError(f"answers {status}{where} for {self.path}")
-        if body != BODY:
-            raise BenchError(f"answers {self.path} with a body of {len(body)} bytes that is not the backend's")
-        return spoken
+        if not self.is_right(body):
+            raise BenchError(f"answers {self.path} with a body of {len(body)} bytes that is not the right one")
+        return spoken, len(body)
 
 
 def free_port():
@@ -145,13 +199,16 @@ class Backend:
     """The static nginx behind every target; it also counts what really reached it."""
 
     def __init__(self, shop):
-        self.port, self.h2c, self._status = free_port(), free_port(), free_port()
+        # `below` answers below the path that Portreeve gives it, as an application does that knows its prefix.
+        self.port, self.h2c, self.below, self._status = (free_port() for _ in range(4))
         root = shop.subfolder("root")
-        shop.write("root/1k.bin", BODY)
+        for path, body in ((PATH, BODY), (PAGE, page.PAGE), (TEXT, page.PAGE)):
+            shop.write(f"root{path}", body)
         config = shop.write("backend.conf", BACKEND.format(
-            dir=shop.subfolder("backend"), root=root, h1=self.port, h2c=self.h2c, status=self._status))
+            dir=shop.subfolder("backend"), root=root, h1=self.port, h2c=self.h2c, below=self.below,
+            status=self._status))
         self.child = shop.start("backend", [find_program("nginx"), "-c", config], LOAD_CORE)
-        for port in (self.port, self.h2c, self._status):
+        for port in (self.port, self.h2c, self.below, self._status):
             wait_listening(self.child, port)
 
     def counts(self):
@@ -164,8 +221,10 @@ class Backend:
 class Targets:
     """Starts one target at a time, afresh, so that none is measured while another one stirs."""
 
-    def __init__(self, shop, backend, protocol, portreeve):
+    def __init__(self, shop, backend, protocol, portreeve, workload="file"):
         self.shop, self.backend, self.h2, self.portreeve = shop, backend, protocol == "h2", portreeve
+        self.links = workload == "links"
+        self.prefix = f"/fw2/localhost:{backend.port}"
         self.certificate, self.key = shop.folder / "cert.pem", shop.folder / "key.pem"
         shop.run("openssl", [
             find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
@@ -179,19 +238,34 @@ class Targets:
         """(the process tree, None for `direct`; where to send the load)."""
         self._turn += 1
         return {
-            "direct": self._direct, "nginx": self._nginx, "haproxy": self._haproxy, "portreeve": self._portreeve,
+            "direct": self._direct, "nginx": self._nginx, "haproxy": self._haproxy, "apache": self._apache,
+            "portreeve": self._portreeve, "portreeve-keep": self._keep, "portreeve-text": self._text,
         }[name]()
 
     def _direct(self):
         port = self.backend.h2c if self.h2 else self.backend.port
-        return None, Endpoint(port, tls=False, http1_port=self.backend.port)
+        about = {"path": PAGE, "is_right": page.as_it_is} if self.links else {}
+        return None, Endpoint(port, tls=False, http1_port=self.backend.port, **about)
 
     def _nginx(self):
         port = free_port()
+        location = NGINX_LINKS.format(prefix=self.prefix) if self.links else NGINX_PLAIN
         config = self.shop.write(f"nginx-{self._turn}.conf", NGINX.format(
             dir=self.shop.subfolder(f"nginx-{self._turn}"), port=port, h2=" http2" if self.h2 else "",
-            backend=self.backend.port, certificate=self.certificate, key=self.key))
-        return self._listening("nginx", [find_program("nginx"), "-c", config], port)
+            backend=self.backend.port, certificate=self.certificate, key=self.key, location=location))
+        about = {"path": self.prefix + PAGE, "is_right": page.literally(self.prefix)} if self.links else {}
+        return self._listening("nginx", [find_program("nginx"), "-c", config], port, about)
+
+    def _apache(self):
+        port = free_port()
+        folder = self.shop.subfolder(f"apache-{self._turn}")
+        loaded = "\n".join(f"LoadModule {m}_module {APACHE_MODULES}/mod_{m}.so" for m in APACHE_LOADED)
+        config = self.shop.write(f"apache-{self._turn}/apache.conf", APACHE.format(
+            dir=folder, port=port, prefix=self.prefix, modules=loaded, backend=self.backend.port,
+            certificate=self.certificate, key=self.key))
+        argv = [find_program("apache2"), "-DFOREGROUND", "-f", config]
+        about = {"path": self.prefix + PAGE, "is_right": page.written_anew(self.prefix)}
+        return self._listening("apache", argv, port, about)
 
     def _haproxy(self):
         port = free_port()
@@ -200,21 +274,33 @@ class Targets:
             backend=self.backend.port))
         return self._listening("haproxy", [find_program("haproxy"), "-db", "-f", config], port)
 
-    def _listening(self, name, argv, port):
+    def _listening(self, name, argv, port, about={}):
         child = self.shop.start(name, argv, PROXY_CORE)
         wait_listening(child, port)
-        return child, Endpoint(port, tls=True)
+        return child, Endpoint(port, tls=True, **about)
 
     def _portreeve(self):
+        if self.links:
+            return self._entered(self.prefix + PAGE, page.with_ours(self.prefix))
+        return self._entered(self.prefix + PATH)
+
+    def _keep(self):
+        """The same page from an application that knows its prefix: nothing is to be rewritten."""
+        return self._entered(f"/fw2/localhost:{self.backend.below}{PAGE}", page.as_it_is)
+
+    def _text(self):
+        """The same bytes as text, in which nothing is rewritten."""
+        return self._entered(self.prefix + TEXT, page.as_it_is)
+
+    def _entered(self, path, is_right=BODY.__eq__):
         state = self.shop.subfolder(f"state-{self._turn}")
         config = self.shop.write(f"state-{self._turn}/portreeve.toml", PORTREEVE.format(
             certificate=self.certificate, key=self.key))
         argv = [self.portreeve, "up", "--listen", "127.0.0.1:0", "--state", state, "--config", config]
         child = self.shop.start("portreeve", argv, PROXY_CORE)
         address = urlsplit(self._sign_in_address(child))
-        path = f"/fw2/localhost:{self.backend.port}{PATH}"
         cookie = enter(Endpoint(address.port, tls=True, host=address.hostname), f"{address.path}?{address.query}")
-        return child, Endpoint(address.port, True, path, address.hostname, {"Cookie": cookie})
+        return child, Endpoint(address.port, True, path, address.hostname, {"Cookie": cookie}, is_right=is_right)
 
     @staticmethod
     def _sign_in_address(child):

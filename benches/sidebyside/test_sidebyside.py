@@ -2,6 +2,7 @@
 
 import unittest
 
+from . import page
 from .load import Sample, parse_h2load, parse_wrk, percentile
 from .process import BenchError, Stat
 from .report import add_ratios, goals, row
@@ -18,7 +19,7 @@ traffic: 4.39KB (4600) total, 430B (440) headers (space savings 38.55%), 4.0KB (
 
 def h2load(protocol="h2", closed="", bad=0, data=4096, statuses=(200, 200, 200, 200)):
     text = H2LOAD.format(protocol=protocol, closed=closed, good=4 - bad, bad=bad, data=data)
-    return parse_h2load(text, "".join(f"17953738\t{s}\t{us}\n" for s, us in zip(statuses, (40, 10, 30, 20))), 2)
+    return parse_h2load(text, "".join(f"17953738\t{s}\t{us}\n" for s, us in zip(statuses, (40, 10, 30, 20))), 2, 1024)
 
 
 class Parsing(unittest.TestCase):
@@ -69,6 +70,38 @@ class Rows(unittest.TestCase):
         self.assertFalse(mine["valid"])
         self.assertEqual(mine["ratio"], {})
         self.assertEqual(goals(self.rows(["x"])), [])
+
+
+class Pages(unittest.TestCase):
+    PREFIX = "/fw2/localhost:1"
+
+    def test_the_page(self):
+        self.assertEqual(len(page.PAGE), 117679)
+        self.assertEqual(page.mapped(self.PREFIX).count(b'<a href="/fw2/localhost:1/item/'), page.LINKS)
+        self.assertTrue(page.as_it_is(page.PAGE))
+
+    def test_one_link_too_few_is_noticed(self):
+        good = page.mapped(self.PREFIX)
+        ours = good.replace(b"<head>", b'<head><script src="/-/rewrite.js?0" nonce="x"></script>').replace(
+            b"</head>", b'<script type="importmap" nonce="x">{}</script></head>')
+        anew = good.replace(b"<!doctype html>", b"").replace(b"</a></li>\n", b"</a>\n</li>")
+        for is_right, body in ((page.literally, good), (page.with_ours, ours), (page.written_anew, anew)):
+            is_right = is_right(self.PREFIX)
+            self.assertTrue(is_right(body))
+            self.assertFalse(is_right(body.replace(b'"/fw2/localhost:1/item/01234/', b'"/item/01234/')))
+            self.assertFalse(is_right(body.replace(b"Item 00007", b"Item 7")))
+        self.assertFalse(page.with_ours(self.PREFIX)(good))
+
+    def test_goals(self):
+        def rows(mine, nginx, apache):
+            found = {"portreeve": mine, "nginx": nginx, "apache": apache}
+            return [row(t, 8, [Sample(1, 100, 50.0, 30.0, 90.0, c)]) for t, c in found.items()]
+
+        for cpu, reached in (((800, 400, 3200), [True, True]), ((801, 400, 3200), [False, False])):
+            self.assertEqual([g["reached"] for g in goals(rows(*cpu), "links")], reached)
+        passed = [row(t, 8, [Sample(1, 100, 50.0, 30.0, 90.0, c)]) for t, c in (
+            ("portreeve-keep", 60.0), ("portreeve-text", 64.0))]
+        self.assertEqual([g["reached"] for g in goals(rows(800, 400, 3200) + passed, "links")], [True, True, False])
 
 
 if __name__ == "__main__":

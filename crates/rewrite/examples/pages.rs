@@ -1,4 +1,4 @@
-//! How long one page takes: 118 KB with 2,400 links, in pieces as they come from the network.
+//! How long one page takes: 113 KB with 2,400 links, in pieces as they come from the network.
 //!
 //!     cargo run --release -p portreeve-rewrite --example pages
 

@@ -1,11 +1,11 @@
 //! One element after the other: what in each is to be changed, and where ours goes in.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use encoding_rs::Encoding;
-use lol_html::html_content::{Attribute, Element, EndTag};
+use html5gum::State;
 
+use super::foreign::{Foreign, StartTag};
 use super::names::{self, Kind, Name};
 use super::values::{self, Value};
 use super::window::{Json, JsonKind, What, Window};
@@ -26,12 +26,10 @@ pub(super) struct Page {
     script_pending: bool,
     map_pending: bool,
     given_up: bool,
-}
-
-/// Text of an element that needs a look, up to its end tag.
-enum Inside {
-    Head,
-    Text(What),
+    is_in_head: bool,
+    foreign: Foreign,
+    /// The element whose text gets a look, up to its end tag.
+    text_of: Option<&'static [u8]>,
 }
 
 impl Page {
@@ -45,6 +43,9 @@ impl Page {
             script_pending: injects,
             map_pending: injects,
             given_up: false,
+            is_in_head: false,
+            foreign: Foreign::default(),
+            text_of: None,
         }
     }
 
@@ -54,55 +55,28 @@ impl Page {
     }
 }
 
-/// Looks at one start tag.
-pub(super) fn element(page: &Rc<RefCell<Page>>, window: &Rc<RefCell<Window>>, element: &mut Element<'_, '_>) {
-    let inside = page.borrow_mut().start_tag(&mut window.borrow_mut(), element);
-    let Some(inside) = inside else { return };
-    if !element.can_have_content() {
-        return;
-    }
-    let end = element.source_location().bytes().end;
-    let at_end: Box<dyn FnOnce(&mut EndTag<'_>) -> lol_html::HandlerResult> = match &inside {
-        Inside::Head => {
-            let (page, window) = (Rc::clone(page), Rc::clone(window));
-            Box::new(move |tag| {
-                page.borrow_mut().map_here(&mut window.borrow_mut(), tag.source_location().bytes().start);
-                Ok(())
-            })
-        }
-        Inside::Text(_) => {
-            let window = Rc::clone(window);
-            Box::new(move |tag| {
-                window.borrow_mut().edit(tag.source_location().bytes().start, What::End);
-                Ok(())
-            })
-        }
-    };
-    if element.on_end_tag(at_end).is_ok()
-        && let Inside::Text(what) = inside
-    {
-        window.borrow_mut().edit(end, what);
-    }
+/// One tag's place in the page.
+pub(super) struct Tag {
+    /// Where its `<` is.
+    pub(super) start: usize,
+    /// What follows its `>`.
+    pub(super) end: usize,
+    /// Whether a `/` stands before its `>`.
+    pub(super) is_closed: bool,
 }
 
 /// One attribute's place in the page.
-struct Spot {
-    name: usize,
-    value: usize,
-    end: usize,
-    quoted: bool,
+pub(super) struct Spot {
+    pub(super) name: usize,
+    pub(super) name_end: usize,
+    pub(super) value: usize,
+    pub(super) end: usize,
+    pub(super) quoted: bool,
 }
 
 impl Spot {
-    fn of(attribute: &Attribute<'_>, window: &Window) -> Option<Self> {
-        let name = attribute.name_source_location()?.bytes();
-        let Some(value) = attribute.value_source_location() else {
-            return Some(Self { name: name.start, value: name.end, end: name.end, quoted: false });
-        };
-        let value = value.bytes();
-        let before = window.get(value.start.checked_sub(1)?, value.start);
-        let quoted = matches!(before, [b'"' | b'\'']);
-        Some(Self { name: name.start, value: value.start, end: value.end, quoted })
+    fn name<'w>(&self, window: &'w Window) -> &'w [u8] {
+        window.get(self.name, self.name_end)
     }
 
     fn value<'w>(&self, window: &'w Window) -> &'w [u8] {
@@ -110,39 +84,87 @@ impl Spot {
     }
 }
 
+/// A start tag and where it stands, for a look at its attributes.
+struct Attributes<'a> {
+    window: &'a Window,
+    spots: &'a [Spot],
+}
+
+impl StartTag for Attributes<'_> {
+    fn attribute(&self, name: &[u8]) -> Option<&[u8]> {
+        attribute(self.window, self.spots, name)
+    }
+}
+
+fn attribute<'w>(window: &'w Window, spots: &[Spot], name: &[u8]) -> Option<&'w [u8]> {
+    let spot = spots.iter().find(|spot| spot.name(window).eq_ignore_ascii_case(name))?;
+    Some(spot.value(window))
+}
+
 impl Page {
-    fn start_tag(&mut self, window: &mut Window, element: &Element<'_, '_>) -> Option<Inside> {
+    /// Looks at one start tag. Returns how what follows is read.
+    pub(super) fn start_tag(&mut self, window: &mut Window, tag: &Tag, spots: &[Spot]) -> Option<State> {
         if self.given_up {
             return None;
         }
-        let tag = element.source_location().bytes();
-        let source = window.get(tag.start, tag.end);
-        let rest = source.get(1..).unwrap_or_default();
-        let length = rest
-            .iter()
-            .position(|byte| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'>'))
-            .unwrap_or(rest.len());
-        let name = Name::of(rest.get(..length).unwrap_or_default());
+        let name = tag_name(window.get(tag.start + 1, tag.end));
+        let length = name.len();
+        let name = Name::of(name);
         let name = name.as_bytes();
-        let foreign = !element.namespace_uri().ends_with("xhtml");
-        // Most elements have nothing but, perhaps, style.
-        let is_worth_a_look = foreign || names::has_any(name) || holds_style(source);
+        let was_foreign = self.foreign.is_inside();
+        let foreign = self.foreign.start(name, tag.is_closed, &Attributes { window, spots });
+        self.given_up = self.foreign.is_too_deep();
+        if was_foreign && !foreign {
+            self.text_is_over(window, tag.start);
+        }
         if self.script_pending || self.map_pending {
-            self.let_in(window, name, foreign, tag.start, tag.end, element);
+            self.let_in(window, name, foreign, tag.start, tag.end, spots);
         }
-        if name == b"head" && !foreign {
-            return self.map_pending.then_some(Inside::Head);
+        let is_head = name == b"head" && !foreign;
+        self.is_in_head |= is_head;
+        // Most elements have nothing but, perhaps, style.
+        let is_worth_a_look = foreign || names::has_any(name);
+        if !is_head && (is_worth_a_look || spots.iter().any(|spot| is_style(spot.name(window)))) {
+            if foreign {
+                self.foreign(window, spots);
+            } else {
+                self.html(window, name, spots);
+            }
+            // In what is foreign, a tag can be all of its element.
+            if let Some(text) = self.inside(window, name, tag.start + 1 + length, spots)
+                && !(foreign && tag.is_closed)
+            {
+                window.edit(tag.end, text);
+                self.text_of = Some(if name == b"style" { b"style" } else { b"script" });
+            }
         }
-        if !is_worth_a_look {
-            return None;
+        if foreign { None } else { text_state(name) }
+    }
+
+    /// Looks at one end tag.
+    pub(super) fn end_tag(&mut self, window: &mut Window, tag: &Tag) {
+        let name = Name::of(tag_name(window.get(tag.start + 2, tag.end)));
+        let name = name.as_bytes();
+        if self.is_in_head && matches!(name, b"head" | b"html") {
+            self.is_in_head = false;
+            self.map_here(window, tag.start);
         }
-        let attributes = element.attributes();
-        if foreign {
-            self.foreign(window, attributes);
-        } else {
-            self.html(window, name, attributes);
+        let was_foreign = self.foreign.is_inside();
+        self.foreign.end(name);
+        if self.text_of.is_some_and(|text| text == name) || (was_foreign && !self.foreign.is_inside()) {
+            self.text_is_over(window, tag.start);
         }
-        self.inside(window, name, tag.start + 1 + length, attributes)
+    }
+
+    /// Whether `CDATA` is more than a comment here.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign.is_inside()
+    }
+
+    fn text_is_over(&mut self, window: &mut Window, at: usize) {
+        if self.text_of.take().is_some() {
+            window.edit(at, What::End);
+        }
     }
 
     /// Puts the script and the import map where they belong.
@@ -153,7 +175,7 @@ impl Page {
         foreign: bool,
         start: usize,
         end: usize,
-        element: &Element<'_, '_>,
+        spots: &[Spot],
     ) {
         if self.script_pending {
             match name {
@@ -167,12 +189,13 @@ impl Page {
             }
         }
         if self.map_pending && !foreign {
-            let kind = |attribute: &str| element.get_attribute(attribute).unwrap_or_default();
+            let kind = |name: &[u8]| attribute(window, spots, name).unwrap_or_default();
             let here = match name {
                 b"body" | b"frameset" => true,
-                b"script" => kind("type").trim().eq_ignore_ascii_case("module"),
+                b"script" => kind(b"type").trim_ascii().eq_ignore_ascii_case(b"module"),
                 b"link" => {
-                    kind("rel").split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("modulepreload"))
+                    let mut words = kind(b"rel").split(u8::is_ascii_whitespace);
+                    words.any(|rel| rel.eq_ignore_ascii_case(b"modulepreload"))
                 }
                 _ => false,
             };
@@ -202,24 +225,20 @@ impl Page {
         window.edit(at, What::Replace(0, tag.into_bytes()));
     }
 
-    fn foreign(&mut self, window: &mut Window, attributes: &[Attribute<'_>]) {
-        for attribute in attributes {
-            let Some(spot) = Spot::of(attribute, window) else { continue };
-            let length = attribute.name_source_location().map_or(0, |name| name.bytes().len());
-            let name = Name::of(window.get(spot.name, spot.name + length));
+    fn foreign(&mut self, window: &mut Window, spots: &[Spot]) {
+        for spot in spots {
+            let name = Name::of(spot.name(window));
             if let Some(kind) = names::foreign_kind(name.as_bytes()) {
-                self.change(window, &spot, kind);
+                self.change(window, spot, kind);
             }
         }
     }
 
-    fn html(&mut self, window: &mut Window, tag: &[u8], attributes: &[Attribute<'_>]) {
-        let meta = (tag == b"meta").then(|| self.meta(window, attributes)).flatten();
-        let styled = tag == b"link" && self.is_rewritten_style(window, attributes);
-        for attribute in attributes {
-            let Some(spot) = Spot::of(attribute, window) else { continue };
-            let length = attribute.name_source_location().map_or(0, |name| name.bytes().len());
-            let name = Name::of(window.get(spot.name, spot.name + length));
+    fn html(&mut self, window: &mut Window, tag: &[u8], spots: &[Spot]) {
+        let meta = (tag == b"meta").then(|| self.meta(window, spots)).flatten();
+        let styled = tag == b"link" && self.is_rewritten_style(window, spots);
+        for spot in spots {
+            let name = Name::of(spot.name(window));
             let kind = match name.as_bytes() {
                 b"content" if meta.is_some() => meta,
                 b"integrity" if styled => {
@@ -231,13 +250,13 @@ impl Page {
             };
             let Some(kind) = kind else { continue };
             if tag == b"base" && !std::mem::replace(&mut self.base_seen, true) {
-                self.note_base(window, &spot);
+                self.note_base(window, spot);
                 // Relative to the page, whatever it says.
                 let base = std::mem::replace(&mut self.base, Base::Ours);
-                self.change(window, &spot, kind);
+                self.change(window, spot, kind);
                 self.base = base;
             } else {
-                self.change(window, &spot, kind);
+                self.change(window, spot, kind);
             }
         }
     }
@@ -315,16 +334,14 @@ impl Page {
     }
 
     /// What a `meta` element's content is, and what it says about the page.
-    fn meta(&mut self, window: &Window, attributes: &[Attribute<'_>]) -> Option<Kind> {
-        let equiv =
-            self.attribute(window, attributes, b"http-equiv").unwrap_or_default().to_ascii_lowercase();
+    fn meta(&mut self, window: &Window, spots: &[Spot]) -> Option<Kind> {
+        let equiv = attribute(window, spots, b"http-equiv").unwrap_or_default().to_ascii_lowercase();
         let charset = match equiv.as_slice() {
             b"refresh" => return Some(Kind::Refresh),
             b"content-security-policy" => return Some(Kind::Policy),
-            b"content-type" => self
-                .attribute(window, attributes, b"content")
+            b"content-type" => attribute(window, spots, b"content")
                 .and_then(|content| charset::of_content_type(&String::from_utf8_lossy(content))),
-            _ => self.attribute(window, attributes, b"charset").and_then(Encoding::for_label),
+            _ => attribute(window, spots, b"charset").and_then(Encoding::for_label),
         };
         if let (None, Some(charset)) = (self.encoding, charset) {
             if charset::is_readable(charset) {
@@ -340,15 +357,15 @@ impl Page {
     }
 
     /// A link whose target would be rewritten: its hash would not hold.
-    fn is_rewritten_style(&self, window: &Window, attributes: &[Attribute<'_>]) -> bool {
+    fn is_rewritten_style(&self, window: &Window, spots: &[Spot]) -> bool {
         let has = |name: &[u8], word: &[u8]| {
-            self.attribute(window, attributes, name).is_some_and(|value| {
+            attribute(window, spots, name).is_some_and(|value| {
                 value.split(u8::is_ascii_whitespace).any(|one| one.eq_ignore_ascii_case(word))
             })
         };
         let is_style = has(b"rel", b"stylesheet") || (has(b"rel", b"preload") && has(b"as", b"style"));
         is_style
-            && self.attribute(window, attributes, b"href").is_some_and(|href| {
+            && attribute(window, spots, b"href").is_some_and(|href| {
                 let value = Value { raw: href, quoted: true, encoding: self.encoding };
                 let text = value.text().unwrap_or_default();
                 match (self.reading.place.read(text.as_bytes()), self.base) {
@@ -361,42 +378,25 @@ impl Page {
             })
     }
 
-    fn attribute<'w>(
-        &self,
-        window: &'w Window,
-        attributes: &[Attribute<'_>],
-        name: &[u8],
-    ) -> Option<&'w [u8]> {
-        attributes.iter().find_map(|attribute| {
-            let range = attribute.name_source_location()?.bytes();
-            if !window.get(range.start, range.end).eq_ignore_ascii_case(name) {
-                return None;
-            }
-            Spot::of(attribute, window).map(|spot| spot.value(window))
-        })
-    }
-
     /// Whether the element's text needs a look.
     fn inside(
         &mut self,
         window: &mut Window,
         name: &[u8],
         after_name: usize,
-        attributes: &[Attribute<'_>],
-    ) -> Option<Inside> {
-        let kind = |window: &Window| {
-            self.attribute(window, attributes, b"type").map(|kind| kind.trim_ascii().to_vec())
-        };
+        spots: &[Spot],
+    ) -> Option<What> {
+        let kind = |window: &Window| attribute(window, spots, b"type").map(|kind| kind.trim_ascii().to_vec());
         match name {
             b"style" => {
-                let has_nonce = self.attribute(window, attributes, b"nonce").is_some();
+                let has_nonce = attribute(window, spots, b"nonce").is_some();
                 if !css::is_css(kind(window).map(Into::into))
                     || (self.reading.effects.style_by_hash && !has_nonce)
                 {
                     return None;
                 }
                 let css = Css::new(Rc::clone(&self.reading.place), self.base, self.encoding);
-                Some(Inside::Text(What::Style(Box::new(css))))
+                Some(What::Style(Box::new(css)))
             }
             b"script" => {
                 let kind = kind(window)?.to_ascii_lowercase();
@@ -409,13 +409,13 @@ impl Page {
                     _ => return None,
                 };
                 if self.reading.effects.script_by_hash
-                    && self.attribute(window, attributes, b"nonce").is_none()
+                    && attribute(window, spots, b"nonce").is_none()
                     && let Some(injection) = &self.reading.injection
                 {
                     let nonce = format!(" nonce=\"{}\"", crate::script::attribute(&injection.nonce));
                     window.edit(after_name, What::Replace(0, nonce.into_bytes()));
                 }
-                Some(Inside::Text(What::Json(Json { kind: json, base: self.base })))
+                Some(What::Json(Json { kind: json, base: self.base }))
             }
             _ => None,
         }
@@ -440,7 +440,23 @@ fn mapped(
     }
 }
 
-/// Whether a tag may have a `style` attribute.
-fn holds_style(tag: &[u8]) -> bool {
-    tag.windows(5).any(|five| five.eq_ignore_ascii_case(b"style"))
+/// What of a tag, after its `<`, is its name.
+pub(super) fn tag_name(tag: &[u8]) -> &[u8] {
+    let is_over = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'>');
+    tag.get(..tag.iter().position(is_over).unwrap_or(tag.len())).unwrap_or_default()
+}
+
+fn is_style(attribute: &[u8]) -> bool {
+    attribute.len() == 5 && attribute.eq_ignore_ascii_case(b"style")
+}
+
+/// How the text of an element of HTML is read; `None` where it may have tags in it.
+fn text_state(name: &[u8]) -> Option<State> {
+    match name {
+        b"title" | b"textarea" => Some(State::RcData),
+        b"script" => Some(State::ScriptData),
+        b"style" | b"iframe" | b"xmp" | b"noembed" | b"noframes" | b"noscript" => Some(State::RawText),
+        b"plaintext" => Some(State::PlainText),
+        _ => None,
+    }
 }

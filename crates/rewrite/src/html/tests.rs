@@ -307,9 +307,73 @@ fn what_is_held_is_bounded_and_nothing_is_lost() {
     html.finish(&mut out);
     assert!(out.starts_with(b"<a href=/fw/tb/x><img") && out.ends_with(b"xx'><a href=/x>"));
     assert_eq!(out.len(), "<a href=/x><img src='data:'><a href=/x>".len() + "/fw/tb".len() + 6 * piece.len());
-    // Elements without end fill the reader's stack, not ours.
-    let open = "<b>".repeat(400_000);
-    assert!(run(reading(false), open.as_bytes(), 1 << 16) == open.as_bytes());
+    for (part, count) in [("<b>", 400_000), ("<svg><desc>", 100_000), ("a ", 1 << 21), ("<a ", 1 << 21)] {
+        let page = [part.repeat(count).as_bytes(), b"><a href=/x>"].concat();
+        let out = run(reading(false), &page, 1 << 16);
+        let mapped = [part.repeat(count).as_bytes(), b"><a href=/fw/tb/x>"].concat();
+        assert!(out == page || out == mapped, "{part}");
+    }
+    // What the reader would keep letter by letter.
+    for begin in ["<script><!--<", "<title></", "<script></", "<!doctype ", "<!--"] {
+        let page = [begin.as_bytes(), &vec![b'x'; 5 << 20]].concat();
+        assert!(run(reading(false), &page, 1 << 16) == page, "{begin}");
+    }
+    // Of very many attributes the first get a look.
+    let many = "b ".repeat(10_000);
+    assert_eq!(
+        fragment(&format!("<a href=/x {many}ping=/x><a href=/x>")),
+        format!("<a href=/fw/tb/x {many}ping=/x><a href=/fw/tb/x>")
+    );
+}
+
+#[test]
+fn what_is_foreign_is_read_as_such() {
+    for (from, to) in [
+        ("<svg/><style>a</style><a href=/x>", "<svg/><style>a</style><a href=/fw/tb/x>"),
+        ("<svg><title><a href=/x></title></svg>", "<svg><title><a href=/fw/tb/x></title></svg>"),
+        ("<svg></svg><title><a href=/x></title>", "<svg></svg><title><a href=/x></title>"),
+        ("<svg><desc><title><a href=/x></title>", "<svg><desc><title><a href=/x></title>"),
+        ("<svg><desc></desc><![CDATA[<a href=/x>]]>", "<svg><desc></desc><![CDATA[<a href=/x>]]>"),
+        ("<svg><div><![CDATA[<a href=/x>]]>", "<svg><div><![CDATA[<a href=/x>]]>"),
+        ("<svg><p><![CDATA[><a href=/x>]]>", "<svg><p><![CDATA[><a href=/fw/tb/x>]]>"),
+        ("<svg><g><![CDATA[><a href=/x>]]>", "<svg><g><![CDATA[><a href=/x>]]>"),
+        ("<svg></p><![CDATA[><a href=/x>]]>", "<svg></p><![CDATA[><a href=/fw/tb/x>]]>"),
+        ("<svg><font size=1><![CDATA[><a href=/x>]]>", "<svg><font size=1><![CDATA[><a href=/fw/tb/x>]]>"),
+        ("<math><mi><xmp><a href=/x></xmp></mi>", "<math><mi><xmp><a href=/x></xmp></mi>"),
+        ("<math><ms></ms><xmp><a href=/x></xmp>", "<math><ms></ms><xmp><a href=/fw/tb/x></xmp>"),
+        (
+            "<math><annotation-xml encoding=Text/HTML><xmp><a href=/x>",
+            "<math><annotation-xml encoding=Text/HTML><xmp><a href=/x>",
+        ),
+        ("<math><annotation-xml><xmp><a href=/x>", "<math><annotation-xml><xmp><a href=/fw/tb/x>"),
+        // Style ends where the picture does.
+        ("<svg><style>a{b:url(/x)}</svg> url(/x)", "<svg><style>a{b:url(/fw/tb/x)}</svg> url(/x)"),
+        ("<svg><style>a{b:url(/x)}<p> url(/x)", "<svg><style>a{b:url(/fw/tb/x)}<p> url(/x)"),
+    ] {
+        assert_eq!(fragment(from), to, "{from}");
+    }
+}
+
+#[test]
+fn text_is_read_as_browsers_read_it() {
+    for (from, to) in [
+        ("<iframe a=><a href=/x></iframe><a href=/x>", "<iframe a=><a href=/x></iframe><a href=/fw/tb/x>"),
+        ("<noframes><a href=/x></noframes>", "<noframes><a href=/x></noframes>"),
+        ("<title></titles></TITLE ><a href=/x>", "<title></titles></TITLE ><a href=/fw/tb/x>"),
+        ("<script></scrip></script\r\n/x><a href=/x>", "<script></scrip></script\r\n/x><a href=/fw/tb/x>"),
+        (
+            "<script><!--<script></script><a href=/x>--></script><a href=/x>",
+            "<script><!--<script></script><a href=/x>--></script><a href=/fw/tb/x>",
+        ),
+        ("<plaintext></plaintext><a href=/x>", "<plaintext></plaintext><a href=/x>"),
+        ("<!--><a href=/x>--><a href=/x>", "<!--><a href=/fw/tb/x>--><a href=/fw/tb/x>"),
+        ("<!-- --!><a href=/x>", "<!-- --!><a href=/fw/tb/x>"),
+        ("<!DocType html Public '><a href=/x>", "<!DocType html Public '><a href=/fw/tb/x>"),
+        ("</&><a href=/x></ <a href=/x>", "</&><a href=/fw/tb/x></ <a href=/x>"),
+        ("<a\rhref\r=\r'/x'>&<a &href=/x href=/x>", "<a\rhref\r=\r'/fw/tb/x'>&<a &href=/x href=/fw/tb/x>"),
+    ] {
+        assert_eq!(fragment(from), to, "{from}");
+    }
 }
 
 fn html_like() -> impl Strategy<Value = Vec<u8>> {
