@@ -9,6 +9,7 @@ import * as jupyter from "./jupyter.mjs";
 import * as live from "./live.mjs";
 import * as origins from "./origins.mjs";
 import * as pages from "./pages.mjs";
+import * as referees from "./referees.mjs";
 import * as rewriting from "./rewriting.mjs";
 import * as signIn from "./sign_in.mjs";
 import * as site from "./site.mjs";
@@ -24,13 +25,14 @@ const report = new Report(process.argv[2] ?? "");
 const browser = await chromium.launch({
   executablePath: process.env.PORTREEVE_CHROMIUM, headless: true, args: launched, chromiumSandbox,
 });
+const patience = process.env.PORTREEVE_TESTS_ALL === "1" ? 25 : 10;
 const overall = setTimeout(async () => {
-  report.failed("all", "not done after ten minutes");
+  report.failed("all", `not done after ${patience} minutes`);
   await endChildren();
   process.exit(report.close());
-}, 600_000);
+}, patience * 60_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, site, attacks })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, referees, site, attacks })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {

@@ -35,7 +35,7 @@ static SCRIPT_TAG: LazyLock<(String, String)> = LazyLock::new(|| {
 
 /// The script itself. It is the same for everybody and holds no secret.
 pub(crate) fn script() -> Response<Answer> {
-    let mut response = Response::new(Answer::from(SCRIPT.to_owned()));
+    let mut response = Response::new(Answer::from(SCRIPT.clone()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));

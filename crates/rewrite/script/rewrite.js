@@ -3,8 +3,8 @@
 // It throws nothing into the application: what can't be mapped goes through as it is.
 (function (global) {
   "use strict";
-  var doc = global.document, script = doc && doc.currentScript, place = global.location;
-  var given = global.__portreeve || (script && script.dataset) || {};
+  var doc = global.document, script = doc && doc.currentScript;
+  var given = global.__portreeve || (script && script.dataset) || {}, place = given.at || global.location;
   var prefix = given.prefix, base = given.base || "";
   var origins = [].concat(given.origins || []).join(" ").split(" ");
   var done = "__portreeve_done";
@@ -75,7 +75,22 @@
     } catch (e) { /* this browser has none */ }
   }
 
-  ["fetch", "Request", "WebSocket", "EventSource", "Worker", "SharedWorker", "Audio", "open"].forEach(function (name) { wrap(global, name, argument(0)); });
+  // A worker whose script was made of text has no address below the prefix: ours goes before that text.
+  var blobs = {}, made;
+  if (script) {
+    wrap(URL, "createObjectURL", function (args) { made = args[0]; }, function (url) { if (made instanceof Blob) blobs[url] = made; });
+    wrap(URL, "revokeObjectURL", function (args) { delete blobs[args[0]]; });
+  }
+  ["Worker", "SharedWorker"].forEach(function (name) {
+    wrap(global, name, function (args) {
+      var blob = blobs[args[0]];
+      args[0] = map(args[0]);
+      if (!blob || args[1] && args[1].type === "module") return;
+      var at = { prefix: prefix, base: base, origins: origins, at: { href: place.href, host: place.host, protocol: place.protocol } };
+      args[0] = URL.createObjectURL(new Blob(["self.__portreeve=" + JSON.stringify(at) + ";try{importScripts('" + script.src + "')}catch(e){}\n", blob]));
+    });
+  });
+  ["fetch", "Request", "WebSocket", "EventSource", "Audio", "open"].forEach(function (name) { wrap(global, name, argument(0)); });
   wrap(global, "importScripts", function (args) { args.forEach(function (url, at) { args[at] = map(url); }); });
   wrap(proto("XMLHttpRequest"), "open", argument(1));
   wrap(proto("Navigator"), "sendBeacon", argument(0));
@@ -175,6 +190,16 @@
   setter(proto("Element"), "outerHTML", markup);
   setter(proto("ShadowRoot"), "innerHTML", markup);
   wrap(proto("Element"), "insertAdjacentHTML", function (args, self) { if (typeof args[1] === "string") args[1] = markup(args[1], self); });
+  // A document that is not shown loads nothing; its elements may go into one that is.
+  wrap(proto("DOMParser"), "parseFromString", function () {}, function (parsed) { if (/html/.test(parsed.contentType)) parsed.querySelectorAll(all).forEach(repair); });
+  // May be a part of a tag, or of a script: what looks like an attribute is one.
+  ["write", "writeln"].forEach(function (name) {
+    wrap(proto("Document"), name, function (args) {
+      args.forEach(function (text, at) {
+        if (typeof text === "string") args[at] = text.replace(/(\s(?:src|href|action|poster)\s*=\s*["']?)([^\s"'<>]+)/gi, function (whole, head, url) { return head + map(url); });
+      });
+    });
+  });
   if (global.MutationObserver) try {
     var watch = { childList: true, subtree: true, attributes: true, attributeFilter: names };
     var observer = new MutationObserver(function (records) {

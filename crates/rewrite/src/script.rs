@@ -1,10 +1,16 @@
 //! The script that maps what other scripts make at run time: `script/rewrite.js`.
 
+use std::sync::LazyLock;
+
 use crate::place::Place;
 use crate::policy::Injection;
 
-/// The script as it is served at [`Injection::src`].
-pub const SCRIPT: &str = include_str!("../script/rewrite.js");
+/// The script as it is served at [`Injection::src`]: its lines without what is for readers of the source, indentation and lines
+/// of comment.
+pub static SCRIPT: LazyLock<String> = LazyLock::new(|| {
+    let lines = include_str!("../script/rewrite.js").lines().map(str::trim_start);
+    lines.filter(|line| !line.is_empty() && !line.starts_with("//")).map(|line| format!("{line}\n")).collect()
+});
 
 /// The tag that loads the script and tells it where it is.
 pub(crate) fn tag(place: &Place, injection: &Injection) -> String {
@@ -37,5 +43,5 @@ pub(crate) fn for_worker(place: &Place) -> String {
         "base": place.base(),
         "origins": place.origins().collect::<Vec<_>>(),
     });
-    format!("self.__portreeve={place};{SCRIPT}\n")
+    format!("self.__portreeve={place};{}", *SCRIPT)
 }
