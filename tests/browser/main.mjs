@@ -17,6 +17,8 @@ import * as site from "./site.mjs";
 const launched = [
   "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
+  // What `ignoreHTTPSErrors` leaves out: the scripts of service workers.
+  "--ignore-certificate-errors",
 ];
 // Chromium's own sandbox works neither for root nor in most containers; nothing but these tests' pages is shown.
 const chromiumSandbox = false;

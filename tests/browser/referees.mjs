@@ -98,7 +98,9 @@ async function visit(world, app, running, address, picture, begin) {
   const { host } = new URL(address);
   const read = (line) => line
     .replaceAll(address, "APP/").replaceAll(address.replace(/^http/, "ws"), "APP/").replaceAll(new URL(address).origin, "APP")
-    .replaceAll(host, "APP").replaceAll(/[0-9a-f-]{8,}|\d+/g, "N").replaceAll(/[?&][^ ]*/g, "");
+    .replaceAll(host, "APP").replaceAll(/[0-9a-f-]{8,}|\d+/g, "N").replaceAll(/[?&][^ ]*/g, "")
+    // HTTP/2 has no reason beside the status.
+    .replaceAll(/ (File )?not found/gi, "").replaceAll(/ +/g, " ");
   seen.wrong = [...new Set(visitor.wrong.map(read))];
   const origins = visitor.requests.map((url) => new URL(url)).filter(({ protocol }) => /^(https?|wss?):$/.test(protocol));
   seen.origins = [...new Set(origins.map((url) => url.origin))];

@@ -76,8 +76,7 @@ export const django = {
     await page.getByLabel("Username").fill("root");
     await page.getByLabel("Password").fill("of-the-test");
     await page.getByRole("button", { name: "Log in" }).click();
-    await page.getByRole("link", { name: "Papers" }).first().click();
-    await page.getByRole("link", { name: /Add paper/ }).first().click();
+    await page.locator(".model-paper .addlink").first().click();
     await page.getByLabel("Title").fill(title);
     await page.locator("input[type=file]").setInputFiles({ name: "paper one.txt", mimeType: "text/plain", buffer: Buffer.from("what it says") });
     await page.getByRole("button", { name: "Save", exact: true }).click();
