@@ -8,7 +8,6 @@ import { join } from "node:path";
 
 import { end, freePort, listening, start } from "./children.mjs";
 import { bokeh } from "./referees/bokeh.mjs";
-import { dash } from "./referees/dash.mjs";
 import { directory } from "./referees/directory.mjs";
 import { django } from "./referees/django.mjs";
 import { marimo } from "./referees/marimo.mjs";
@@ -28,7 +27,7 @@ const pictures = join(screenshots, "referees");
  * `begin(place)`, which starts it and gives its port; `use(page, app)`, what is done in its page, from `path` on. One that is
  * `proud` answers to its own name alone: it is opened by a forward that has it told that.
  */
-const applications = [directory, nasty, django, tensorboard, streamlit, bokeh, dash, marimo, novnc, vite];
+const applications = [directory, nasty, django, tensorboard, streamlit, bokeh, marimo, novnc, vite];
 
 const named = (app, form) => `referees: ${app.name}, ${form}`;
 const forms = ["below a prefix", "in an origin of its own"];
