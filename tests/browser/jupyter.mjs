@@ -46,9 +46,9 @@ const places = [
   {
     name: "jupyter: JupyterLab runs a cell in its own origin",
     base: () => "/",
-    origin: (world, port) => world.own(`localhost-${port}`),
-    // It answers to the names of this machine only, until it is told of another.
-    more: (port) => [`--ServerApp.local_hostnames=['localhost','localhost-${port}.localhost']`],
+    origin: (world) => world.own("own-lab.fn"),
+    // It answers to the names of this machine only.
+    first: (world, port) => world.command("forward", "add", "own-lab", `http://localhost:${port}/`, "--target-host"),
   },
 ];
 
@@ -59,11 +59,11 @@ export async function run(browser, report) {
 }
 
 async function everyPlace(world, { test }) {
-  for (const { name, base, seen = base, origin = () => world.url, more = () => [], first, then } of places) {
+  for (const { name, base, seen = base, origin = () => world.url, first, then } of places) {
     await test(name, async () => {
       const port = await freePort();
       await first?.(world, port);
-      const lab = await Lab.begin(port, base(port), ...more(port));
+      const lab = await Lab.begin(port, base(port));
       const visitor = await world.visitor();
       try {
         await runsACell(visitor, `${origin(world, port)}${seen(port)}lab?token=${TOKEN}`);
@@ -83,13 +83,13 @@ async function everyPlace(world, { test }) {
 
 /** A JupyterLab that knows nothing of whoever runs the tests. */
 class Lab {
-  static async begin(port, base, ...more) {
+  static async begin(port, base) {
     const lab = new Lab();
     lab.dir = mkdtempSync(join(tmpdir(), "portreeve-jupyter-"));
     lab.log = join(lab.dir, "log");
     const work = join(lab.dir, "work");
     mkdirSync(work);
-    const args = ["--no-browser", `--port=${port}`, "--ServerApp.port_retries=0", `--ServerApp.base_url=${base}`, `--ServerApp.root_dir=${work}`, ...more];
+    const args = ["--no-browser", `--port=${port}`, "--ServerApp.port_retries=0", `--ServerApp.base_url=${base}`, `--ServerApp.root_dir=${work}`];
     if (process.getuid() === 0) args.push("--allow-root");
     lab.child = start(join(venv, "bin/jupyter-lab"), args, {
       cwd: work, stdout: lab.log, stderr: lab.log,

@@ -112,7 +112,7 @@ async function sideBySide(world, short) {
   const page = await world.browser.newPage({ viewport: { width: 1500, height: 420 } });
   const image = (kind) => {
     const file = join(pictures, `${short}-${kind}.png`);
-    return existsSync(file) ? `<figure><img width=480 src="data:image/png;base64,${readFileSync(file, "base64")}"><figcaption>${kind}</figcaption></figure>` : "";
+    return existsSync(file) ? `<figure style="margin:0"><img width=480 src="data:image/png;base64,${readFileSync(file, "base64")}"><figcaption>${kind}</figcaption></figure>` : "";
   };
   await page.setContent(`<body style="display:flex;gap:8px;font:16px sans-serif">${["direct", "path", "own"].map(image).join("")}`);
   await page.screenshot({ path: join(pictures, `${short}.png`) });

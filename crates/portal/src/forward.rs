@@ -25,12 +25,15 @@ use crate::authorize::{self, Owned};
 use crate::connect::Reached;
 use crate::flows::{Basis, Flow, Over};
 use crate::headers::expects_continue;
+use portreeve_rewrite::Place;
+
 use crate::interim::InterimSink;
 use crate::limits;
 use crate::pool::{Key, Link};
 use crate::portal::now;
 use crate::request_body::{RequestBody, RequestBodyError};
 use crate::resolve::{Grant, Tls, Withdrawn};
+use crate::rewrite::links_of;
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::tls::client_config;
@@ -91,10 +94,11 @@ pub(crate) struct Sending<'a> {
     pub(crate) idle: i64,
 }
 
-/// Sends the request over the connection that its visitor may use.
+/// Sends the request over the connection that its visitor may use. `place` is where its answers appear.
 pub(crate) async fn forward(
     sending: &Sending<'_>,
     owned: Owned,
+    place: &Arc<Place>,
     mut request: Request<RequestBody>,
 ) -> Result<Answered, ForwardError> {
     let (owner, grant, audited) = (owned.owner(), Rc::clone(owned.grant()), owned.audited());
@@ -103,7 +107,7 @@ pub(crate) async fn forward(
         Reached::New { stream, tuple, key } => open(sending.room, stream, tuple, key, owner).await?,
     };
     link.audited.set(audited);
-    attach_interim(sending, &mut request);
+    attach_interim(sending, place, &mut request);
     let mut basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
     let response = match in_time(sending, &basis, link.sender.try_send_request(request)).await? {
         Ok(response) => response,
@@ -167,10 +171,10 @@ where
 }
 
 /// Passes 1xx answers on, and lets the body go when the application asks for it.
-fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
+fn attach_interim(sending: &Sending<'_>, place: &Arc<Place>, request: &mut Request<RequestBody>) {
     let waits = expects_continue(request.headers()) && !request.body().is_none();
     let gate = waits.then(|| request.body_mut().hold(limits::EXPECT_CONTINUE));
-    let interim = sending.interim.clone();
+    let (interim, place) = (sending.interim.clone(), Arc::clone(place));
     hyper::ext::on_informational(request, move |informational| match informational.status() {
         // The browser hears "100" as soon as the body is asked for.
         StatusCode::CONTINUE => {
@@ -179,7 +183,7 @@ fn attach_interim(sending: &Sending<'_>, request: &mut Request<RequestBody>) {
             }
         }
         StatusCode::SWITCHING_PROTOCOLS => {}
-        status => interim.send(status, informational.headers()),
+        status => interim.send(status, &links_of(informational.headers(), &place)),
     });
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -52,7 +52,7 @@ pub(crate) fn appearance(
     site: &Site,
     server: SocketAddr,
     foreign: Option<u32>,
-) -> Result<Rc<portreeve_rewrite::Place>, Reject> {
+) -> Result<Arc<portreeve_rewrite::Place>, Reject> {
     let base = &*target.base;
     let mut remembered = place.appearance.borrow_mut();
     if let Some((of, known)) = &*remembered
@@ -62,7 +62,7 @@ pub(crate) fn appearance(
         && known.mode() == mode
         && known.cookies_of() == foreign
     {
-        return Ok(Rc::clone(known));
+        return Ok(Arc::clone(known));
     }
     let port = server.port();
     let mut origins = vec![
@@ -76,13 +76,13 @@ pub(crate) fn appearance(
         .map_err(|error| Reject::Internal(error.into()))?
         .with_origins(origins.iter().map(String::as_str))
         .with_cookies_of(foreign);
-    Ok(Rc::clone(&remembered.insert((server, Rc::new(made))).1))
+    Ok(Arc::clone(&remembered.insert((server, Arc::new(made))).1))
 }
 
 /// Makes an answer's fields fit for the browser. Returns what its body must go through, if anything.
 pub(crate) fn towards_browser(
     headers: &mut HeaderMap,
-    place: &Rc<portreeve_rewrite::Place>,
+    place: &Arc<portreeve_rewrite::Place>,
     method: &Method,
     destination: Destination,
     status: StatusCode,
@@ -101,6 +101,16 @@ pub(crate) fn towards_browser(
         our_cookie: COOKIE_NAME,
     };
     Ok(portreeve_rewrite::towards_browser(headers, &exchange))
+}
+
+/// An interim answer's `Link` fields as the browser must see them, and nothing else of it.
+pub(crate) fn links_of(interim: &HeaderMap, place: &portreeve_rewrite::Place) -> HeaderMap {
+    let mut links = HeaderMap::new();
+    for link in interim.get_all(header::LINK) {
+        links.append(header::LINK, link.clone());
+    }
+    portreeve_rewrite::links_towards_browser(&mut links, place);
+    links
 }
 
 /// Trailers of an answer may not do what its fields may not.
@@ -212,7 +222,7 @@ mod tests {
         };
         let at = |port| of(port, None);
         let (first, again) = (at(8001), at(8001));
-        assert!(Rc::ptr_eq(&first, &again));
+        assert!(Arc::ptr_eq(&first, &again));
         let second = at(8002);
         let mapped = Some("https://localhost/fw/tb/x".to_owned());
         for (appears, own, other) in [(first, 8001, 8002), (second, 8002, 8001)] {

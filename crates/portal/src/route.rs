@@ -2,6 +2,7 @@
 //! what was asked, not whether it exists.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use portreeve_model::{AppHost, ForwardName, NameError, NodePort};
 
@@ -31,7 +32,7 @@ pub(crate) struct Place {
     /// The same as a header value for the application.
     pub(crate) prefix_header: http::HeaderValue,
     /// How it appears to the browser, as it was worked out last, and for which server.
-    pub(crate) appearance: std::cell::RefCell<Option<(std::net::SocketAddr, Rc<portreeve_rewrite::Place>)>>,
+    pub(crate) appearance: std::cell::RefCell<Option<(std::net::SocketAddr, Arc<portreeve_rewrite::Place>)>>,
     /// What `resolve` found out for a direct address, for a few seconds.
     pub(crate) nearby: std::cell::RefCell<Option<Nearby>>,
 }

@@ -328,7 +328,7 @@ impl Journey<'_> {
         mode: Mode,
         server: SocketAddr,
         foreign: Option<u32>,
-    ) -> Result<Rc<portreeve_rewrite::Place>, Reject> {
+    ) -> Result<Arc<portreeve_rewrite::Place>, Reject> {
         appearance(self.place, self.target, mode, self.site, server, foreign)
     }
 
@@ -373,7 +373,7 @@ impl Journey<'_> {
             let path = self.path(asked, wanted);
             let host = self.target.host.as_ref().unwrap_or(&self.site.authority_header);
             set_line(&mut parts, &path, host).map_err(|_| Reject::BadRequest("its address is malformed"))?;
-            match forward(&sending, owned, Request::from_parts(parts, body)).await {
+            match forward(&sending, owned, &place, Request::from_parts(parts, body)).await {
                 Ok(answered) => {
                     if let Some(mode) = mode {
                         answered.link.note_mode(&self.place.prefix, mode);

@@ -5,6 +5,7 @@
 //! the judgement), does not happen.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use h2::ext::Protocol;
@@ -142,7 +143,7 @@ impl Upgrade {
         self,
         room: &Rc<Room>,
         answered: Answered,
-        place: &Rc<portreeve_rewrite::Place>,
+        place: &Arc<portreeve_rewrite::Place>,
         in_flight: InFlight,
         line: Option<Rc<Line>>,
     ) -> Result<Response<Answer>, Reject> {

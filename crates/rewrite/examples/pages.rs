@@ -3,6 +3,7 @@
 //!     cargo run --release -p portreeve-rewrite --example pages
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -31,7 +32,7 @@ fn main() {
 
 fn measure(what: &str, kind: &'static str, body: &[u8]) {
     let place = Place::new("/fw2/c1:12001", "", "portal.example", Mode::Strip);
-    let Ok(place) = place.map(|place| Rc::new(place.with_origins(["c1:12001"]))) else { return };
+    let Ok(place) = place.map(|place| Arc::new(place.with_origins(["c1:12001"]))) else { return };
     let injection =
         Rc::new(Injection { src: "/-/rewrite.js".into(), integrity: None, nonce: "cmFuZG9t".into() });
     let mut best = f64::INFINITY;

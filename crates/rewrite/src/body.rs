@@ -4,6 +4,7 @@
 //! body; what is rewritten has no field that speaks of the body as it was.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -65,7 +66,7 @@ impl Destination {
 #[derive(Debug, Clone, Copy)]
 pub struct Exchange<'a> {
     /// Where the application appears.
-    pub place: &'a Rc<Place>,
+    pub place: &'a Arc<Place>,
     /// The request's method.
     pub method: &'a Method,
     /// What the answer is for.
@@ -120,7 +121,7 @@ pub fn towards_browser(headers: &mut HeaderMap, exchange: &Exchange<'_>) -> Opti
         stage: Stage::Beginning(Vec::new()),
         what: What {
             kind,
-            place: Rc::clone(exchange.place),
+            place: Arc::clone(exchange.place),
             injection: injection.cloned(),
             for_script: exchange.destination == Destination::Script,
             charset,
@@ -244,7 +245,7 @@ impl std::fmt::Debug for Rewriter {
 /// What is known before the first byte.
 struct What {
     kind: Kind,
-    place: Rc<Place>,
+    place: Arc<Place>,
     injection: Option<Rc<Injection>>,
     for_script: bool,
     charset: Option<&'static Encoding>,
@@ -377,7 +378,7 @@ impl What {
                 if encoding.is_some_and(|encoding| !charset::is_readable(encoding)) {
                     return Stage::Pass;
                 }
-                Stage::Css(Box::new(Css::new(Rc::clone(&self.place), Base::Ours, encoding)))
+                Stage::Css(Box::new(Css::new(Arc::clone(&self.place), Base::Ours, encoding)))
             }
             Kind::Html { .. } | Kind::Svg => {
                 let first = begin.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -387,7 +388,7 @@ impl What {
                 }
                 let xml = matches!(self.kind, Kind::Svg | Kind::Html { xml: true });
                 Stage::Html(Box::new(Html::new(Reading {
-                    place: Rc::clone(&self.place),
+                    place: Arc::clone(&self.place),
                     encoding: encoding.or(xml.then_some(UTF_8)),
                     injection: self.injection.clone(),
                     xml,

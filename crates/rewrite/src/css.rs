@@ -4,7 +4,7 @@
 //! cut, the same comes out; at most [`LONGEST`] bytes and the last piece are held.
 
 use std::borrow::Cow;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use cssparser::{Parser, ParserInput, Token};
 use encoding_rs::Encoding;
@@ -20,7 +20,7 @@ pub(crate) const LONGEST: usize = 8 << 10;
 
 /// One stylesheet, or the text of one `style` element or attribute.
 pub(crate) struct Css {
-    place: Rc<Place>,
+    place: Arc<Place>,
     base: Base,
     encoding: Option<&'static Encoding>,
     /// A token that the next piece may continue.
@@ -45,7 +45,7 @@ enum Expect {
 }
 
 impl Css {
-    pub(crate) fn new(place: Rc<Place>, base: Base, encoding: Option<&'static Encoding>) -> Self {
+    pub(crate) fn new(place: Arc<Place>, base: Base, encoding: Option<&'static Encoding>) -> Self {
         Self {
             place,
             base,

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use encoding_rs::Encoding;
 use html5gum::Tokenizer;
@@ -31,7 +32,7 @@ const MOST_HELD: usize = 4 << 20;
 
 /// How a page is to be read.
 pub(crate) struct Reading {
-    pub(crate) place: Rc<Place>,
+    pub(crate) place: Arc<Place>,
     /// As declared outside of the page.
     pub(crate) encoding: Option<&'static Encoding>,
     /// The script that goes in, when the page is a document.
@@ -55,7 +56,7 @@ pub(crate) struct Html {
 
 impl Html {
     pub(crate) fn new(reading: Reading) -> Self {
-        let window = Rc::new(RefCell::new(Window::new(Rc::clone(&reading.place))));
+        let window = Rc::new(RefCell::new(Window::new(Arc::clone(&reading.place))));
         let page = Rc::new(RefCell::new(Page::new(reading)));
         let shared = Rc::new(Shared::default());
         let tags = Tags::new(Rc::clone(&shared), Rc::clone(&page), Rc::clone(&window));

@@ -18,7 +18,7 @@
 //! In the portal, once an answer's head has come:
 //!
 //! ```
-//! # use std::rc::Rc;
+//! # use std::{rc::Rc, sync::Arc};
 //! # use http::{HeaderMap, Method, StatusCode, header::{CONTENT_TYPE, HeaderValue}};
 //! use portreeve_rewrite::{Destination, Exchange, Injection, Mode, Place, towards_browser};
 //!
@@ -29,7 +29,7 @@
 //! let rewriter = towards_browser(
 //!     &mut headers,
 //!     &Exchange {
-//!         place: &Rc::new(place),
+//!         place: &Arc::new(place),
 //!         method: &Method::GET,
 //!         destination: Destination::Document,
 //!         status: StatusCode::OK,

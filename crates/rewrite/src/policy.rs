@@ -162,7 +162,7 @@ fn source(word: &str, place: &Place) -> Option<String> {
         let has_path = word.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
         let mapped = String::from_utf8(splice.apply(word.as_bytes())).ok()?;
         if has_path {
-            return Some(mapped);
+            return Some(without_brackets(&mapped));
         }
         let origin =
             mapped.find("://").and_then(|at| mapped.get(at + 3..)).and_then(|rest| rest.split('/').next())?;
@@ -176,8 +176,16 @@ fn source(word: &str, place: &Place) -> Option<String> {
         place.splice(format!("//{word}").as_bytes(), Base::Ours)?.apply(format!("//{word}").as_bytes());
     let mapped = String::from_utf8(mapped).ok()?;
     let mapped = mapped.strip_prefix("//")?;
-    let mapped = if path.is_empty() { place.host() } else { mapped };
-    (mapped != word).then(|| mapped.to_owned())
+    let mapped = if path.is_empty() { place.host().to_owned() } else { without_brackets(mapped) };
+    (mapped != word).then_some(mapped)
+}
+
+/// Brackets of an address in a prefix have no place in a source's path (CSP section 2.3.1); encoded they match.
+fn without_brackets(source: &str) -> String {
+    let from = source.find("://").map_or(0, |at| at + 3);
+    let path = source.get(from..).and_then(|rest| rest.find('/')).map_or(source.len(), |at| from + at);
+    let (host, path) = source.split_at(path);
+    format!("{host}{}", path.replace('[', "%5B").replace(']', "%5D"))
 }
 
 #[cfg(test)]
@@ -213,6 +221,19 @@ mod tests {
             ),
         ] {
             assert_eq!(mapped(from, false).0, to, "{from}");
+        }
+    }
+
+    #[test]
+    fn brackets_of_an_address_are_encoded() {
+        let place = Place::new("/fw2/[::1]:8888", "", "[::2]:8443", Mode::Strip).unwrap();
+        let place = place.with_origins(["c1:12001"]);
+        for (from, to) in [
+            ("img-src http://c1:12001/a/", "img-src https://[::2]:8443/fw2/%5B::1%5D:8888/a/"),
+            ("img-src c1:12001/a/", "img-src [::2]:8443/fw2/%5B::1%5D:8888/a/"),
+            ("img-src http://c1:12001", "img-src https://[::2]:8443"),
+        ] {
+            assert_eq!(map(from, &place, None, &mut Effects::default()).as_deref(), Some(to), "{from}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Bodies on their way through `portreeve_rewrite`: the same in one piece and in many, and nothing but references changes.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
@@ -19,7 +20,7 @@ const KINDS: [(&str, Option<&str>); 7] = [
 
 fn rewriter((kind, coding): (&'static str, Option<&'static str>), injects: bool) -> Rewriter {
     let place = Place::new(PREFIX, "", "portal.example", Mode::Strip).map(|p| p.with_origins(["c1:12001"]));
-    let place = Rc::new(place.unwrap_or_else(|error| panic!("{error}")));
+    let place = Arc::new(place.unwrap_or_else(|error| panic!("{error}")));
     let injection =
         Rc::new(Injection { src: "/-/rewrite.js".to_owned(), integrity: None, nonce: "bm9uY2U".to_owned() });
     let mut headers = HeaderMap::new();

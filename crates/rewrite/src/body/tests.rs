@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use std::io::Write;
 
 use proptest::prelude::*;
@@ -5,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::Mode;
 
-fn place() -> Rc<Place> {
-    Rc::new(Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001"]))
+fn place() -> Arc<Place> {
+    Arc::new(Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001"]))
 }
 
 fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -18,7 +20,7 @@ fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 struct Asked {
-    place: Rc<Place>,
+    place: Arc<Place>,
     method: Method,
     destination: Destination,
     status: StatusCode,
@@ -131,9 +133,9 @@ fn what_has_no_body_or_is_no_page_costs_nothing() {
     untouched(Asked { destination: Destination::Part, ..Asked::default() }, &[]);
     untouched(Asked::default(), &[("content-disposition", "Attachment; filename=x")]);
     untouched(Asked::default(), &[("content-encoding", "compress")]);
-    let keep = Rc::new(Place::new("/fw/tb", "", "portal", Mode::Keep).unwrap());
+    let keep = Arc::new(Place::new("/fw/tb", "", "portal", Mode::Keep).unwrap());
     untouched(Asked { place: keep, ..Asked::default() }, &[]);
-    let own = Rc::new(Place::new("", "", "portal", Mode::Strip).unwrap());
+    let own = Arc::new(Place::new("", "", "portal", Mode::Strip).unwrap());
     untouched(Asked { place: own, ..Asked::default() }, &[]);
 }
 

@@ -1,10 +1,12 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::Mode;
 
-fn place() -> Rc<Place> {
-    Rc::new(Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001"]))
+fn place() -> Arc<Place> {
+    Arc::new(Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001"]))
 }
 
 fn pieces(text: &[u8], size: usize) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! One element after the other: what in each is to be changed, and where ours goes in.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use encoding_rs::Encoding;
 use html5gum::State;
@@ -306,7 +306,7 @@ impl Page {
             return None;
         }
         let reading = Reading {
-            place: Rc::clone(&self.reading.place),
+            place: Arc::clone(&self.reading.place),
             encoding: Some(encoding_rs::UTF_8),
             injection: self.reading.injection.clone(),
             xml: false,
@@ -395,7 +395,7 @@ impl Page {
                 {
                     return None;
                 }
-                let css = Css::new(Rc::clone(&self.reading.place), self.base, self.encoding);
+                let css = Css::new(Arc::clone(&self.reading.place), self.base, self.encoding);
                 Some(What::Style(Box::new(css)))
             }
             b"script" => {
@@ -423,7 +423,7 @@ impl Page {
 }
 
 fn mapped(
-    place: &Rc<Place>,
+    place: &Arc<Place>,
     base: Base,
     encoding: Option<&'static Encoding>,
     kind: Kind,
@@ -435,7 +435,7 @@ fn mapped(
         Kind::Urls => values::replace(said, &values::words(said), one),
         Kind::Srcset => values::replace(said, &values::srcset(said), one),
         Kind::Refresh => values::replace(said, values::refresh(said).as_slice(), one),
-        Kind::Style => Css::new(Rc::clone(place), base, encoding).whole(said),
+        Kind::Style => Css::new(Arc::clone(place), base, encoding).whole(said),
         Kind::Srcdoc | Kind::Policy => None,
     }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -8,7 +10,7 @@ const MAP: &str = "<script type=\"importmap\" nonce=\"N\">{\"imports\":{\"/\":\"
 
 fn reading(injects: bool) -> Reading {
     Reading {
-        place: Rc::new(Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001"])),
+        place: Arc::new(Place::new("/fw/tb", "", "portal", Mode::Strip).unwrap().with_origins(["c1:12001"])),
         encoding: None,
         injection: injects
             .then(|| Rc::new(Injection { src: "/-/rewrite.js".into(), integrity: None, nonce: "N".into() })),

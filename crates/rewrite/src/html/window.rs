@@ -1,7 +1,7 @@
 //! The bytes of a page that have not left yet, and what is to be changed in them.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::charset;
 use crate::css::Css;
@@ -54,7 +54,7 @@ enum Text {
 
 /// Bytes between two offsets.
 pub(super) struct Window {
-    place: Rc<Place>,
+    place: Arc<Place>,
     bytes: Vec<u8>,
     /// The first one's offset.
     start: usize,
@@ -63,7 +63,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(place: Rc<Place>) -> Self {
+    pub(super) fn new(place: Arc<Place>) -> Self {
         Self { place, bytes: Vec::new(), start: 0, edits: VecDeque::new(), text: Text::Markup }
     }
 
