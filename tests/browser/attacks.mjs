@@ -74,12 +74,12 @@ async function attack({ portal, neighbour, script }) {
   };
 }
 
-/** Opens the workspace in a new window from the page, as it could, and tells what it can read of it. */
-async function windowOf(visitor, portal) {
+/** Opens an address in a new window from the page, as it could, and tells what it can read of it. */
+async function windowOf(visitor, address, shows) {
   const popup = visitor.context.waitForEvent("page");
-  await visitor.page.evaluate((address) => { globalThis.opened = globalThis.clean.open(address); }, `${portal}/`);
+  await visitor.page.evaluate((address) => { globalThis.opened = globalThis.clean.open(address); }, address);
   const opened = await popup;
-  await opened.locator("h1", { hasText: "Workspace" }).waitFor();
+  await opened.locator("body", { hasText: shows }).waitFor();
   const read = await visitor.page.evaluate(() => {
     try {
       return globalThis.opened?.document?.body?.innerText ?? "cut off";
@@ -112,7 +112,8 @@ export async function run(_, report, launched) {
       if (!/^(refused|403 )/.test(tried[what])) throw new Error(`${what}: ${tried[what]}`);
     }
     if (/Workspace/.test(tried.frame)) throw new Error(`the workspace in a frame: ${tried.frame}`);
-    contains("cut off unreadable", await windowOf(visitor, url), "the workspace in a window");
+    contains("cut off unreadable", await windowOf(visitor, `${url}/`, "Workspace"), "the workspace in a window");
+    contains("cut off unreadable", await windowOf(visitor, `${url}/-/listening`, "node"), "the list of ports in a window");
     same(tried.controlled, false, "a service worker controls the page");
     same(tried.workers.split(", ").at(-1), "then 0", "service workers");
     same(tried.cookies, "", "cookies");

@@ -9,7 +9,7 @@ import { end, freePort, listening, start } from "./children.mjs";
 import { DESKTOP, same, screenshots, suite } from "./world.mjs";
 
 const venv = process.env.PORTREEVE_TEST_VENV;
-const TOKEN = "0123456789abcdef-of-the-test";
+export const TOKEN = "0123456789abcdef-of-the-test";
 
 /** Something to see in the picture, without a library that would have to be installed. */
 const CURVE = `from math import sin, pi
@@ -82,7 +82,7 @@ async function everyPlace(world, { test }) {
 }
 
 /** A JupyterLab that knows nothing of whoever runs the tests. */
-class Lab {
+export class Lab {
   static async begin(port, base) {
     const lab = new Lab();
     lab.dir = mkdtempSync(join(tmpdir(), "portreeve-jupyter-"));
@@ -114,11 +114,15 @@ class Lab {
 }
 
 /** Opens JupyterLab, makes a notebook from the launcher, runs a cell, and reads what it printed. */
-export async function runsACell(visitor, address) {
-  const { page } = visitor;
+export async function runsACell({ page }, address) {
   page.setDefaultTimeout(40_000);
   const reply = await page.goto(address);
   same(reply.status(), 200, "the status");
+  await makesANotebook(page);
+}
+
+/** The same in JupyterLab's page. */
+export async function makesANotebook(page) {
   await page.locator(".jp-LauncherCard[data-category=Notebook]").first().click();
   const cell = page.locator(".jp-Notebook .jp-Cell .cm-content").first();
   await cell.click();
@@ -146,7 +150,7 @@ async function execute(page, cell, output) {
 }
 
 /** Opens a terminal from a new launcher and types into it. */
-async function runsATerminal(page) {
+export async function runsATerminal(page) {
   const terminal = page.locator(".jp-LauncherCard:visible", { hasText: "Terminal" }).first();
   // In a cell the key would be its editor's.
   await page.keyboard.press("Escape");
@@ -154,7 +158,11 @@ async function runsATerminal(page) {
   await terminal.click();
   await page.locator(".jp-Terminal .xterm-screen").click();
   await page.keyboard.type("mkdir made-by-$((6*7))\n");
-  await page.locator(".jp-DirListing-item", { hasText: "made-by-42" }).waitFor();
+  const made = page.locator(".jp-DirListing-item", { hasText: "made-by-42" });
+  await made.waitFor();
+  await page.locator(".jp-Terminal .xterm-screen").click();
+  await page.keyboard.type("rmdir made-by-42\n");
+  await made.waitFor({ state: "detached" });
 }
 
 /** The README's picture, with PORTREEVE_KEEP_SCREENSHOTS=1; else one to look at. */

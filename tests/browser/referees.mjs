@@ -10,6 +10,7 @@ import { end, freePort, listening, start } from "./children.mjs";
 import { bokeh } from "./referees/bokeh.mjs";
 import { directory } from "./referees/directory.mjs";
 import { django } from "./referees/django.mjs";
+import { jupyter } from "./referees/jupyter.mjs";
 import { marimo } from "./referees/marimo.mjs";
 import { nasty } from "./referees/nasty.mjs";
 import { novnc } from "./referees/novnc.mjs";
@@ -27,7 +28,7 @@ const pictures = join(screenshots, "referees");
  * `begin(place)`, which starts it and gives its port; `use(page, app)`, what is done in its page, from `path` on. One that is
  * `proud` answers to its own name alone: it is opened by a forward that has it told that.
  */
-const applications = [directory, nasty, django, tensorboard, streamlit, bokeh, marimo, novnc, vite];
+const applications = [directory, nasty, django, jupyter, tensorboard, streamlit, bokeh, marimo, novnc, vite];
 
 const named = (app, form) => `referees: ${app.name}, ${form}`;
 const forms = ["below a prefix", "in an origin of its own"];
@@ -159,7 +160,7 @@ class Place {
 
   async end() {
     for (const child of this.#children) await end(child);
-    for (const task of this.#tasks) task();
+    for (const task of this.#tasks) await task();
     rmSync(this.dir, { recursive: true, force: true });
   }
 }

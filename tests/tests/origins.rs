@@ -234,5 +234,9 @@ async fn a_page_of_an_application_gets_nothing_of_the_portals_own() {
     workspace.assert_status(200);
     assert_eq!(workspace.header("cross-origin-opener-policy"), "same-origin");
     assert!(client.is_signed_in().await);
-    client.get("/-/listening").await.assert_status(200);
+    for path in ["/-/listening", &format!("/-/mode?path={}", app.path("/"))] {
+        let shown = window.get(path).await;
+        shown.assert_status(200);
+        assert_eq!(shown.header("cross-origin-opener-policy"), "same-origin", "{path}");
+    }
 }

@@ -91,9 +91,7 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
         let body = serde_json::json!({
             "error": said.code, "title": said.title, "detail": said.what, "remedy": remedy, "request_id": id,
         });
-        let mut response = Response::new(Answer::from(format!("{body}\n")));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        data(&body)
     };
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -135,6 +133,16 @@ pub(crate) fn page(html: String) -> Response<Answer> {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
+    protect(headers);
+    response
+}
+
+/// An answer for programs. Should a window show it, whoever opened the window can't read it.
+pub(crate) fn data(value: &serde_json::Value) -> Response<Answer> {
+    let mut response = Response::new(Answer::from(format!("{value}\n")));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
     protect(headers);
     response

@@ -456,7 +456,8 @@ impl Journey<'_> {
         parts.extensions = http::Extensions::new();
         let rewriter = towards_browser(&mut parts.headers, &place, method, destination, parts.status)?;
         if let Some(owner) = foreign {
-            let is_shown = self.who.session().consented(&self.place.what, owner);
+            let asks = self.settings.config.portal.ask_about_foreign;
+            let is_shown = asks && self.who.session().consented(&self.place.what, owner);
             confine(&mut parts.headers, is_shown);
         }
         if self.site.owner().is_some() || self.site.origin == Origin::Applications {

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::Response;
-use http::header::{self, HeaderValue};
 use http::request::Parts;
 use portreeve_model::Scope;
 use portreeve_model::wire::worker::NodeView;
@@ -38,11 +37,7 @@ pub(super) async fn answer(
     let _place = who.session().begin_page().ok_or(Reject::TooMany)?;
     let nodes = connection.room.powers.nodes_view(who.session().uid).await;
     let said: Vec<Value> = nodes.iter().map(|node| of_node(node, &site.authority)).collect();
-    let mut response = Response::new(Answer::from(format!("{}\n", Value::from(said))));
-    let headers = response.headers_mut();
-    respond::protect(headers);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    Ok(respond::data(&Value::from(said)))
 }
 
 fn of_node(view: &NodeView, authority: &str) -> Value {

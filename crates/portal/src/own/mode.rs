@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use http::Response;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use serde_json::json;
 
@@ -47,10 +47,7 @@ pub(super) async fn answer(
         None => ("unknown", Why::NotYet),
     };
     let body = json!({ "path": &*place.prefix, "mode": mode, "reason": why.text() });
-    let mut response = Response::new(Answer::from(format!("{body}\n")));
-    let headers = response.headers_mut();
-    respond::protect(headers);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(MODE, HeaderValue::from_static(mode));
+    let mut response = respond::data(&body);
+    response.headers_mut().insert(MODE, HeaderValue::from_static(mode));
     Ok(response)
 }

@@ -53,7 +53,8 @@ impl Shown<'_> {
         match better {
             Some(address) if self.reader == Reader::Window => Err(Reject::Elsewhere(address)),
             Some(_) => Err(foreign_here(portal)),
-            None if !is_foreign || self.session.consented(&self.place.what, owner) => Ok(()),
+            None if !is_foreign => Ok(()),
+            None if self.asks && self.session.consented(&self.place.what, owner) => Ok(()),
             None if self.asks && self.reader == Reader::Window => {
                 Err(Reject::Elsewhere(consent::address(portal, self.site, self.asked.as_str())))
             }
