@@ -133,19 +133,16 @@ pub enum Offered {
     Accounts,
     /// Qualities of service.
     Qos,
-    /// The environment modules that there are.
-    Modules,
 }
 
 impl Offered {
     /// Those that Slurm knows, as they are written in a manifest.
-    pub const FROM_SITE: [(&'static str, Self); 6] = [
+    pub const FROM_SITE: [(&'static str, Self); 5] = [
         ("partitions", Self::Partitions),
         ("gpu-types", Self::GpuTypes),
         ("features", Self::Features),
         ("accounts", Self::Accounts),
         ("qos", Self::Qos),
-        ("modules", Self::Modules),
     ];
 }
 
