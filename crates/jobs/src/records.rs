@@ -284,7 +284,7 @@ pub fn write<R: Record>(dir: &Path, record: &R) -> io::Result<()> {
 /// The same with any file.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_file(dir: &Path, name: &str, text: &[u8], mode: u32) -> io::Result<()> {
     let mut random = [0; 5];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
