@@ -43,4 +43,5 @@ mod workspace;
 mod tests;
 
 pub use local::Local;
+pub use portreeve_jobs::Person;
 pub use workspace::here::Look;
