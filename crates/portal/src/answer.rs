@@ -56,7 +56,10 @@ pub(crate) struct FromWorker {
 }
 
 impl FromWorker {
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>> {
         while self.look.poll_tick(cx).is_ready() {
             let idle = self.room.portal.settings.load().idle_seconds();
             if !self.session.is_live(now(), idle) || !self.room.portal.service.knows_who_is_over() {

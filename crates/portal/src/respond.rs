@@ -81,7 +81,13 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     }
     let mut response = if asker.wants_page {
         let footnote = format!("Request {id} · {}", said.code);
-        let frame = Frame { title: said.title, user: asker.user, waits, footnote: Some(&footnote), ..Frame::default() };
+        let frame = Frame {
+            title: said.title,
+            user: asker.user,
+            waits,
+            footnote: Some(&footnote),
+            ..Frame::default()
+        };
         match (ErrorTemplate { text: &said }).render().and_then(|body| frame.around(&body)) {
             Ok(html) => page(html),
             Err(_) => Response::new(Answer::empty()),
@@ -212,7 +218,10 @@ pub(crate) fn complete(response: &mut Response<Answer>, page_policy: &HeaderValu
     if matches!(response.body(), Answer::Carried(_)) {
         return;
     }
-    let is_page = response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page && response.headers().contains_key(header::CONTENT_SECURITY_POLICY) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page_policy.clone());
     }

@@ -162,10 +162,10 @@ impl Rarely {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use portreeve_broker::{Account, Broker, Forwards, Lifetimes};
-    use portreeve_model::{Config, GroupRules, HostRules};
     use portreeve_broker::Verifier;
+    use portreeve_broker::{Account, Broker, Forwards, Lifetimes};
     use portreeve_model::config::WorkspaceConfig;
+    use portreeve_model::{Config, GroupRules, HostRules};
     use portreeve_worker::local::Settings as WorkerSettings;
     use portreeve_worker::{Local, Person};
 
@@ -186,7 +186,12 @@ pub(crate) mod tests {
         let broker = Broker::open(account, state.path(), forwards, lifetimes, 0).unwrap();
         let (key, id) = broker.ticket_key();
         let worker = Local::start(WorkerSettings {
-            person: Person { name: "me".to_owned(), uid: broker.account().uid, home: "/".into(), shell: "/bin/sh".into() },
+            person: Person {
+                name: "me".to_owned(),
+                uid: broker.account().uid,
+                home: "/".into(),
+                shell: "/bin/sh".into(),
+            },
             state: state.path().to_owned(),
             machine: "here".to_owned(),
             look: |_| Ok(Vec::new()),

@@ -42,6 +42,18 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
+/// A door to the page of what listens, for the fuzz target only.
+#[doc(hidden)]
+pub mod fuzz {
+    use portreeve_model::wire::worker::{Nodes, Visit};
+
+    /// The part of the first page that shows what listens on nodes, for a person without forwards; `None` without nodes.
+    #[must_use]
+    pub fn page(visit: &Visit, nodes: &Nodes) -> Option<String> {
+        crate::workspace::page_of_nodes(visit, nodes)
+    }
+}
+
 pub use local::Local;
 pub use portreeve_jobs::Person;
 pub use workspace::here::Look;

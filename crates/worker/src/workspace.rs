@@ -132,5 +132,24 @@ pub(crate) async fn page(desk: &Rc<Desk>, visit: &Visit, nodes: &Nodes) -> Resul
     Ok(frame.around(&body)?)
 }
 
+/// The page with nothing but what listens on the nodes.
+pub(crate) fn page_of_nodes(visit: &Visit, nodes: &Nodes) -> Option<String> {
+    let (ports, doubts) = ports::on_nodes(nodes.nodes.as_ref()?, &Links::new(visit, 20001));
+    let page = WorkspaceTemplate {
+        machine: None,
+        apps: Vec::new(),
+        problems: Vec::new(),
+        running: Vec::new(),
+        by_hand: Vec::new(),
+        forwards: Vec::new(),
+        ports,
+        doubts,
+        trouble: nodes.not_understood.iter().map(|typed| shown(typed, limits::CLAUSE)).collect(),
+        forwards_dir: String::new(),
+    };
+    let frame = Frame { title: "Workspace", user: Some(visit.user.as_str()), ..Frame::default() };
+    frame.around(&page.render().ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests;

@@ -82,7 +82,8 @@ pub(crate) async fn answer(
         reader,
     };
     let visit = serde_json::to_vec(&visit).map_err(|error| WorkerError::Question(error.into()))?;
-    let visit = HeaderValue::try_from(BASE64URL_NOPAD.encode(&visit)).map_err(|error| WorkerError::Question(error.into()))?;
+    let visit = HeaderValue::try_from(BASE64URL_NOPAD.encode(&visit))
+        .map_err(|error| WorkerError::Question(error.into()))?;
     let ticket = Workers::ticket(session)?;
     let body = if is_first { nodes(connection, site, who, parts).await? } else { whole(body).await? };
     let asked = || {
@@ -103,7 +104,9 @@ pub(crate) async fn answer(
     let (answered, kept) = workers.ask(session, asked, reads).await?;
     let (mut head, incoming) = answered.into_parts();
     // Its own pages never say these: then it is not told what it must be told.
-    if matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS) || head.status.is_informational() {
+    if matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
+        || head.status.is_informational()
+    {
         return Err(WorkerError::Status(head.status).into());
     }
     let mut headers = HeaderMap::new();
@@ -112,7 +115,8 @@ pub(crate) async fn answer(
             headers.insert(name, value);
         }
     }
-    let is_page = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_page =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page {
         respond::guard(&mut headers);
     } else {
@@ -146,7 +150,9 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
         Reader::Page => Err(Reject::ForWindows),
         // A browser that does not say what it is says at least its origin with what changes something; it may be an application's
         // page, and needs a form of ours.
-        Reader::Program if !reads && (headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE)) => {
+        Reader::Program
+            if !reads && (headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE)) =>
+        {
             Ok(worker::Reader::Window)
         }
         Reader::Program if respond::wants_page(&parts.method, headers) => Ok(worker::Reader::Window),
@@ -157,14 +163,21 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
 async fn whole(body: FrontBody) -> Result<Bytes, Reject> {
     match timeout(limits::REQUEST_HEAD, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reject::BadRequest("its body is longer than a mebibyte")),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Reject::BadRequest("its body is longer than a mebibyte"))
+        }
         Ok(Err(_)) => Err(Reject::BadRequest("its body was cut off")),
         Err(_) => Err(Reject::BadRequest("its body took too long")),
     }
 }
 
 /// What the first page shows beside what the worker knows.
-async fn nodes(connection: &Connection, site: &Site, who: &Principal, parts: &Parts) -> Result<Bytes, Reject> {
+async fn nodes(
+    connection: &Connection,
+    site: &Site,
+    who: &Principal,
+    parts: &Parts,
+) -> Result<Bytes, Reject> {
     let portal = &connection.room.portal;
     let mut shown = Nodes {
         own_port: site.port.map(portreeve_model::Port::get),

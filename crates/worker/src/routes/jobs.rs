@@ -295,4 +295,3 @@ fn sentence(clause: &str) -> String {
     let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
     format!("{first}{}.", letters.as_str().trim_end_matches('.'))
 }
-

@@ -17,8 +17,8 @@ use super::Served;
 use super::dialers::Dialers;
 use super::line::LineError;
 use super::shares::Sort;
-use crate::agents::{Heard, NoOwner};
 use super::workers::{Way, Workers};
+use crate::agents::{Heard, NoOwner};
 use crate::powers::{DialError, PowerError, SignedIn, Talk, Unread};
 use crate::sessions::Session;
 

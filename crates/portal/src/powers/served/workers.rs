@@ -142,7 +142,11 @@ impl Workers {
 
     /// The answer, or that it is late. One who takes long is handed another connection, of which nothing else is wanted: the
     /// broker sees that nobody takes it, and starts another worker.
-    async fn in_time(&self, session: &Session, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Kept), WorkerError> {
+    async fn in_time(
+        &self,
+        session: &Session,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let mut exchange = pin!(self.exchange(session, request));
         if let Ok(answered) = timeout(limits::WORKER_KNOCK, &mut exchange).await {
             return answered;
@@ -181,7 +185,9 @@ impl Workers {
         let unreachable = |error: std::io::Error| WorkerError::Unreachable(error.into());
         let (ours, theirs) = UnixStream::pair().map_err(unreachable)?;
         match &self.way {
-            Way::Local(worker) => worker.take(theirs).map_err(|gone| WorkerError::Unreachable(gone.into()))?,
+            Way::Local(worker) => {
+                worker.take(theirs).map_err(|gone| WorkerError::Unreachable(gone.into()))?
+            }
             Way::Broker(line) => {
                 let question = Question::Worker { ticket: session.ticket() };
                 match line.ask_for(session.uid, Sort::Worker, question, Some(theirs.into())).await {
