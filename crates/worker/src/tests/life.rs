@@ -168,7 +168,7 @@ fn there_is_a_most_of_connections() {
         assert!(is_closed(&mut worker.connect()).await, "one too many");
         drop(open.pop());
         // There is room again, as soon as it has noticed.
-        let good = format!("portreeve-ticket: {}", worker.ticket(|_| ()));
+        let good = format!("portreeve-ticket: {}\r\n{}", worker.ticket(|_| ()), visit_field());
         let mut tries = 0;
         let said = loop {
             let mut connection = worker.connect();
@@ -201,7 +201,7 @@ fn who_sends_nothing_or_half_a_request_is_left() {
         // A body that does not come.
         let worker = Worker::new();
         let mut connection = worker.connect();
-        let good = worker.ticket(|_| ());
+        let good = format!("{}\r\n{}", worker.ticket(|_| ()), visit_field());
         let head = format!(
             "POST {WORKSPACE} HTTP/1.1\r\nhost: w\r\nportreeve-ticket: {good}\r\ncontent-length: 500\r\n\r\n{{"
         );

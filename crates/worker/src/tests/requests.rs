@@ -179,7 +179,7 @@ fn a_body_is_bounded_and_of_one_form() {
         }
         // One that does not say how long it is.
         let mut connection = worker.connect();
-        let ticket = field(&worker.ticket(|_| ()));
+        let ticket = format!("{}\r\n{}", field(&worker.ticket(|_| ())), visit_field());
         let head =
             format!("POST {WORKSPACE} HTTP/1.1\r\nhost: w\r\n{ticket}\r\ntransfer-encoding: chunked\r\n\r\n");
         let chunk = format!("{:x}\r\n{}\r\n", 64 * 1024, " ".repeat(64 * 1024));

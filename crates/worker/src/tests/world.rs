@@ -140,8 +140,7 @@ pub(super) async fn ask(
     body: &[u8],
 ) -> Said {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: worker\r\n");
-    let visit = data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(&visit()).unwrap());
-    head += &format!("{VISIT}: {visit}\r\n");
+    head += &format!("{}\r\n", visit_field());
     for field in fields {
         head += &format!("{field}\r\n");
     }
@@ -195,6 +194,10 @@ pub(super) fn visit() -> Visit {
         page_secret: None,
         reader: Reader::Program,
     }
+}
+
+pub(super) fn visit_field() -> String {
+    format!("{VISIT}: {}", data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(&visit()).unwrap()))
 }
 
 pub(super) fn view() -> Nodes {
