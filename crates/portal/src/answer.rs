@@ -45,6 +45,9 @@ pub(crate) enum Answer {
     Worker(Box<FromWorker>),
 }
 
+/// What a body gives when it is asked.
+type Polled = Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>>;
+
 /// A body that the visitor's worker sends.
 pub(crate) struct FromWorker {
     incoming: Incoming,
@@ -56,10 +59,7 @@ pub(crate) struct FromWorker {
 }
 
 impl FromWorker {
-    fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Polled {
         while self.look.poll_tick(cx).is_ready() {
             let idle = self.room.portal.settings.load().idle_seconds();
             if !self.session.is_live(now(), idle) || !self.room.portal.service.knows_who_is_over() {
