@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::SockType;
 use portreeve_model::wire::agent::Row;
 use portreeve_model::wire::broker::{Answer, Question};
-use portreeve_model::wire::worker::{NodeView, Rows, TICKET, View, WORKSPACE};
+use portreeve_model::wire::worker::{NodeView, Nodes, Reader, Rows, TICKET, VISIT, Visit, WORKSPACE};
 use portreeve_model::wire::{ControlReply, ControlRequest};
 use portreeve_model::{NodeName, Secret, UserName};
 use portreeve_tests::world::chain::{Cluster, Portal, SERVICE, Workers, pair, signed_in, with_cluster};
@@ -88,7 +88,20 @@ async fn connect_in_the_end(portal: &mut Portal, ticket: &Secret) -> UnixStream 
     }
 }
 
-fn view(user: &str) -> View {
+fn visit(user: &str) -> String {
+    let visit = Visit {
+        user: UserName::parse(user).unwrap(),
+        origin: "https://portal".to_owned(),
+        own_origins: None,
+        shared_origin: None,
+        modes: BTreeMap::new(),
+        page_secret: None,
+        reader: Reader::Window,
+    };
+    data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(&visit).unwrap())
+}
+
+fn nodes() -> Nodes {
     let row = Row {
         address: "0.0.0.0".parse().unwrap(),
         port: 8888,
@@ -100,23 +113,16 @@ fn view(user: &str) -> View {
         addresses: vec!["10.0.0.1".parse().unwrap()],
         listening: Ok(Rows { rows: vec![row], more: false }),
     };
-    View {
-        user: UserName::parse(user).unwrap(),
-        own_origins: None,
-        shared_origin: None,
-        modes: std::collections::BTreeMap::new(),
-        own_port: None,
-        not_understood: None,
-        nodes: Some(vec![node]),
-    }
+    Nodes { own_port: None, not_understood: None, nodes: Some(vec![node]) }
 }
 
 /// Asks for the page: status and body; `None` when the connection ends without a byte of an answer.
 fn ask(connection: &mut UnixStream, user: &str, ticket: &Secret) -> Option<(u16, String)> {
-    let body = serde_json::to_string(&view(user)).unwrap();
+    let body = serde_json::to_string(&nodes()).unwrap();
     let request = format!(
-        "POST {WORKSPACE} HTTP/1.1\r\nhost: worker\r\n{TICKET}: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {WORKSPACE} HTTP/1.1\r\nhost: worker\r\n{TICKET}: {}\r\n{VISIT}: {}\r\ncontent-length: {}\r\n\r\n{body}",
         ticket.reveal(),
+        visit(user),
         body.len()
     );
     let _ = connection.write_all(request.as_bytes());
@@ -249,7 +255,8 @@ async fn two_users_do_not_reach_each_others() {
             for mut connection in [connection, connect(&mut portal, own).await] {
                 for shown in [other, &Secret::new(String::new()), &Secret::new("a.b.c".to_owned())] {
                     let (status, said) = ask(&mut connection, user, shown).unwrap();
-                    assert_eq!((status, said.as_str()), (403, "no ticket that is good here\n"));
+                    assert_eq!(status, 401, "{said}");
+                    assert!(said.contains("No ticket that is good here"), "{said}");
                 }
                 // A good ticket does not show somebody else's page.
                 let somebody = if user == "alice" { "dave" } else { "alice" };

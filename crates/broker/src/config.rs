@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use portreeve_model::config::{ClusterConfig, Problem, parse_cluster};
+use portreeve_model::config::{ClusterConfig, Problem, SystemConfig, WorkspaceConfig, parse_cluster};
 
 use crate::authority::Lifetimes;
 use crate::service::Policy;
@@ -17,6 +17,8 @@ pub struct Configured {
     pub first_uid: u32,
     /// The directory of forward files, absolute. Only a restart changes it.
     pub forwards: PathBuf,
+    /// What people start, and where. Only a restart changes it.
+    pub workspace: WorkspaceConfig,
     /// All else.
     pub policy: Policy,
 }
@@ -68,7 +70,15 @@ impl From<ClusterConfig> for Configured {
             relays_logins: config.sign_in.login_nodes,
             ..Policy::new(url)
         };
-        Self { first_uid: config.users.first_uid, forwards, policy }
+        let mut workspace = config.workspace;
+        if workspace.systems.is_empty() {
+            workspace.systems.push(SystemConfig {
+                name: "cluster".to_owned(),
+                commands: None,
+                slurm_conf: None,
+            });
+        }
+        Self { first_uid: config.users.first_uid, forwards, workspace, policy }
     }
 }
 
@@ -76,7 +86,8 @@ impl Configured {
     /// What to do at SIGHUP: reads the file again, and gives its policy if all of the file is good.
     #[must_use]
     pub fn reload(&self, file: PathBuf) -> Rc<dyn Fn() -> Option<Policy>> {
-        let (first_uid, forwards) = (self.first_uid, self.forwards.clone());
+        let (first_uid, forwards, workspace) =
+            (self.first_uid, self.forwards.clone(), self.workspace.clone());
         Rc::new(move || match read(&file) {
             Ok(now) => {
                 if now.first_uid != first_uid {
@@ -84,6 +95,9 @@ impl Configured {
                 }
                 if now.forwards != forwards {
                     tracing::warn!(in_force = %forwards.display(), "forwards.directory: only a restart changes it");
+                }
+                if now.workspace != workspace {
+                    tracing::warn!("[workspace] and [[cluster]]: only a restart changes them");
                 }
                 Some(now.policy)
             }

@@ -95,11 +95,12 @@ fn broker(options: Options, configured: Configured, channel: OwnedFd, parent: Pi
     privileges::drop_capabilities()?;
     Sandbox::broker()?.enter()?;
     let reload = configured.reload(options.config);
-    let Configured { first_uid, policy, forwards } = configured;
+    let Configured { first_uid, policy, forwards, workspace } = configured;
     let Options { state, portal, login, .. } = options;
     let mut settings = ServiceSettings::new(state, portal, login, forwards, policy.url.clone());
     settings.first_uid = first_uid;
     settings.policy = policy;
+    settings.workspace = workspace;
     settings.reload = Some(reload);
     service::run(settings, channel)?;
     Ok(())

@@ -58,6 +58,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
+use portreeve_model::config::WorkspaceConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -95,6 +96,8 @@ pub struct ServiceSettings {
     pub first_uid: u32,
     /// What a reload may change.
     pub policy: Policy,
+    /// What people start, and where: told to each worker.
+    pub workspace: WorkspaceConfig,
     /// Called at SIGHUP: the policy as it is now configured. Without it, or when it has nothing, the old one stays.
     pub reload: Option<Rc<dyn Fn() -> Option<Policy>>>,
     /// The clock: unix seconds.
@@ -139,6 +142,7 @@ impl ServiceSettings {
             forwards,
             first_uid: 1000,
             policy,
+            workspace: WorkspaceConfig::default(),
             reload: None,
             clock: unix_seconds,
         }

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
-use portreeve_broker::{Account, Broker, BrokerError, Forwards};
+use portreeve_broker::{Account, Broker, BrokerError, Forwards, Verifier};
 use portreeve_model::{HostRules, UserName};
 use portreeve_portal::{Embedded, Listening, Portal, Service, fit_connections, now, run};
-use portreeve_worker::Worker;
+use portreeve_worker::local::Settings as WorkerSettings;
+use portreeve_worker::{Local, Person};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -44,12 +45,30 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
 
     let certified = certificate_names(&bound.names);
     let lifetimes = config::lifetimes(&checked);
+    let workspace = checked.workspace.clone();
     let settings = config::settings(checked, &state_dir, &certified)?;
     let broker = Broker::open(account, &state_dir, Forwards::in_dir(forwards_dir), lifetimes, now())?;
     let machine = portreeve_sys::host_name().unwrap_or_else(|_| "this machine".to_owned());
-    let worker = Worker::new(&broker, machine, |uid| {
-        Ok(portreeve_agent::listening(uid)?.into_iter().map(Into::into).collect())
-    });
+    let (key, id) = broker.ticket_key();
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())?.context("this user has no account")?;
+    let mut site = workspace;
+    // What runs the jobs is this very program.
+    site.portreeve = std::env::current_exe().context("this program can't be found")?;
+    let worker = Local::start(WorkerSettings {
+        person: Person {
+            name: user.name,
+            uid: broker.account().uid,
+            home: std::env::var_os("HOME").map_or(user.dir, Into::into),
+            shell: user.shell,
+        },
+        state: state_dir.clone(),
+        machine,
+        look: |uid| Ok(portreeve_agent::listening(uid)?.into_iter().map(Into::into).collect()),
+        forwards: broker.forwards().dir().to_owned(),
+        site,
+        keys: Verifier::new([(id, key)]),
+    })
+    .context("the worker's thread can't be started")?;
     let hosts = HostRules {
         portal_names: bound.names,
         apps_name: String::new(),

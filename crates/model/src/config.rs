@@ -39,6 +39,8 @@ pub struct Config {
     pub groups: GroupsConfig,
     /// `[forwards]`
     pub forwards: ForwardsConfig,
+    /// `[workspace]` and each `[[cluster]]`
+    pub workspace: WorkspaceConfig,
     /// `[agents]`
     pub agents: AgentsConfig,
     /// `[limits]`
@@ -115,6 +117,46 @@ pub enum GroupRef {
     Name(String),
     /// By gid.
     Gid(u32),
+}
+
+/// What people start, and where it runs. Told to each user's worker.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkspaceConfig {
+    /// The directory of the site's manifests; absolute.
+    pub apps: PathBuf,
+    /// People may have manifests of their own.
+    pub own_apps: bool,
+    /// Applications whose manifest allows it may run on the portal's own node.
+    pub on_portal_node: bool,
+    /// The program `portreeve` on all nodes; absolute.
+    pub portreeve: PathBuf,
+    /// What has a Slurm of its own.
+    pub systems: Vec<SystemConfig>,
+}
+
+impl Default for WorkspaceConfig {
+    fn default() -> Self {
+        Self {
+            apps: "/etc/portreeve/apps".into(),
+            own_apps: true,
+            on_portal_node: false,
+            portreeve: "/usr/bin/portreeve".into(),
+            systems: Vec::new(),
+        }
+    }
+}
+
+/// A system that jobs run on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemConfig {
+    /// What people call it: 1 to 32 of a-z 0-9 -, beginning with a letter.
+    pub name: String,
+    /// Where Slurm's commands are; absolute. `None`: where the search path has them.
+    pub commands: Option<PathBuf>,
+    /// Slurm's configuration; absolute. `None`: the usual one.
+    pub slurm_conf: Option<PathBuf>,
 }
 
 /// Where forwards are, and which are the administrators'.

@@ -10,6 +10,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 const STYLE: &str = include_str!("../assets/style.css");
 const WAIT_SCRIPT: &str = include_str!("../assets/wait.js");
+const LIVE_SCRIPT: &str = include_str!("../assets/live.js");
 
 /// The `Content-Security-Policy` of every page made here.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy(""));
@@ -19,10 +20,11 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy("
 #[must_use]
 pub fn policy(origins: &str) -> String {
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}' 'sha256-{}'; connect-src 'self'; img-src data:; \
          form-action {}; frame-ancestors 'none'; base-uri 'none'",
         hash(STYLE),
         hash(WAIT_SCRIPT),
+        hash(LIVE_SCRIPT),
         format!("'self' {origins}").trim_end()
     )
 }
@@ -40,8 +42,31 @@ pub struct Frame<'a> {
     pub user: Option<&'a str>,
     /// The page asks again by itself until the application answers (`assets/wait.js`).
     pub waits: bool,
+    /// Which part of the workspace it is; with it the page leads to the others.
+    pub section: Option<Section>,
+    /// The page changes by itself with what it shows (`assets/live.js`), which asks with this secret of our own pages.
+    pub live: Option<&'a str>,
     /// Small print under the page: the request id of an error.
     pub footnote: Option<&'a str>,
+}
+
+/// A part of the workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// What can be started, and what runs.
+    Workspace,
+    /// The queue.
+    Jobs,
+    /// All that ever ran.
+    History,
+}
+
+impl Section {
+    const ALL: [(Self, &'static str, &'static str); 3] = [
+        (Self::Workspace, "/", "Workspace"),
+        (Self::Jobs, "/jobs", "Jobs"),
+        (Self::History, "/history", "History"),
+    ];
 }
 
 #[derive(Template)]
@@ -49,7 +74,8 @@ pub struct Frame<'a> {
 struct FrameTemplate<'a> {
     frame: Frame<'a>,
     style: &'static str,
-    script: &'static str,
+    wait_script: &'static str,
+    live_script: &'static str,
     body: &'a str,
 }
 
@@ -59,7 +85,8 @@ impl Frame<'_> {
     /// # Errors
     /// Only when memory for the text runs out.
     pub fn around(self, body: &str) -> Result<String, askama::Error> {
-        FrameTemplate { frame: self, style: STYLE, script: WAIT_SCRIPT, body }.render()
+        FrameTemplate { frame: self, style: STYLE, wait_script: WAIT_SCRIPT, live_script: LIVE_SCRIPT, body }
+            .render()
     }
 }
 
@@ -68,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_names_both_hashes_and_nothing_unsafe() {
+    fn the_policy_names_all_hashes_and_nothing_unsafe() {
         let policy = &*CONTENT_SECURITY_POLICY;
-        assert_eq!(policy.matches("'sha256-").count(), 2);
+        assert_eq!(policy.matches("'sha256-").count(), 3);
         assert!(!policy.contains("unsafe"));
     }
 

@@ -3,18 +3,23 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Interval, interval};
 
 use crate::flows::{Basis, Flow};
+use crate::limits;
 use crate::metrics::{Direction, Kind};
 use crate::pool::Link;
+use crate::portal::now;
+use crate::powers::Kept;
 use crate::rewrite::{BodyError, Rewriting, Step, trailers_towards_browser};
 use crate::room::Room;
-use crate::sessions::InFlight;
+use crate::sessions::{InFlight, Session};
 
 /// Why an answer was cut off.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,48 @@ pub(crate) enum Answer {
     Whole(Option<Bytes>),
     /// An application's.
     Carried(Box<Carried>),
+    /// A worker's.
+    Worker(Box<FromWorker>),
+}
+
+/// What a body gives when it is asked.
+type Polled = Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>>;
+
+/// A body that the visitor's worker sends.
+pub(crate) struct FromWorker {
+    incoming: Incoming,
+    room: Rc<Room>,
+    session: Arc<Session>,
+    kept: Option<Kept>,
+    /// It may take long: is the session there still?
+    look: Interval,
+}
+
+impl FromWorker {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Polled {
+        while self.look.poll_tick(cx).is_ready() {
+            let idle = self.room.portal.settings.load().idle_seconds();
+            if !self.session.is_live(now(), idle) || !self.room.portal.service.knows_who_is_over() {
+                self.kept = None;
+                return Poll::Ready(Some(Err(AnswerError::Ended.into())));
+            }
+        }
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = &polled {
+            self.kept = None;
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(|error| AnswerError::Application(error).into())))
+    }
+}
+
+impl Drop for FromWorker {
+    fn drop(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(kept) = self.kept.take()
+        {
+            self.room.powers.workers().keep(self.session.uid, kept);
+        }
+    }
 }
 
 /// A body that an application sends.
@@ -56,6 +103,12 @@ impl Answer {
     /// Nothing.
     pub(crate) fn empty() -> Self {
         Self::Whole(None)
+    }
+
+    /// The worker's body, which gives its connection back when it is complete, and ends with the session.
+    pub(crate) fn of_worker(incoming: Incoming, kept: Kept, room: Rc<Room>, session: Arc<Session>) -> Self {
+        let look = interval(limits::SESSION_SWEEP);
+        Self::Worker(Box::new(FromWorker { incoming, room, session, kept: Some(kept), look }))
     }
 
     /// The application's body, which gives its connection back to the pool when it is complete.
@@ -134,6 +187,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let carried = match &mut *self {
             Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Worker(worker) => return worker.poll_body(cx),
             Self::Carried(carried) => carried,
         };
         if let Some(flow) = &carried.flow
@@ -181,6 +235,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Worker(worker) => worker.incoming.is_end_stream(),
             Self::Carried(carried) => match &carried.rewriting {
                 Some(rewriting) => rewriting.is_over(),
                 None => carried.incoming.is_end_stream(),
@@ -191,6 +246,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Worker(worker) => worker.incoming.size_hint(),
             Self::Carried(carried) if carried.rewriting.is_some() => SizeHint::default(),
             Self::Carried(carried) => carried.incoming.size_hint(),
         }

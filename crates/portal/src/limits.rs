@@ -47,8 +47,6 @@ pub const CONSENTS: usize = 64;
 pub const MODES_SHOWN: usize = 64;
 /// Forward files that one thread reads at once. No file is read twice at once, so it takes as many that hang.
 pub const FORWARD_READS: usize = 2;
-/// Workspace pages, which look through the directory of forwards, that one thread makes at once.
-pub const WORKSPACE_READS: usize = 2;
 /// How long a look into the user database or at processes may take; without an answer no group grants anything.
 pub const GROUP_LOOK: Duration = Duration::from_secs(5);
 /// Such looks that one thread has going at once.
@@ -61,7 +59,7 @@ pub const STATE_WRITES: usize = 1;
 pub const STATE_RETRY: Duration = Duration::from_secs(5);
 /// Threads, for each one that serves, that do what may block (`aside.rs`).
 pub const BLOCKING_THREADS: usize = 8;
-const _: () = assert!(FORWARD_READS + WORKSPACE_READS + GROUP_LOOKS + STATE_WRITES <= BLOCKING_THREADS);
+const _: () = assert!(FORWARD_READS + GROUP_LOOKS + STATE_WRITES <= BLOCKING_THREADS);
 /// After so long without work such a thread ends. Costs nothing but the next one's start, so nothing tests it.
 pub const BLOCKING_IDLE: Duration = Duration::from_secs(5);
 /// When a serving thread ends, how long it waits for those. What hangs in a file system ends with the process; a test

@@ -7,6 +7,7 @@ mod embedded;
 mod served;
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +16,17 @@ pub use embedded::Embedded;
 use portreeve_broker::{CodeError, ForwardRead, ReadError, Verifier};
 use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::pam::{PamRefusal, Prompt};
-use portreeve_model::wire::worker::{NodeView, View};
+use portreeve_model::wire::worker::NodeView;
 use portreeve_model::{
     Audience, Claims, ForwardName, ListenerId, Login, Owner, Secret, Tuple, Unowned, UserName,
 };
-pub(crate) use served::WorkerError;
+pub(crate) use served::workers::{Kept, WorkerError, Workers};
 pub use served::{Inherited, Served};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::nodes::Nodes;
 use crate::portal::Portal;
-use crate::reject::Reject;
 use crate::sessions::Session;
 
 /// Who is asked.
@@ -449,11 +449,11 @@ impl Powers {
         }
     }
 
-    /// The workspace's page.
-    pub(crate) async fn workspace(&self, session: &Session, view: View) -> Result<String, Reject> {
+    /// Who makes the workspace's pages.
+    pub(crate) fn workers(&self) -> &Rc<Workers> {
         match self {
-            Self::Embedded(own) => own.workspace(view).await,
-            Self::Served(served) => Ok(served.workspace(session, view).await?),
+            Self::Embedded(own) => &own.workers,
+            Self::Served(served) => &served.workers,
         }
     }
 }

@@ -81,7 +81,13 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     }
     let mut response = if asker.wants_page {
         let footnote = format!("Request {id} · {}", said.code);
-        let frame = Frame { title: said.title, user: asker.user, waits, footnote: Some(&footnote) };
+        let frame = Frame {
+            title: said.title,
+            user: asker.user,
+            waits,
+            footnote: Some(&footnote),
+            ..Frame::default()
+        };
         match (ErrorTemplate { text: &said }).render().and_then(|body| frame.around(&body)) {
             Ok(html) => page(html),
             Err(_) => Response::new(Answer::empty()),
@@ -127,7 +133,12 @@ pub(crate) fn code(rejected: &Response<Answer>) -> &str {
 /// A page of ours.
 pub(crate) fn page(html: String) -> Response<Answer> {
     let mut response = Response::new(Answer::from(html));
-    let headers = response.headers_mut();
+    guard(response.headers_mut());
+    response
+}
+
+/// What a page of ours carries.
+pub(crate) fn guard(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     if let Ok(policy) = HeaderValue::try_from(CONTENT_SECURITY_POLICY.as_str()) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -135,7 +146,13 @@ pub(crate) fn page(html: String) -> Response<Answer> {
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
     protect(headers);
-    response
+}
+
+/// The same for what is no page: should a window show it, whoever opened the window can't read it, and it runs nothing.
+pub(crate) fn guard_data(headers: &mut HeaderMap) {
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(CROSS_ORIGIN_OPENER_POLICY, HeaderValue::from_static("same-origin"));
+    protect(headers);
 }
 
 /// An answer for programs. Should a window show it, whoever opened the window can't read it.
@@ -198,10 +215,14 @@ pub(crate) fn page_policy(hosts: &HostRules) -> HeaderValue {
 /// On a cluster, the browser is told to come by HTTPS alone, and to let nobody click past a certificate that it does not know:
 /// users may open ports under the portal's name. Not in `up`, whose name is `localhost`, and whose certificate nobody vouches for.
 pub(crate) fn complete(response: &mut Response<Answer>, page_policy: &HeaderValue, form: Form) {
-    if !matches!(response.body(), Answer::Whole(_)) {
+    if matches!(response.body(), Answer::Carried(_)) {
         return;
     }
-    if response.headers().contains_key(header::CONTENT_SECURITY_POLICY) {
+    let is_page = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page && response.headers().contains_key(header::CONTENT_SECURITY_POLICY) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page_policy.clone());
     }
     if form == Form::Cluster

@@ -162,9 +162,12 @@ impl Rarely {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use portreeve_broker::Verifier;
     use portreeve_broker::{Account, Broker, Forwards, Lifetimes};
+    use portreeve_model::config::WorkspaceConfig;
     use portreeve_model::{Config, GroupRules, HostRules};
-    use portreeve_worker::Worker;
+    use portreeve_worker::local::Settings as WorkerSettings;
+    use portreeve_worker::{Local, Person};
 
     use super::*;
     use crate::portal::Settings;
@@ -181,7 +184,22 @@ pub(crate) mod tests {
         let lifetimes = Lifetimes { code: 60, session: 3600 };
         let account = Account::of_this_process().unwrap();
         let broker = Broker::open(account, state.path(), forwards, lifetimes, 0).unwrap();
-        let worker = Worker::new(&broker, "here".to_owned(), |_| Ok(Vec::new()));
+        let (key, id) = broker.ticket_key();
+        let worker = Local::start(WorkerSettings {
+            person: Person {
+                name: "me".to_owned(),
+                uid: broker.account().uid,
+                home: "/".into(),
+                shell: "/bin/sh".into(),
+            },
+            state: state.path().to_owned(),
+            machine: "here".to_owned(),
+            look: |_| Ok(Vec::new()),
+            forwards: state.path().to_owned(),
+            site: WorkspaceConfig::default(),
+            keys: Verifier::new([(id, key)]),
+        });
+        let worker = worker.unwrap();
         let hosts = HostRules {
             portal_names: vec!["localhost".to_owned()],
             apps_name: String::new(),

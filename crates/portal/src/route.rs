@@ -67,7 +67,7 @@ pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, Route
         ("/fw2/", rest)
     } else if let Some(rest) = path.strip_prefix("/fw/") {
         ("/fw/", rest)
-    } else if path == "/" && site.origin == Origin::Portal {
+    } else if crate::own::workspace::is_its(path) && site.origin == Origin::Portal {
         return Ok(Route::Workspace);
     } else {
         return Err(RouteError::NotFound);

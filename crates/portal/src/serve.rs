@@ -128,9 +128,12 @@ async fn answer(
     let mut response = match route {
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
-            who.require_person()?;
-            let _place = who.session().begin_page().ok_or(Reject::TooMany)?;
-            own::workspace(connection, &site, &who, &parts).await?
+            // An application's page that asks for a path from the root is led to where it belongs.
+            let astray = astray::belongs(&site, &parts).filter(|_| parts.uri.path() != "/");
+            match astray {
+                Some(address) => redirect(StatusCode::TEMPORARY_REDIRECT, &address),
+                None => own::workspace::answer(connection, &site, &who, &parts, body).await?,
+            }
         }
         Route::MissingSlash => {
             let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();

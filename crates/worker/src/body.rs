@@ -1,4 +1,4 @@
-//! A request's body in JSON. Invariant: nothing is kept of what is longer than `MAX_BODY`, or late.
+//! A request's body. Invariant: nothing is kept of what is longer than its limit, or late.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -9,30 +9,64 @@ use tokio::time::timeout;
 use crate::limits;
 use crate::respond::Refused;
 
-/// The value in it.
+/// The value in one of JSON.
 pub(crate) async fn json<T, B>(body: B) -> Result<T, Refused>
 where
     T: serde::de::DeserializeOwned,
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // What is announced is refused before it comes.
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(Refused::TooLarge);
-    }
-    let collected = timeout(limits::BODY, Limited::new(body, MAX_BODY).collect()).await;
-    let bytes = match collected {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refused::TooLarge),
-        Ok(Err(error)) => {
-            tracing::debug!(error = &*error as &dyn std::error::Error, "a body broke off");
-            return Err(Refused::Malformed);
-        }
-        Err(_) => return Err(Refused::Late),
-    };
+    let bytes = whole(body, MAX_BODY).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         // Which line it is, not what stands there.
         tracing::warn!(line = error.line(), column = error.column(), kind = ?error.classify(), "a body can't be understood");
         Refused::Malformed
     })
+}
+
+/// What a form says (application/x-www-form-urlencoded), in its order.
+pub(crate) async fn form<B>(body: B) -> Result<Filled, Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let bytes = whole(body, limits::FORM).await?;
+    Ok(Filled(form_urlencoded::parse(&bytes).into_owned().collect()))
+}
+
+/// A form that was filled in.
+#[derive(Debug, Default)]
+pub(crate) struct Filled(Vec<(String, String)>);
+
+impl Filled {
+    /// What stands in one of its fields.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All fields whose name begins so, without it.
+    pub(crate) fn beginning_with(&self, prefix: &str) -> std::collections::BTreeMap<String, String> {
+        let named = self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
+        named.map(|(key, value)| (key.to_owned(), value.clone())).collect()
+    }
+}
+
+async fn whole<B>(body: B, most: usize) -> Result<Bytes, Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // What is announced is refused before it comes.
+    if body.size_hint().lower() > most as u64 {
+        return Err(Refused::TooLarge);
+    }
+    match timeout(limits::BODY, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refused::TooLarge),
+        Ok(Err(error)) => {
+            tracing::debug!(error = &*error as &dyn std::error::Error, "a body broke off");
+            Err(Refused::Malformed)
+        }
+        Err(_) => Err(Refused::Late),
+    }
 }

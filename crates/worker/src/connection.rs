@@ -8,8 +8,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
 
+use crate::desk::Desk;
 use crate::limits;
-use crate::process::Desk;
 use crate::routes;
 use crate::stall::Stall;
 

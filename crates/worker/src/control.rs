@@ -13,6 +13,7 @@ use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockopt, sockopt};
 use portreeve_broker::Verifier;
 use portreeve_broker::verifier::NotAKey;
 use portreeve_model::WireError;
+use portreeve_model::config::WorkspaceConfig;
 use portreeve_model::wire::worker::ToWorker;
 use portreeve_model::wire::{MAX_FRAME, decode};
 use portreeve_sys::message::{self, Message, ReceiveError};
@@ -29,7 +30,7 @@ pub(crate) struct Control {
 
 /// What was said.
 pub(crate) enum Heard {
-    Site { forwards: PathBuf },
+    Site { forwards: PathBuf, workspace: Box<WorkspaceConfig> },
     Keys(Box<Verifier>),
     Ended(Ended),
     Connection(UnixStream),
@@ -101,7 +102,9 @@ impl Control {
 fn understood(message: Message<'_>) -> Result<Heard, ControlError> {
     let Message { bytes, mut descriptors } = message;
     match (decode(bytes)?, descriptors.pop()) {
-        (ToWorker::Site { forwards }, None) => Ok(Heard::Site { forwards }),
+        (ToWorker::Site { forwards, workspace }, None) => {
+            Ok(Heard::Site { forwards, workspace: workspace.into() })
+        }
         (ToWorker::Keys(keys), None) => Ok(Heard::Keys(Verifier::of_keys(&keys)?.into())),
         (ToWorker::Ended { sessions, until }, None) => {
             Ok(Heard::Ended(Ended { sessions: sessions.into_iter().collect(), until }))

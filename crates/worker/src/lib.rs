@@ -1,5 +1,5 @@
 //! The workspace: what a signed-in person sees. Runs under that person's uid, so that the kernel decides what it can
-//! show. In `portreeve up` [`Worker`] is called; on a cluster the program `portreeve-worker` serves the portal.
+//! show. In `portreeve up` it is a thread ([`Local`]); on a cluster the program `portreeve-worker` serves the portal.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -7,10 +7,15 @@
 //! | `control` | what the broker says |
 //! | `connection` | HTTP/1.1 on one connection of the portal's |
 //! | `ticket` | whose request this is |
-//! | `routes` | which request goes where; a file below it for each |
-//! | `body` | a request's body in JSON, bounded |
+//! | `local` | the same on a thread of `portreeve up` |
+//! | `desk` | what all requests share |
+//! | `visit` | who reads the answer, and whether it may change something |
+//! | `routes` | which request goes where; a file below it for each group of addresses |
+//! | `body` | a request's body, bounded |
 //! | `respond` | answers, and which refusal has which status |
 //! | `workspace` | the first page |
+//! | `jobs` | what can be started, what is going on, and what was |
+//! | `said` | the shapes of what is said of jobs, for pages and programs |
 //!
 //! Invariant: what it says is for its own person's eyes. Nobody decides anything by it: owners, groups and forwards'
 //! contents are asked for elsewhere.
@@ -21,27 +26,34 @@
 mod body;
 mod connection;
 mod control;
+mod desk;
+mod jobs;
 mod limits;
+pub mod local;
 pub mod process;
 mod respond;
 mod routes;
+mod said;
 mod stall;
 mod ticket;
+mod visit;
 mod workspace;
 
 #[cfg(test)]
 mod tests;
 
-/// A door to the page of a view, for the fuzz target only.
+/// A door to the page of what listens, for the fuzz target only.
 #[doc(hidden)]
 pub mod fuzz {
-    /// The page of a view with nodes, for a person without forwards.
+    use portreeve_model::wire::worker::{Nodes, Visit};
+
+    /// The part of the first page that shows what listens on nodes, for a person without forwards; `None` without nodes.
     #[must_use]
-    pub fn page(view: &crate::View) -> Option<String> {
-        let forwards = portreeve_broker::Forwards::in_dir("/nonexistent".into());
-        crate::workspace::page_of_nodes(view, 20001, view.nodes.as_ref()?, &forwards, Ok(Vec::new())).ok()
+    pub fn page(visit: &Visit, nodes: &Nodes) -> Option<String> {
+        crate::workspace::page_of_nodes(visit, nodes)
     }
 }
 
-pub use portreeve_model::wire::worker::View;
-pub use workspace::{Look, Worker, WorkspaceError};
+pub use local::Local;
+pub use portreeve_jobs::Person;
+pub use workspace::here::Look;

@@ -21,7 +21,7 @@ pub(crate) const FORWARDS_LIST: Duration = Duration::from_secs(3);
 /// Such lists at once. While as many hang, further pages say so without waiting.
 pub(crate) const FORWARDS_LISTS: usize = 2;
 /// Threads for what may block.
-pub(crate) const BLOCKING_THREADS: usize = 4;
+pub(crate) const BLOCKING_THREADS: usize = 6;
 const _: () = assert!(FORWARDS_LISTS <= BLOCKING_THREADS);
 /// Without work such a thread ends.
 pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(5);
@@ -30,3 +30,39 @@ pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(5);
 pub(crate) const COMMAND: usize = 64;
 /// What is shown of a clause that somebody else wrote, or of what was typed, in characters.
 pub(crate) const CLAUSE: usize = 300;
+
+/// A look at files takes so long at most; then the page says that they hang.
+pub(crate) const FILES: Duration = Duration::from_secs(5);
+/// Such looks at once.
+pub(crate) const FILE_LOOKS: usize = 4;
+const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS <= BLOCKING_THREADS);
+/// A page waits so long for Slurm; then it shows what was said last.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// Slurm is not asked for the queue more often.
+pub(crate) const QUEUE_AGE: Duration = Duration::from_secs(2);
+/// What a cluster offers is asked for again after so long.
+pub(crate) const SITE_AGE: Duration = Duration::from_secs(60);
+/// What Slurm said longer ago than this is said to be old.
+pub(crate) const STALE: Duration = Duration::from_secs(15);
+/// A list of jobs is good for so long.
+pub(crate) const LIST_AGE: Duration = Duration::from_millis(900);
+/// A change of one of so many jobs, the youngest, is told to whoever watches.
+pub(crate) const WATCHED: usize = 50;
+/// While somebody watches, it is looked so often whether something changed.
+pub(crate) const WATCH: Duration = Duration::from_secs(2);
+/// Who watches and hears nothing is told so often that the connection is there.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Watchers at once.
+pub(crate) const WATCHERS: usize = 32;
+/// A process of this machine is noted so soon after it began, in seconds.
+pub(crate) const BEGINS: i64 = 10;
+/// Records of what was started by hand that are looked at.
+pub(crate) const BY_HAND: usize = 200;
+/// A form, in bytes.
+pub(crate) const FORM: usize = 1024 * 1024;
+/// Jobs on one page of the history.
+pub(crate) const HISTORY_PAGE: usize = 50;
+/// What is shown of a job's output at first, in bytes.
+pub(crate) const OUTPUT_SHOWN: u64 = 64 * 1024;
+/// Bytes of output in one answer at most.
+pub(crate) const OUTPUT_MOST: u64 = 1024 * 1024;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use nix::sys::prctl;
-use nix::unistd::{getresuid, getuid};
+use nix::unistd::{Uid, User, getresuid, getuid};
+use portreeve_jobs::Person;
 use portreeve_worker::process::{Settings, run};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -41,6 +42,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whose jobs they are, by the user database.
+fn person(uid: Uid) -> anyhow::Result<Person> {
+    let user = User::from_uid(uid).context("the user database can't be asked")?;
+    let user = user.with_context(|| format!("uid {uid} has no account"))?;
+    Ok(Person { name: user.name, uid: uid.as_raw(), home: user.dir, shell: user.shell })
+}
+
 fn prepare() -> anyhow::Result<(std::os::fd::OwnedFd, Settings)> {
     let control = portreeve_sys::inherited(CHANNEL).context("this program is started by portreeve-pam")?;
     // Tickets pass through here: no core file.
@@ -48,7 +56,7 @@ fn prepare() -> anyhow::Result<(std::os::fd::OwnedFd, Settings)> {
     let ids = getresuid()?;
     let uid = getuid();
     ensure!(!uid.is_root() && ids.effective == uid && ids.saved == uid, "this program is a user's");
-    let mut settings = Settings::of(uid.as_raw());
+    let mut settings = Settings::of(person(uid)?);
     let mut arguments = std::env::args().skip(1);
     while let Some(option) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{option} lacks a value\n{USAGE}"))?;

@@ -3,21 +3,21 @@
 //! Invariants: with the control channel everything ends at once. A connection that was handed over is served, or its other
 //! end sees it closed; none waits where nobody looks. Nothing is done before the first request but to read what was said.
 
-use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portreeve_broker::{Forwards, Verifier};
+use portreeve_broker::Forwards;
+use portreeve_jobs::Person;
+use portreeve_model::config::WorkspaceConfig;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet, LocalSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::control::{Control, Heard};
-use crate::ticket::Ended;
-use crate::workspace::{OwnForward, own_forwards};
+use crate::desk::{Desk, List};
+use crate::jobs::Workplace;
+use crate::workspace::own_forwards;
 use crate::{connection, limits};
 
 pub use crate::control::ControlError;
@@ -26,69 +26,25 @@ pub use crate::control::ControlError;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Whose it is: nobody else's ticket is good.
-    pub uid: u32,
+    pub person: Person,
     /// Without a connection for so long, it leaves.
     pub idle: Duration,
     /// The clock: unix seconds.
     pub clock: fn() -> i64,
     /// How the forwards of a uid are listed. Blocks.
-    pub(crate) list: fn(&Forwards, u32) -> Result<Vec<OwnForward>, String>,
+    pub(crate) list: List,
 }
 
 impl Settings {
     /// The usual ones.
     #[must_use]
-    pub fn of(uid: u32) -> Self {
-        Self { uid, idle: limits::IDLE, clock: unix_seconds, list: own_forwards }
+    pub fn of(person: Person) -> Self {
+        Self { person, idle: limits::IDLE, clock: unix_seconds, list: own_forwards }
     }
 }
 
-fn unix_seconds() -> i64 {
+pub(crate) fn unix_seconds() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
-}
-
-/// What all requests share. One thread has it.
-pub(crate) struct Desk {
-    pub(crate) uid: u32,
-    pub(crate) clock: fn() -> i64,
-    /// What tickets are verified with, once it was told.
-    pub(crate) keys: RefCell<Option<Verifier>>,
-    /// Whose tickets are none any more.
-    pub(crate) ended: RefCell<Ended>,
-    pub(crate) forwards: Forwards,
-    list: fn(&Forwards, u32) -> Result<Vec<OwnForward>, String>,
-    lists: Arc<Semaphore>,
-}
-
-impl Desk {
-    fn new(settings: &Settings, forwards: Forwards) -> Self {
-        Self {
-            uid: settings.uid,
-            clock: settings.clock,
-            keys: RefCell::default(),
-            ended: RefCell::default(),
-            forwards,
-            list: settings.list,
-            lists: Arc::new(Semaphore::new(limits::FORWARDS_LISTS)),
-        }
-    }
-
-    /// The person's forwards, or a clause saying why they can't be listed: a file system that hangs holds no page up.
-    pub(crate) async fn own_forwards(&self) -> Result<Vec<OwnForward>, String> {
-        let hangs = || Err(format!("{} does not answer", self.forwards.dir().display()));
-        let Ok(place) = Arc::clone(&self.lists).try_acquire_owned() else { return hangs() };
-        let (list, forwards, uid) = (self.list, self.forwards.clone(), self.uid);
-        let listing = tokio::task::spawn_blocking(move || {
-            // Kept until it ends, also when nobody waits for it any more.
-            let _place = place;
-            list(&forwards, uid)
-        });
-        match timeout(limits::FORWARDS_LIST, listing).await {
-            Ok(Ok(listed)) => listed,
-            Ok(Err(_)) => Err("the list broke off".to_owned()),
-            Err(_) => hangs(),
-        }
-    }
 }
 
 /// Serves until the control channel ends or nobody needs this process any more. Blocks.
@@ -115,9 +71,10 @@ pub fn run(control: OwnedFd, settings: &Settings) -> Result<(), ControlError> {
 /// As [`run`], inside a `LocalSet`.
 pub(crate) async fn serve(control: OwnedFd, settings: &Settings) -> Result<(), ControlError> {
     let mut control = Control::new(control)?;
-    let Heard::Site { forwards } = control.next().await? else { return Err(ControlError::Order) };
+    let Heard::Site { forwards, workspace } = control.next().await? else { return Err(ControlError::Order) };
+    let place = workplace(settings, Forwards::in_dir(forwards), *workspace);
     let mut open = Connections {
-        desk: Rc::new(Desk::new(settings, Forwards::in_dir(forwards))),
+        desk: Rc::new(Desk::new(place, None, settings.clock, settings.list)),
         tasks: JoinSet::new(),
         lasting: true,
     };
@@ -148,6 +105,22 @@ pub(crate) async fn serve(control: OwnedFd, settings: &Settings) -> Result<(), C
     }
     tracing::debug!("nobody needs this worker any more");
     Ok(())
+}
+
+/// Where this person's jobs are.
+fn workplace(settings: &Settings, forwards: Forwards, site: WorkspaceConfig) -> Workplace {
+    let home = settings.person.home.clone();
+    let own_apps = site.own_apps.then(|| home.join(".config/portreeve/apps"));
+    let here = site.on_portal_node.then(|| "portal".to_owned());
+    Workplace {
+        state: home.join(".local/state/portreeve"),
+        own_apps,
+        here,
+        is_up: false,
+        forwards,
+        person: settings.person.clone(),
+        site,
+    }
 }
 
 /// The connections that are served.

@@ -1,16 +1,60 @@
 //! Answers. Invariant: this file alone gives a refusal its status and its words, and none of them holds anything of the
 //! request.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use askama::Template;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body::{Body, Frame, SizeHint};
+use portreeve_model::wire::worker::{Reader, Visit};
+use serde::Serialize;
+use tokio::sync::mpsc;
 
 /// An answer.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Said>;
+
+/// An answer's body.
+pub(crate) enum Said {
+    /// All at once.
+    Whole(Option<Bytes>),
+    /// As it comes.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl Body for Said {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(stream) => {
+                stream.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// Why a request is not answered with what it wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// No ticket that is good here.
     Ticket,
@@ -22,43 +66,169 @@ pub(crate) enum Refused {
     TooLarge,
     /// The body did not come in time.
     Late,
-    /// The body is not what the path takes.
+    /// The request is not what the path takes.
     Malformed,
+    /// It would change something, and does not come from our own page.
+    NotOurPage,
+    /// What was sent does not fit: a sentence, and one for each field that does not.
+    Unfit { why: String, fields: Vec<(String, String)> },
+    /// It is not so that it could be done: a sentence.
+    Conflict(String),
+    /// Slurm, or the system, did not do it: a sentence.
+    NotDone(String),
+    /// The disk is full: a sentence.
+    Full(String),
+    /// Too many watch already.
+    TooMany,
     /// Something failed here; the log has it.
     Failed,
 }
 
 impl Refused {
-    fn said(self) -> (StatusCode, &'static str) {
+    fn said(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Ticket => (StatusCode::FORBIDDEN, "no ticket that is good here\n"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "there is no such path\n"),
-            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "this path takes another method\n"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than allowed\n"),
-            Self::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n"),
-            Self::Malformed => (StatusCode::BAD_REQUEST, "the body is not what this path takes\n"),
-            Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "it could not be done\n"),
+            Self::Ticket => (StatusCode::UNAUTHORIZED, "ticket", "No ticket that is good here"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is nothing at this address"),
+            Self::Method { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method", "This address takes another method")
+            }
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "That is more than can be taken"),
+            Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request did not come in time"),
+            Self::Malformed => (StatusCode::BAD_REQUEST, "malformed", "This request is not understood"),
+            Self::NotOurPage => {
+                (StatusCode::FORBIDDEN, "not-our-page", "This was not asked for by a page of the workspace")
+            }
+            Self::Unfit { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "unfit", "What was filled in does not fit")
+            }
+            Self::Conflict(_) => (StatusCode::CONFLICT, "not-now", "This can't be done now"),
+            Self::NotDone(_) => (StatusCode::BAD_GATEWAY, "not-done", "It was not done"),
+            Self::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "full", "Your disk is full"),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many pages watch at once"),
+            Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed", "It could not be done"),
         }
     }
 
+    fn detail(&self) -> String {
+        match self {
+            Self::Unfit { why: text, .. } | Self::Conflict(text) | Self::NotDone(text) | Self::Full(text) => {
+                text.clone()
+            }
+            Self::NotOurPage => "Open the workspace, and try it there once more.".to_owned(),
+            Self::Failed => "The log of your worker has more.".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// For programs.
     pub(crate) fn answer(self) -> Answer {
-        let (status, text) = self.said();
-        let mut answer = of_type("text/plain; charset=utf-8", text.to_owned());
+        let (status, code, title) = self.said();
+        let mut body = serde_json::json!({ "error": code, "title": title, "detail": self.detail() });
+        if let Self::Unfit { fields, .. } = &self {
+            body["fields"] = fields
+                .iter()
+                .map(|(name, why)| (name.clone(), why.clone().into()))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        }
+        let mut answer = json_value(&body);
         *answer.status_mut() = status;
         if let Self::Method { allowed } = self {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         answer
     }
+
+    /// For whoever reads it: a page for a window.
+    pub(crate) fn shown(self, visit: &Visit) -> Answer {
+        #[derive(Template)]
+        #[template(path = "refused.html")]
+        struct Page<'p> {
+            title: &'p str,
+            detail: &'p str,
+        }
+        if visit.reader == Reader::Program {
+            return self.answer();
+        }
+        let (status, _, title) = self.said();
+        let detail = self.detail();
+        let frame = portreeve_pages::Frame {
+            title,
+            user: Some(visit.user.as_str()),
+            ..portreeve_pages::Frame::default()
+        };
+        match (Page { title, detail: &detail }).render().and_then(|body| frame.around(&body)) {
+            Ok(html) => {
+                let mut answer = page(html);
+                *answer.status_mut() = status;
+                answer
+            }
+            Err(_) => self.answer(),
+        }
+    }
 }
 
 /// A page.
 pub(crate) fn page(html: String) -> Answer {
-    of_type("text/html; charset=utf-8", html)
+    of_type("text/html; charset=utf-8", html.into())
 }
 
-fn of_type(kind: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::from(body));
+/// A page that a template makes.
+pub(crate) fn rendered(html: Result<String, askama::Error>) -> Result<Answer, Refused> {
+    html.map(page).map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "no page");
+        Refused::Failed
+    })
+}
+
+/// Data for programs.
+pub(crate) fn json(value: &impl Serialize) -> Result<Answer, Refused> {
+    serde_json::to_value(value).map(|value| json_value(&value)).map_err(|error| {
+        tracing::error!(%error, "no answer");
+        Refused::Failed
+    })
+}
+
+fn json_value(value: &serde_json::Value) -> Answer {
+    of_type("application/json", format!("{value}\n").into())
+}
+
+/// With this status.
+pub(crate) fn with_status(mut answer: Answer, status: StatusCode) -> Answer {
+    *answer.status_mut() = status;
+    answer
+}
+
+/// The browser is sent elsewhere, with GET.
+pub(crate) fn see_other(location: &str) -> Result<Answer, Refused> {
+    let mut answer = of_type("text/plain; charset=utf-8", Bytes::new());
+    *answer.status_mut() = StatusCode::SEE_OTHER;
+    let location = HeaderValue::try_from(location).map_err(|_| Refused::Malformed)?;
+    answer.headers_mut().insert(header::LOCATION, location);
+    Ok(answer)
+}
+
+/// Done, and nothing to say.
+pub(crate) fn nothing() -> Answer {
+    let mut answer = Response::new(Said::Whole(None));
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
+/// What a job wrote. Never a page, whatever stands in it.
+pub(crate) fn output(bytes: Vec<u8>) -> Answer {
+    of_type("text/plain; charset=utf-8", bytes.into())
+}
+
+/// Something that goes on.
+pub(crate) fn stream(kind: &'static str, stream: mpsc::Receiver<Bytes>) -> Answer {
+    let mut answer = of_type(kind, Bytes::new());
+    *answer.body_mut() = Said::Stream(stream);
+    answer
+}
+
+fn of_type(kind: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Said::Whole(Some(body)));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer

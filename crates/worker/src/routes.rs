@@ -1,28 +1,51 @@
-//! Which request goes where: the one place that says so. A file below for each path.
+//! Which request goes where: the one place that says so. A file below for each group of addresses.
+//!
+//! | address | file |
+//! | --- | --- |
+//! | `POST /workspace` | `workspace`: the first page; the portal says in the body what listens on the nodes |
+//! | `/apps/NAME` | `apps`: an application's form |
+//! | `/jobs`, `/jobs/ID`, `/jobs/ID/open`, `/jobs/ID/output` | `jobs`: the queue, one job |
+//! | `/history` | `history`: all that ever were |
+//! | `/api/v1/...` | `api`: the same for programs |
+//! | `/api/v1/events` | `events`: told when something changes |
 //!
 //! Invariant: whose request it is comes first; without a good ticket nobody learns which paths there are.
 
+mod api;
+mod apps;
+mod events;
+mod history;
+mod jobs;
 mod workspace;
+
+pub(crate) use jobs::word;
 
 use bytes::Bytes;
 use http::{Method, Request};
 use hyper::body::Body;
-use portreeve_model::wire::worker::WORKSPACE;
+use portreeve_jobs::EntryId;
+use portreeve_model::NodePort;
+use portreeve_model::wire::worker::{Visit, WORKSPACE};
 
-use crate::process::Desk;
+use std::rc::Rc;
+
+use crate::body;
+use crate::desk::Desk;
 use crate::respond::{Answer, Refused};
-use crate::ticket;
+use crate::ticket::{self, Holder};
+use crate::visit;
+use crate::workspace::links::Links;
 
-/// Answers.
-pub(crate) async fn answer<B>(desk: &Desk, request: Request<B>) -> Answer
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    routed(desk, request).await.unwrap_or_else(Refused::answer)
+/// A request, as far as it is known without its body.
+pub(crate) struct Asked<'d> {
+    pub(crate) desk: &'d Rc<Desk>,
+    pub(crate) visit: Visit,
+    pub(crate) method: Method,
+    pub(crate) query: String,
 }
 
-async fn routed<B>(desk: &Desk, request: Request<B>) -> Result<Answer, Refused>
+/// Answers.
+pub(crate) async fn answer<B>(desk: &Rc<Desk>, request: Request<B>) -> Answer
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -32,10 +55,75 @@ where
         let (keys, ended) = (desk.keys.borrow(), desk.ended.borrow());
         ticket::holder(&mut parts.headers, keys.as_ref(), &ended, desk.uid, (desk.clock)())
     };
-    let holder = holder.ok_or(Refused::Ticket)?;
-    match (parts.uri.path(), &parts.method) {
-        (WORKSPACE, &Method::POST) => workspace::page(desk, &holder, body).await,
-        (WORKSPACE, _) => Err(Refused::Method { allowed: "POST" }),
+    let Some(holder) = holder else { return Refused::Ticket.answer() };
+    let visit = match visit::take(&mut parts.headers, &holder) {
+        Ok(visit) => visit,
+        Err(why) => return why.answer(),
+    };
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let asked = Asked { desk, visit, method: parts.method, query };
+    let path = parts.uri.path();
+    let is_api = path.starts_with("/api/");
+    match routed(&asked, path, &holder, body).await {
+        Ok(answer) => answer,
+        Err(why) if is_api => why.answer(),
+        Err(why) => why.shown(&asked.visit),
+    }
+}
+
+async fn routed<B>(asked: &Asked<'_>, path: &str, holder: &Holder, body: B) -> Result<Answer, Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if let Some(rest) = path.strip_prefix("/api/v1/") {
+        // Whether a token is good for that was the portal's to judge.
+        return api::answer(asked, rest, body).await;
+    }
+    // Pages are for browsers.
+    if !holder.is_a_person() {
+        return Err(Refused::Ticket);
+    }
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match (&segments[..], &asked.method) {
+        _ if path == WORKSPACE && asked.method == Method::POST => {
+            workspace::page(asked, body::json(body).await?).await
+        }
+        _ if path == WORKSPACE => Err(Refused::Method { allowed: "POST" }),
+        (["apps", name], &Method::GET | &Method::HEAD) => apps::form(asked, name).await,
+        (["apps", name], &Method::POST) => apps::start(asked, name, body::form(body).await?).await,
+        (["jobs"], &Method::GET | &Method::HEAD) => jobs::queue(asked).await,
+        (["jobs"], &Method::POST) => jobs::cancel_in_slurm(asked, body::form(body).await?).await,
+        (["jobs", id], &Method::GET | &Method::HEAD) => jobs::page(asked, &parsed(id)?).await,
+        (["jobs", id], &Method::POST) => jobs::change(asked, &parsed(id)?, body::form(body).await?).await,
+        (["jobs", id, "open"], &Method::GET | &Method::HEAD) => jobs::open(asked, &parsed(id)?).await,
+        (["jobs", id, "output"], &Method::GET | &Method::HEAD) => jobs::output(asked, &parsed(id)?).await,
+        (["history"], &Method::GET | &Method::HEAD) => history::page(asked).await,
+        (["apps", _] | ["jobs"] | ["jobs", _], _) => Err(Refused::Method { allowed: "GET, HEAD, POST" }),
+        (["jobs", _, "open" | "output"] | ["history"], _) => Err(Refused::Method { allowed: "GET, HEAD" }),
         _ => Err(Refused::NotFound),
+    }
+}
+
+fn parsed(id: &str) -> Result<EntryId, Refused> {
+    EntryId::parse(id).ok_or(Refused::NotFound)
+}
+
+/// The address of a port on a node, with a slash at its end, as it looks from there.
+pub(crate) fn address(visit: &Visit, uid: u32, node: &str, port: u16) -> Option<String> {
+    let place = NodePort::parse(&format!("{node}:{port}")).ok()?;
+    Links::new(visit, uid).port(Some(&place)).link
+}
+
+impl Asked<'_> {
+    /// What stands in our own pages' forms and scripts; empty: there is none.
+    pub(crate) fn page_secret(&self) -> String {
+        self.visit.page_secret.as_ref().map(|secret| secret.reveal().to_owned()).unwrap_or_default()
+    }
+
+    /// The decoded value of a parameter of the query.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        let found = form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
     }
 }

@@ -1,41 +1,31 @@
-//! The first page: one's forwards, what one has listening, a field to open an address.
+//! The first page: what can be started, what runs, one's forwards, what one has listening, a field to open an address.
 
-mod links;
+pub(crate) mod here;
+pub(crate) mod links;
 mod own_forwards;
 mod ports;
 mod shown;
 
-use std::io;
+use std::rc::Rc;
 
 use askama::Template;
-use portreeve_broker::{Broker, Forwards};
-use portreeve_model::wire::agent::Row;
-use portreeve_model::wire::worker::{NodeView, View};
-use portreeve_pages::Frame;
+use portreeve_model::wire::worker::{Nodes, Visit};
+use portreeve_pages::{Frame, Section};
 
+use crate::desk::Desk;
 use crate::limits;
+use crate::routes::address;
+use crate::said::{AppSaid, ByHandSaid, JobSaid};
 use links::Links;
 use own_forwards::ForwardRow;
 use ports::PortRow;
-use shown::shown;
+pub(crate) use shown::shown;
 
 pub(crate) use own_forwards::{OwnForward, own_forwards};
 
-/// What a uid has listening on this machine. Blocks.
-pub type Look = fn(uid: u32) -> io::Result<Vec<Row>>;
-
-/// Makes the pages of one person in `portreeve up`, who has one machine.
-#[derive(Debug, Clone)]
-pub struct Worker {
-    uid: u32,
-    forwards: Forwards,
-    machine: String,
-    look: Look,
-}
-
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-pub enum WorkspaceError {
+pub(crate) enum WorkspaceError {
     /// The template failed.
     #[error("the page could not be made")]
     Page(#[from] askama::Error),
@@ -46,6 +36,11 @@ pub enum WorkspaceError {
 struct WorkspaceTemplate<'a> {
     /// The one that is shown; `None` for nodes.
     machine: Option<&'a str>,
+    apps: Vec<AppSaid>,
+    /// What is wrong with the site's or one's own applications.
+    problems: Vec<String>,
+    running: Vec<JobSaid>,
+    by_hand: Vec<ByHandSaid>,
     forwards: Vec<ForwardRow>,
     ports: Vec<PortRow>,
     /// Nodes of which not all is known.
@@ -54,95 +49,106 @@ struct WorkspaceTemplate<'a> {
     forwards_dir: String,
 }
 
-impl Worker {
-    /// For the person that `broker` stands for.
-    #[must_use]
-    pub fn new(broker: &Broker, machine: String, look: Look) -> Self {
-        Self { uid: broker.account().uid, forwards: broker.forwards().clone(), machine, look }
-    }
-
-    /// The workspace's page. Reads the forwards' directory, and the socket table unless the view has nodes: blocks.
-    ///
-    /// # Errors
-    /// When the page can't be made. What can't be read is said on the page.
-    pub fn workspace(&self, view: &View) -> Result<String, WorkspaceError> {
-        let forwards = own_forwards(&self.forwards, self.uid);
-        if let Some(nodes) = &view.nodes {
-            return page_of_nodes(view, self.uid, nodes, &self.forwards, forwards);
-        }
-        let mut trouble = Vec::new();
-        let links = Links::new(view, self.uid);
-        let ports = match (self.look)(self.uid) {
-            Ok(found) => found
-                .iter()
-                .filter(|row| Some(row.port) != view.own_port)
-                .map(|row| PortRow::here(row, &links))
-                .collect(),
-            Err(error) => {
-                trouble.push(format!("Your listening ports can't be looked up: {error}."));
-                Vec::new()
-            }
-        };
-        let page = WorkspaceTemplate {
-            machine: Some(&self.machine),
-            forwards: Vec::new(),
-            ports,
-            doubts: Vec::new(),
-            trouble,
-            forwards_dir: self.forwards.dir().display().to_string(),
-        };
-        page.with(view, self.uid, forwards)
+impl WorkspaceTemplate<'_> {
+    fn word(job: &JobSaid) -> &'static str {
+        crate::routes::word(job.state)
     }
 }
 
-/// The page of a cluster. `forwards` are the person's own, or a clause saying why they can't be listed.
-pub(crate) fn page_of_nodes(
-    view: &View,
-    uid: u32,
-    nodes: &[NodeView],
-    directory: &Forwards,
-    forwards: Result<Vec<OwnForward>, String>,
-) -> Result<String, WorkspaceError> {
-    let (ports, doubts) = ports::on_nodes(nodes, &Links::new(view, uid));
+/// The page. In `up` the socket table is read, aside.
+pub(crate) async fn page(desk: &Rc<Desk>, visit: &Visit, nodes: &Nodes) -> Result<String, WorkspaceError> {
+    let links = Links::new(visit, desk.uid);
+    let mut trouble = Vec::new();
+    if let Some(typed) = &nodes.not_understood {
+        let typed = shown(typed, limits::CLAUSE);
+        let port = if desk.machine.is_some() { "a port, " } else { "" };
+        trouble.push(format!(
+            "{typed:?} is no address of an application: write {port}HOST:PORT, or a forward's name."
+        ));
+    }
+    let forwards = match desk.own_forwards().await {
+        Ok(found) => found.into_iter().map(|own| own.row(&links)).collect(),
+        Err(why) => {
+            trouble.push(format!("Your forwards can't be listed: {why}."));
+            Vec::new()
+        }
+    };
+    let (ports, doubts) = match (&nodes.nodes, &desk.machine) {
+        (Some(nodes), _) => ports::on_nodes(nodes, &links),
+        (None, Some(machine)) => {
+            let (look, uid) = (machine.look, desk.uid);
+            let found = match desk.jobs.aside(move || look(uid)).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => {
+                    trouble.push(format!("Your listening ports can't be looked up: {error}."));
+                    Vec::new()
+                }
+                Err(hangs) => {
+                    trouble.push(format!("Your listening ports can't be looked up: {hangs}."));
+                    Vec::new()
+                }
+            };
+            let others = found.iter().filter(|row| Some(row.port) != nodes.own_port);
+            (others.map(|row| PortRow::here(row, &links)).collect(), Vec::new())
+        }
+        (None, None) => (Vec::new(), Vec::new()),
+    };
+    let (catalog, listed) = tokio::join!(desk.jobs.catalog(), desk.jobs.list());
+    let catalog = catalog.unwrap_or_default();
+    trouble.extend(listed.trouble.iter().cloned());
+    let by_hand = desk.jobs.by_hand().await.unwrap_or_default();
+    let page = WorkspaceTemplate {
+        machine: desk.machine.as_ref().map(|machine| machine.name.as_str()),
+        apps: catalog.apps.values().map(AppSaid::from).collect(),
+        problems: catalog
+            .problems
+            .iter()
+            .map(|problem| shown(&problem.to_string(), limits::CLAUSE))
+            .collect(),
+        running: listed.jobs.iter().filter(|known| !known.job.state.is_over()).map(JobSaid::of).collect(),
+        by_hand: by_hand
+            .iter()
+            .map(|one| {
+                let open = address(visit, desk.uid, &one.node, one.port)
+                    .map(|address| format!("{address}{}", one.open));
+                ByHandSaid::of(one, open)
+            })
+            .collect(),
+        forwards,
+        ports,
+        doubts,
+        trouble,
+        forwards_dir: desk.forwards.dir().display().to_string(),
+    };
+    let body = page.render()?;
+    let secret = visit.page_secret.as_ref().map(|secret| secret.reveal().to_owned()).unwrap_or_default();
+    let frame = Frame {
+        title: "Workspace",
+        user: Some(visit.user.as_str()),
+        section: Some(Section::Workspace),
+        live: Some(&secret),
+        ..Frame::default()
+    };
+    Ok(frame.around(&body)?)
+}
+
+/// The page with nothing but what listens on the nodes.
+pub(crate) fn page_of_nodes(visit: &Visit, nodes: &Nodes) -> Option<String> {
+    let (ports, doubts) = ports::on_nodes(nodes.nodes.as_ref()?, &Links::new(visit, 20001));
     let page = WorkspaceTemplate {
         machine: None,
+        apps: Vec::new(),
+        problems: Vec::new(),
+        running: Vec::new(),
+        by_hand: Vec::new(),
         forwards: Vec::new(),
         ports,
         doubts,
-        trouble: Vec::new(),
-        forwards_dir: directory.dir().display().to_string(),
+        trouble: nodes.not_understood.iter().map(|typed| shown(typed, limits::CLAUSE)).collect(),
+        forwards_dir: String::new(),
     };
-    page.with(view, uid, forwards)
-}
-
-impl WorkspaceTemplate<'_> {
-    fn with(
-        mut self,
-        view: &View,
-        uid: u32,
-        forwards: Result<Vec<OwnForward>, String>,
-    ) -> Result<String, WorkspaceError> {
-        match forwards {
-            Ok(found) => {
-                let links = Links::new(view, uid);
-                self.forwards = found.into_iter().map(|own| own.row(&links)).collect();
-            }
-            Err(why) => self.trouble.insert(0, format!("Your forwards can't be listed: {why}.")),
-        }
-        if let Some(typed) = &view.not_understood {
-            let typed = shown(typed, limits::CLAUSE);
-            self.trouble.insert(
-                0,
-                format!(
-                    "{typed:?} is no address of an application: write {}HOST:PORT, or a forward's name.",
-                    if self.machine.is_some() { "a port, " } else { "" }
-                ),
-            );
-        }
-        let body = self.render()?;
-        let frame = Frame { title: "Workspace", user: Some(view.user.as_str()), ..Frame::default() };
-        Ok(frame.around(&body)?)
-    }
+    let frame = Frame { title: "Workspace", user: Some(visit.user.as_str()), ..Frame::default() };
+    frame.around(&page.render().ok()?).ok()
 }
 
 #[cfg(test)]

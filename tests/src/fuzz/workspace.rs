@@ -1,7 +1,7 @@
 //! What a worker is told by the broker, and shown by the portal, which may have been taken over; the page that it makes of
 //! that, in which programs and nodes have the names that somebody gave them.
 
-use portreeve_model::wire::worker::{MAX_BODY, ToWorker, View};
+use portreeve_model::wire::worker::{MAX_BODY, Nodes, Reader, ToWorker, Visit};
 use portreeve_model::wire::{MAX_FRAME, decode, encode_bare};
 
 /// A message on the control channel, or the body of a request for the workspace.
@@ -16,10 +16,21 @@ pub fn worker_messages(data: &[u8]) {
     if data.len() > MAX_BODY {
         return;
     }
-    let Ok(view) = serde_json::from_slice::<View>(data) else { return };
-    let written = serde_json::to_vec(&view).expect("a view has a JSON form");
-    assert_eq!(serde_json::from_slice::<View>(&written).ok().as_ref(), Some(&view));
-    let Some(page) = portreeve_worker::fuzz::page(&view) else { return assert_eq!(view.nodes, None) };
+    let Ok(nodes) = serde_json::from_slice::<Nodes>(data) else { return };
+    let written = serde_json::to_vec(&nodes).expect("nodes have a JSON form");
+    assert_eq!(serde_json::from_slice::<Nodes>(&written).ok().as_ref(), Some(&nodes));
+    let visit = Visit {
+        user: portreeve_model::UserName::parse("alice").expect("a name"),
+        origin: "https://portal".to_owned(),
+        own_origins: None,
+        shared_origin: None,
+        modes: std::collections::BTreeMap::new(),
+        page_secret: None,
+        reader: Reader::Window,
+    };
+    let Some(page) = portreeve_worker::fuzz::page(&visit, &nodes) else {
+        return assert_eq!(nodes.nodes, None);
+    };
     // A row is some hundred bytes of ours beside what it shows, each of which is one character reference at most.
     assert!(page.len() < 16 * 1024 + 40 * data.len(), "{} bytes of {}", page.len(), data.len());
     let main =
@@ -30,7 +41,7 @@ pub fn worker_messages(data: &[u8]) {
         let ours = [
             "h1", "h2", "p", "section", "form", "label", "input", "button", "div", "table", "tr", "th", "td",
         ];
-        assert!(ours.contains(&name) || ["a", "bdi", "code", "br", "span"].contains(&name), "<{tag}");
+        assert!(ours.contains(&name) || ["a", "bdi", "code", "br", "span", "ul"].contains(&name), "<{tag}");
         let attributes = tag.split('>').next().unwrap_or_default().to_ascii_lowercase();
         assert!(!attributes.contains(" on"), "<{tag}");
     }

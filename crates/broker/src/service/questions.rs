@@ -127,7 +127,8 @@ impl Service {
         let identity = or_answer!(self.identity(&claims).await);
         let order = Start::Worker { user: identity.name.clone() };
         let first = || {
-            let site = ToWorker::Site { forwards: self.settings.forwards.clone() };
+            let (forwards, workspace) = (self.settings.forwards.clone(), self.settings.workspace.clone());
+            let site = ToWorker::Site { forwards, workspace };
             vec![site, ToWorker::Keys(self.keys.borrow().public()), self.ended_of(claims.uid)]
         };
         let handed =

@@ -4,11 +4,11 @@
 use super::values::{duration, is_unset, networks, number, path, shown};
 use super::written::{
     Written, WrittenForwards, WrittenGroup, WrittenGroups, WrittenLimits, WrittenPortal, WrittenSession,
-    WrittenTls,
+    WrittenTls, WrittenWorkspace,
 };
 use super::{
     AgentsConfig, Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, Notes, PortalConfig,
-    SessionConfig, SignInConfig, TlsConfig, UsersConfig,
+    SessionConfig, SignInConfig, SystemConfig, TlsConfig, UsersConfig, WorkspaceConfig,
 };
 use crate::host::split_host_port;
 use crate::names::{ForwardName, NodeName};
@@ -40,6 +40,7 @@ pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
         tls: check_tls(written.tls, notes),
         groups: check_groups(written.groups, notes),
         forwards: check_forwards(written.forwards, notes),
+        workspace: check_workspace(written.workspace, notes),
         agents: AgentsConfig {
             plain_networks: networks(written.agents_plain_networks, "agents.plain_networks", notes),
         },
@@ -49,6 +50,38 @@ pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
 
 fn is_true(written: Option<Spanned<bool>>) -> bool {
     written.is_some_and(Spanned::into_inner)
+}
+
+fn check_workspace(written: WrittenWorkspace, notes: &mut Notes) -> WorkspaceConfig {
+    let default = WorkspaceConfig::default();
+    let mut systems: Vec<SystemConfig> = Vec::new();
+    for (span, cluster) in written.clusters {
+        let at = cluster.name.as_ref().map_or(span, Spanned::span);
+        let name = cluster.name.map(Spanned::into_inner).unwrap_or_default();
+        let (what, remedy) = if crate::AppName::parse(&name).is_none() {
+            (
+                format!("{name:?} is no cluster's name"),
+                "write name = \"...\" with 1 to 32 of a-z 0-9 -, beginning with a letter",
+            )
+        } else if systems.iter().any(|known| known.name == name) {
+            (format!("there is another cluster {name:?}"), "give each a name of its own")
+        } else {
+            let commands = path(cluster.commands.as_ref(), "cluster.commands", notes).map(|(_, path)| path);
+            let slurm_conf =
+                path(cluster.slurm_conf.as_ref(), "cluster.slurm_conf", notes).map(|(_, path)| path);
+            systems.push(SystemConfig { name, commands, slurm_conf });
+            continue;
+        };
+        notes.note(at, "cluster.name", what, remedy.to_owned());
+    }
+    WorkspaceConfig {
+        apps: path(written.apps.as_ref(), "workspace.apps", notes).map_or(default.apps, |(_, path)| path),
+        own_apps: written.own_apps.map_or(default.own_apps, Spanned::into_inner),
+        on_portal_node: is_true(written.on_portal_node),
+        portreeve: path(written.portreeve.as_ref(), "workspace.portreeve", notes)
+            .map_or(default.portreeve, |(_, path)| path),
+        systems,
+    }
 }
 
 fn check_portal(written: WrittenPortal, notes: &mut Notes) -> PortalConfig {

@@ -76,6 +76,17 @@ fn every_key_is_read() {
         http2_ping = "1h"
         pool_idle = "5s"
         drain = "6s"
+        [workspace]
+        apps = "/srv/apps"
+        own_apps = false
+        on_portal_node = true
+        portreeve = "/opt/bin/portreeve"
+        [[cluster]]
+        name = "main"
+        commands = "/opt/slurm/bin"
+        slurm_conf = "/etc/slurm/a.conf"
+        [[cluster]]
+        name = "gpu-2"
     "#;
     let expected = Config {
         threads: 4,
@@ -103,6 +114,20 @@ fn every_key_is_read() {
         forwards: ForwardsConfig {
             directory: Some("/home/portal-url-fw".into()),
             admin: vec![ForwardName::parse("status").unwrap(), ForwardName::parse("Docs").unwrap()],
+        },
+        workspace: WorkspaceConfig {
+            apps: "/srv/apps".into(),
+            own_apps: false,
+            on_portal_node: true,
+            portreeve: "/opt/bin/portreeve".into(),
+            systems: vec![
+                SystemConfig {
+                    name: "main".into(),
+                    commands: Some("/opt/slurm/bin".into()),
+                    slurm_conf: Some("/etc/slurm/a.conf".into()),
+                },
+                SystemConfig { name: "gpu-2".into(), commands: None, slurm_conf: None },
+            ],
         },
         agents: AgentsConfig {
             plain_networks: ["10.1.0.0/16", "fd00::7/128"].map(|text| Network::parse(text).unwrap()).into(),
@@ -487,5 +512,25 @@ fn threads() {
     for (threads, cores, started) in [(0, 1, 1), (0, 0, 1), (0, 8, 8), (0, 64, 8), (3, 64, 3), (64, 1, 64)] {
         let config = Config { threads, ..Config::default() };
         assert_eq!(config.worker_threads(cores), started);
+    }
+}
+
+#[test]
+fn clusters_and_what_is_started() {
+    let text = "[workspace]\napps = \"apps\"\nown_apps = 1\n[[cluster]]\n[[cluster]]\nname = \"A\"\n[[cluster]]\nname = \"a\"\n\
+                [[cluster]]\nname = \"a\"\ncommands = \"bin\"\nconf = \"x\"\n[[cluster]]\nname = \"b\"\nslurm_conf = \"x\"\n";
+    let said: Vec<String> = parse(text, "f").unwrap_err().iter().map(ToString::to_string).collect();
+    let expected = [
+        "f:2: workspace.apps: this is no absolute path",
+        "f:3: workspace.own_apps: an integer where true or false belongs",
+        "f:4: cluster.name: \"\" is no cluster's name",
+        "f:6: cluster.name: \"A\" is no cluster's name",
+        "f:10: cluster.name: there is another cluster \"a\"",
+        "f:12: cluster.conf: there is no such key",
+        "f:15: cluster.slurm_conf: this is no absolute path",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(expected), "{said}\n{expected}");
     }
 }

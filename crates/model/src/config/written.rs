@@ -17,6 +17,7 @@ pub(super) struct Written {
     pub(super) tls: WrittenTls,
     pub(super) groups: WrittenGroups,
     pub(super) forwards: WrittenForwards,
+    pub(super) workspace: WrittenWorkspace,
     pub(super) agents_plain_networks: Option<Vec<Spanned<String>>>,
     pub(super) limits: WrittenLimits,
 }
@@ -57,6 +58,22 @@ pub(super) struct WrittenForwards {
     pub(super) admin: Option<Vec<Spanned<String>>>,
 }
 
+/// `[workspace]`, and each `[[cluster]]` with where it begins.
+pub(super) struct WrittenWorkspace {
+    pub(super) apps: Option<Spanned<String>>,
+    pub(super) own_apps: Option<Spanned<bool>>,
+    pub(super) on_portal_node: Option<Spanned<bool>>,
+    pub(super) portreeve: Option<Spanned<String>>,
+    pub(super) clusters: Vec<(std::ops::Range<usize>, WrittenCluster)>,
+}
+
+/// `[[cluster]]`
+pub(super) struct WrittenCluster {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) commands: Option<Spanned<String>>,
+    pub(super) slurm_conf: Option<Spanned<String>>,
+}
+
 /// `[limits]`
 pub(super) struct WrittenLimits {
     pub(super) connections: Option<Spanned<i64>>,
@@ -89,6 +106,8 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
     let mut tls = top.section("tls", &mut notes);
     let mut groups = top.section("groups", &mut notes);
     let mut forwards = top.section("forwards", &mut notes);
+    let mut workspace = top.section("workspace", &mut notes);
+    let clusters = clusters(&mut top, &mut notes);
     let mut agents = top.section("agents", &mut notes);
     let mut limits = top.section("limits", &mut notes);
     let written = Written {
@@ -121,6 +140,13 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             directory: forwards.string("directory", &mut notes),
             admin: forwards.array("admin", "a string", &mut notes),
         },
+        workspace: WrittenWorkspace {
+            apps: workspace.string("apps", &mut notes),
+            own_apps: workspace.boolean("own_apps", &mut notes),
+            on_portal_node: workspace.boolean("on_portal_node", &mut notes),
+            portreeve: workspace.string("portreeve", &mut notes),
+            clusters,
+        },
         agents_plain_networks: agents.array("plain_networks", "a string", &mut notes),
         limits: WrittenLimits {
             connections: limits.integer("connections", &mut notes),
@@ -134,8 +160,23 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             drain: limits.string("drain", &mut notes),
         },
     };
-    for section in [top, portal, users, sign_in, session, tls, groups, forwards, agents, limits] {
+    for section in [top, portal, users, sign_in, session, tls, groups, forwards, workspace, agents, limits] {
         section.refuse_rest(&mut notes);
     }
     (written, notes)
+}
+
+fn clusters(top: &mut Section<'_>, notes: &mut Notes) -> Vec<(std::ops::Range<usize>, WrittenCluster)> {
+    let found = top.sections("cluster", notes);
+    let mut clusters = Vec::new();
+    for (span, mut section) in found {
+        let cluster = WrittenCluster {
+            name: section.string("name", notes),
+            commands: section.string("commands", notes),
+            slurm_conf: section.string("slurm_conf", notes),
+        };
+        section.refuse_rest(notes);
+        clusters.push((span, cluster));
+    }
+    clusters
 }

@@ -9,11 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::Row;
 use super::broker::PublicKey;
-use crate::{AppHost, HostRules, NodeName, NodePort, PathMode, Port, SessionId, UserName};
+use crate::config::WorkspaceConfig;
+use crate::{AppHost, HostRules, NodeName, NodePort, PathMode, Port, Secret, SessionId, UserName};
 
 /// The header field that every request carries once: the session's ticket. The worker verifies it itself.
 pub const TICKET: &str = "portreeve-ticket";
-/// Where a [`View`] is posted to for the workspace's page.
+/// The header field that every request carries once: a [`Visit`] in JSON, in base64url without padding.
+pub const VISIT: &str = "portreeve-visit";
+/// The field by which a script of our own page shows that it is one, with [`Visit::page_secret`]; forms have a field `page` with it.
+pub const PAGE: &str = "x-portreeve-page";
+/// Where [`Nodes`] are posted to for the workspace's page.
 pub const WORKSPACE: &str = "/workspace";
 /// A body in JSON is no longer, in bytes; past that the answer is 413.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -26,6 +31,8 @@ pub enum ToWorker {
     Site {
         /// The directory of forwards, absolute.
         forwards: PathBuf,
+        /// What people start, and where.
+        workspace: WorkspaceConfig,
     },
     /// What tickets may be signed with: second, and whenever it changes.
     Keys(Vec<PublicKey>),
@@ -40,19 +47,44 @@ pub enum ToWorker {
     Connection,
 }
 
-/// Who looks at the workspace, by which addresses, and what there is to be seen.
+/// Who asks, and how addresses look from there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct View {
-    /// The person.
+pub struct Visit {
+    /// Whose session it is.
     pub user: UserName,
-    /// Host names that applications have of their own, if there are such.
+    /// The portal's own origin: `https://HOST[:PORT]`.
+    pub origin: String,
+    /// The host names that applications have of their own, if they have any here.
     pub own_origins: Option<OwnOrigins>,
-    /// The origin where applications in path form are (`https://apps.example.org`), if it is not the portal's own.
+    /// The origin that all applications in path form share, if it is not the portal's own: `https://HOST[:PORT]`.
     pub shared_origin: Option<String>,
-    /// How applications that this person has opened get their paths, by prefix (`/fw/NAME`).
+    /// How the applications that this session opened last get their paths, by prefix (`/fw/NAME`, `/fw2/NODE:PORT`).
     pub modes: BTreeMap<String, PathMode>,
-    /// The portal's own port on this machine, which is not listed.
+    /// Stands in our own forms and scripts, and is known to no application. `None`: there is none, and nothing can be changed
+    /// by a page.
+    pub page_secret: Option<Secret>,
+    /// Who reads the answer.
+    pub reader: Reader,
+}
+
+/// Who reads an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reader {
+    /// A browser's window, or a form in it.
+    Window,
+    /// A script of one of our own pages, which has shown the secret.
+    Script,
+    /// A program.
+    Program,
+}
+
+/// What there is to be seen beside it on the workspace's page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nodes {
+    /// The port that the portal itself listens on in `up`, which is not listed.
     pub own_port: Option<u16>,
     /// What the person asked to open, if it could not be understood.
     pub not_understood: Option<String>,

@@ -1,4 +1,4 @@
-//! What the portal answers itself: `/-/...`, and the workspace's page that the worker makes.
+//! What the portal answers itself: `/-/...`; and the workspace, which the visitor's worker makes (`workspace.rs`).
 //!
 //! | address | what |
 //! | --- | --- |
@@ -26,6 +26,7 @@ mod open;
 pub(crate) mod origins;
 pub(crate) mod shown;
 mod sign_in;
+pub(crate) mod workspace;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +39,6 @@ use http::{Method, Response};
 pub(crate) use sign_in::ask_to_sign_in;
 
 use crate::answer::Answer;
-use crate::authenticate::Principal;
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::portal::Settings;
@@ -107,30 +107,6 @@ pub(crate) async fn answer(
         "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" | "/-/mode" => Err(Reject::Method),
         _ => Err(RouteError::NotFound.into()),
     }
-}
-
-/// The workspace's page, made by the worker.
-pub(crate) async fn workspace(
-    connection: &Connection,
-    site: &Site,
-    who: &Principal,
-    parts: &Parts,
-) -> Result<Response<Answer>, Reject> {
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Err(Reject::Method);
-    }
-    origins::refuse_pages_of_applications(site, parts)?;
-    let portal = &connection.room.portal;
-    let view = portreeve_worker::View {
-        user: who.session().user.clone(),
-        own_origins: shown::own_origins(connection, site),
-        own_port: site.port.map(portreeve_model::Port::get),
-        shared_origin: shown::shared_origin(portal, site),
-        modes: who.session().modes(),
-        not_understood: query(parts, "unknown-address"),
-        nodes: None,
-    };
-    connection.room.powers.workspace(who.session(), view).await.map(respond::page)
 }
 
 /// Opens what was typed into the workspace's field. `ours` is the portal's own origin; `here`: a port alone is one of this

@@ -2,6 +2,7 @@
 //! user whose process this is. The kernel holds the line: nothing can be done that this user could not do.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use portreeve_agent::Lookup;
@@ -10,23 +11,22 @@ use portreeve_broker::{Broker, BrokerError, CodeError, ForwardRead, Purpose, Rev
 use portreeve_model::{
     Audience, Claims, ForwardName, ListenerId, Login, Owner, OwnerGroups, SessionId, SignIn, Tuple, Unowned,
 };
-use portreeve_worker::{View, Worker};
+use portreeve_worker::Local;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::served::workers::{Way, Workers};
 use super::{Admitted, PowerError, SignedIn, Unread};
 use crate::aside::Aside;
 use crate::chain::chain;
 use crate::limits;
 use crate::portal::now;
-use crate::reject::Reject;
-use crate::resolve::ResolveError;
 use crate::sessions::Session;
 
 /// What the threads share.
 pub struct Embedded {
     broker: Arc<Broker>,
-    worker: Worker,
+    worker: Local,
     /// For the slow look at who holds a socket, off the threads that serve.
     lookup: Lookup,
 }
@@ -36,7 +36,7 @@ impl Embedded {
     ///
     /// # Errors
     /// When the kernel can't be asked who owns a socket: then nothing could be allowed.
-    pub fn new(broker: Arc<Broker>, worker: Worker) -> std::io::Result<Self> {
+    pub fn new(broker: Arc<Broker>, worker: Local) -> std::io::Result<Self> {
         Ok(Self { broker, worker, lookup: Lookup::open()? })
     }
 
@@ -82,7 +82,7 @@ pub(crate) struct Thread {
     shared: Arc<Embedded>,
     lookup: Lookup,
     forward_reads: Aside,
-    workspace_reads: Aside,
+    pub(super) workers: Rc<Workers>,
     group_looks: Aside,
     state_writes: Aside,
 }
@@ -100,10 +100,10 @@ impl From<BrokerError> for PowerError {
 impl Thread {
     pub(super) fn open(shared: Arc<Embedded>) -> std::io::Result<Self> {
         Ok(Self {
-            shared,
             lookup: Lookup::open()?,
             forward_reads: Aside::new(limits::FORWARD_READS, limits::FORWARD_READ),
-            workspace_reads: Aside::new(limits::WORKSPACE_READS, limits::FORWARD_READ),
+            workers: Rc::new(Workers::new(Way::Local(shared.worker.clone()), Arc::default())),
+            shared,
             group_looks: Aside::new(limits::GROUP_LOOKS, limits::GROUP_LOOK),
             state_writes: Aside::new(limits::STATE_WRITES, limits::STATE_WRITE),
         })
@@ -229,12 +229,5 @@ impl Thread {
             Ok(uid) => Admitted::Stranger(uid),
             Err(why) => Admitted::Unknown(why),
         }
-    }
-
-    pub(super) async fn workspace(&self, view: View) -> Result<String, Reject> {
-        let worker = self.shared.worker.clone();
-        let made = self.workspace_reads.run(move || worker.workspace(&view));
-        let made = made.await.ok_or(ResolveError::Hanging)?;
-        made.map_err(|error| Reject::Internal(error.into()))
     }
 }

@@ -23,7 +23,7 @@ mod line;
 mod nodes_view;
 mod shares;
 mod thread;
-mod workers;
+pub(super) mod workers;
 
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +42,6 @@ use self::nodes_view::NodesView;
 pub(crate) use self::thread::Thread;
 use self::thread::power;
 use self::workers::Late;
-pub(crate) use self::workers::WorkerError;
 use super::PowerError;
 use crate::agents::{Agents, LoginAsked};
 use crate::limits;

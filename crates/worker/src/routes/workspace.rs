@@ -1,33 +1,18 @@
-//! `POST /workspace`: a view (`wire::worker::View`) becomes the first page.
+//! `POST /workspace`: the first page. The portal says what listens on the nodes.
 
-use bytes::Bytes;
-use hyper::body::Body;
-use portreeve_model::wire::worker::View;
+use portreeve_model::wire::worker::Nodes;
 
-use crate::body;
-use crate::process::Desk;
+use super::Asked;
 use crate::respond::{self, Answer, Refused};
-use crate::ticket::Holder;
-use crate::workspace::page_of_nodes;
+use crate::workspace;
 
-pub(super) async fn page<B>(desk: &Desk, holder: &Holder, body: B) -> Result<Answer, Refused>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    // Pages are for browsers.
-    if !holder.is_a_person() {
-        return Err(Refused::Ticket);
+pub(super) async fn page(asked: &Asked<'_>, nodes: Nodes) -> Result<Answer, Refused> {
+    // This machine is the portal's: what listens here is of interest in `up` alone.
+    if nodes.nodes.is_none() != asked.desk.machine.is_some() {
+        return Err(Refused::Malformed);
     }
-    let view: View = body::json(body).await?;
-    // This machine is the portal's: what listens here is of no interest. And a page names nobody but the ticket's holder.
-    let nodes = view.nodes.as_ref().filter(|_| view.user == *holder.user()).ok_or(Refused::Malformed)?;
-    let forwards = desk.own_forwards().await;
-    match page_of_nodes(&view, desk.uid, nodes, &desk.forwards, forwards) {
-        Ok(html) => Ok(respond::page(html)),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "no page");
-            Err(Refused::Failed)
-        }
-    }
+    let page = workspace::page(asked.desk, &asked.visit, &nodes).await;
+    respond::rendered(page.map_err(|error| match error {
+        workspace::WorkspaceError::Page(error) => error,
+    }))
 }

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::process::{ControlError, Settings};
 
 fn site() -> ToWorker {
-    ToWorker::Site { forwards: "/nonexistent".into() }
+    super::world::site(std::path::Path::new("/nonexistent"))
 }
 
 async fn is_closed(connection: &mut tokio::net::UnixStream) -> bool {
@@ -59,7 +59,7 @@ fn what_is_unexpected_ends_the_channel() {
             ("a key that is none", vec![(ToWorker::Keys(vec![bad_key.clone()]), nothing)]),
             ("the site twice", vec![(site(), nothing)]),
         ] {
-            let worker = Worker::silent(Settings::of(UID));
+            let worker = Worker::silent(Settings::of(person()));
             if said.is_empty() {
                 worker.tell(&site(), &[stream.as_fd()]);
             } else {
@@ -74,13 +74,13 @@ fn what_is_unexpected_ends_the_channel() {
             );
         }
         for first in [keys, ToWorker::Connection] {
-            let worker = Worker::silent(Settings::of(UID));
+            let worker = Worker::silent(Settings::of(person()));
             let with = matches!(first, ToWorker::Connection).then(|| stream.as_fd());
             worker.tell(&first, with.as_slice());
             assert!(matches!(worker.end().await, Err(ControlError::Order)));
         }
         for nonsense in [&b"{}"[..], b"\"keys\"", b"{\"run\":\"sh\"}", b"{\"keys\":[]} x", &[b'x'; 70_000]] {
-            let worker = Worker::silent(Settings::of(UID));
+            let worker = Worker::silent(Settings::of(person()));
             worker.tell(&site(), &[]);
             message::send(&worker.control, nonsense, &[]).unwrap();
             let ended = worker.end().await;
@@ -92,9 +92,9 @@ fn what_is_unexpected_ends_the_channel() {
 #[test]
 fn without_keys_nobody_is_answered() {
     run(async || {
-        let worker = Worker::silent(Settings { clock: || NOW, ..Settings::of(UID) });
+        let worker = Worker::silent(Settings { clock: || NOW, ..Settings::of(person()) });
         worker.tell(&site(), &[]);
-        assert_eq!(worker.post(&json(&view())).await.status, 403);
+        assert_eq!(worker.post(&json(&view())).await.status, 401);
     });
 }
 
@@ -168,7 +168,7 @@ fn there_is_a_most_of_connections() {
         assert!(is_closed(&mut worker.connect()).await, "one too many");
         drop(open.pop());
         // There is room again, as soon as it has noticed.
-        let good = format!("portreeve-ticket: {}", worker.ticket(|_| ()));
+        let good = format!("portreeve-ticket: {}\r\n{}", worker.ticket(|_| ()), visit_field());
         let mut tries = 0;
         let said = loop {
             let mut connection = worker.connect();
@@ -201,7 +201,7 @@ fn who_sends_nothing_or_half_a_request_is_left() {
         // A body that does not come.
         let worker = Worker::new();
         let mut connection = worker.connect();
-        let good = worker.ticket(|_| ());
+        let good = format!("{}\r\n{}", worker.ticket(|_| ()), visit_field());
         let head = format!(
             "POST {WORKSPACE} HTTP/1.1\r\nhost: w\r\nportreeve-ticket: {good}\r\ncontent-length: 500\r\n\r\n{{"
         );

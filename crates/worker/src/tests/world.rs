@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use portreeve_broker::{Forwards, TicketKey};
+use portreeve_jobs::Person;
+use portreeve_model::config::WorkspaceConfig;
 use portreeve_model::wire::encode_bare;
-use portreeve_model::wire::worker::{NodeView, Rows, ToWorker, View, WORKSPACE};
+use portreeve_model::wire::worker::{NodeView, Nodes, Reader, Rows, ToWorker, VISIT, Visit, WORKSPACE};
 use portreeve_model::{Audience, Claims, NodeName, SessionId, SignIn, UserName};
 use portreeve_sys::message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,12 +54,12 @@ impl Worker {
     }
 
     pub(super) fn with(idle: Duration, list: List) -> Self {
-        Self::of(Settings { idle, clock: || NOW, list, ..Settings::of(UID) })
+        Self::of(Settings { idle, clock: || NOW, list, ..Settings::of(person()) })
     }
 
     pub(super) fn of(settings: Settings) -> Self {
         let worker = Self::silent(settings);
-        worker.tell(&ToWorker::Site { forwards: worker.forwards.path().to_owned() }, &[]);
+        worker.tell(&site(worker.forwards.path()), &[]);
         worker.tell(&ToWorker::Keys(vec![worker.key.public_key()]), &[]);
         worker
     }
@@ -138,6 +140,7 @@ pub(super) async fn ask(
     body: &[u8],
 ) -> Said {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: worker\r\n");
+    head += &format!("{}\r\n", visit_field());
     for field in fields {
         head += &format!("{field}\r\n");
     }
@@ -173,23 +176,39 @@ pub(super) async fn answer(connection: &mut UnixStream) -> Option<Said> {
     Some(Said { status, head: text, body })
 }
 
-pub(super) fn view() -> View {
+pub(super) fn person() -> Person {
+    Person { name: "alice".to_owned(), uid: UID, home: "/nonexistent".into(), shell: "/bin/sh".into() }
+}
+
+pub(super) fn site(forwards: &std::path::Path) -> ToWorker {
+    ToWorker::Site { forwards: forwards.to_owned(), workspace: WorkspaceConfig::default() }
+}
+
+pub(super) fn visit() -> Visit {
+    Visit {
+        user: UserName::parse("alice").unwrap(),
+        origin: "https://portal".to_owned(),
+        own_origins: None,
+        shared_origin: None,
+        modes: std::collections::BTreeMap::new(),
+        page_secret: None,
+        reader: Reader::Program,
+    }
+}
+
+pub(super) fn visit_field() -> String {
+    format!("{VISIT}: {}", data_encoding::BASE64URL_NOPAD.encode(&serde_json::to_vec(&visit()).unwrap()))
+}
+
+pub(super) fn view() -> Nodes {
     let node = NodeView {
         node: NodeName::parse("c1").unwrap(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
         listening: Ok(Rows { rows: Vec::new(), more: false }),
     };
-    View {
-        user: UserName::parse("alice").unwrap(),
-        own_origins: None,
-        shared_origin: None,
-        modes: std::collections::BTreeMap::new(),
-        own_port: None,
-        not_understood: None,
-        nodes: Some(vec![node]),
-    }
+    Nodes { own_port: None, not_understood: None, nodes: Some(vec![node]) }
 }
 
-pub(super) fn json(view: &View) -> Vec<u8> {
+pub(super) fn json(view: &Nodes) -> Vec<u8> {
     serde_json::to_vec(view).unwrap()
 }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use portreeve_model::wire::worker::{OwnOrigins, View};
+use portreeve_model::wire::worker::{OwnOrigins, Visit};
 use portreeve_model::{AppHost, ForwardName, NodePort, PathMode};
 
 /// Makes links.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Links<'v> {
+pub(crate) struct Links<'v> {
     own_origins: Option<&'v OwnOrigins>,
     /// Before a path that begins with '/'.
     shared_origin: &'v str,
@@ -18,38 +18,38 @@ pub(super) struct Links<'v> {
 
 /// A link, and what goes with it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(crate) struct Link {
     /// Where it is opened; `None` when it can't be reached.
-    pub(super) link: Option<String>,
+    pub(crate) link: Option<String>,
     /// Where else.
-    pub(super) also: Option<String>,
+    pub(crate) also: Option<String>,
     /// How it gets its paths, if it was opened.
-    pub(super) paths: Option<&'static str>,
+    pub(crate) paths: Option<&'static str>,
 }
 
 impl<'v> Links<'v> {
     /// For the person whose applications these are.
-    pub(super) fn new(view: &'v View, uid: u32) -> Self {
+    pub(crate) fn new(visit: &'v Visit, uid: u32) -> Self {
         let is_origin = |text: &&str| {
             let of_a_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
             text.strip_prefix("https://").is_some_and(|host| host.bytes().all(of_a_host))
         };
         Self {
-            own_origins: view.own_origins.as_ref(),
-            shared_origin: view.shared_origin.as_deref().filter(is_origin).unwrap_or_default(),
-            modes: Some(&view.modes),
+            own_origins: visit.own_origins.as_ref(),
+            shared_origin: visit.shared_origin.as_deref().filter(is_origin).unwrap_or_default(),
+            modes: Some(&visit.modes),
             uid,
         }
     }
 
     /// To a port.
-    pub(super) fn port(&self, place: Option<&NodePort>) -> Link {
+    pub(crate) fn port(&self, place: Option<&NodePort>) -> Link {
         let Some(place) = place else { return Link { link: None, also: None, paths: None } };
         self.to(&format!("/fw2/{place}"), &AppHost::NodePort(place.clone()))
     }
 
     /// To a forward.
-    pub(super) fn forward(&self, name: &ForwardName) -> Link {
+    pub(crate) fn forward(&self, name: &ForwardName) -> Link {
         self.to(&format!("/fw/{name}"), &AppHost::Forward(name.clone()))
     }
 

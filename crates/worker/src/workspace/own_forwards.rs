@@ -45,6 +45,16 @@ impl OwnForward {
         Self { name, target, note, usable }
     }
 
+    pub(crate) fn name(&self) -> &ForwardName {
+        &self.name
+    }
+
+    /// Whether it is in use and leads to this port.
+    pub(crate) fn leads_to(&self, node: &str, port: u16) -> bool {
+        let place = format!("://{node}:{port}/");
+        self.usable && self.target.contains(&place)
+    }
+
     pub(super) fn row(self, links: &Links<'_>) -> ForwardRow {
         let Self { name, target, note, usable } = self;
         let link = links.forward(&name);

@@ -2,7 +2,7 @@
 
 /// At most `most` characters of it, none of which controls a terminal or turns the direction of what stands around it
 /// (Unicode Standard Annex 9).
-pub(super) fn shown(text: &str, most: usize) -> String {
+pub(crate) fn shown(text: &str, most: usize) -> String {
     let mut characters =
         text.chars().map(|one| if is_plain(one) { one } else { char::REPLACEMENT_CHARACTER });
     let mut shown: String = characters.by_ref().take(most).collect();

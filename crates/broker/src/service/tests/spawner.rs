@@ -183,7 +183,7 @@ impl Spawner {
             }
             Start::Worker { .. } => {
                 self.be_handed(child, &channel, |message, descriptor| match message {
-                    ToWorker::Site { forwards } => Some(Handed::Site(forwards)),
+                    ToWorker::Site { forwards, .. } => Some(Handed::Site(forwards)),
                     ToWorker::Keys(keys) => Some(Handed::Keys(keys)),
                     ToWorker::Ended { sessions, until } => Some(Handed::Ended(sessions, until)),
                     ToWorker::Connection => descriptor.map(|_| Handed::Connection),

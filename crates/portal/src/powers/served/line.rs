@@ -29,7 +29,7 @@ use crate::limits;
 use crate::sessions::Sessions;
 
 /// The line, as those who ask have it.
-pub(super) struct Line {
+pub(in crate::powers) struct Line {
     asked: mpsc::Sender<Asked>,
     pub(super) ended: Ended,
     verifier: Arc<ArcSwap<Verifier>>,

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use portreeve_broker::{ForwardRead, ReadError};
 use portreeve_model::forward_file::CountingLine;
 use portreeve_model::wire::broker::{Answer, ForwardFound, Question};
 use portreeve_model::wire::spawner::Missing;
-use portreeve_model::wire::worker::{MAX_BODY, NodeView, View, WORKSPACE};
+use portreeve_model::wire::worker::NodeView;
 use portreeve_model::{ForwardName, ListenerId, Login, Owner, Secret, Tuple, Unowned, UserName};
 use tokio::net::TcpStream;
 
@@ -16,7 +17,7 @@ use super::Served;
 use super::dialers::Dialers;
 use super::line::LineError;
 use super::shares::Sort;
-use super::workers::{WorkerError, Workers};
+use super::workers::{Way, Workers};
 use crate::agents::{Heard, NoOwner};
 use crate::powers::{DialError, PowerError, SignedIn, Talk, Unread};
 use crate::sessions::Session;
@@ -25,7 +26,7 @@ use crate::sessions::Session;
 pub(crate) struct Thread {
     shared: Arc<Served>,
     dialers: Dialers,
-    workers: Workers,
+    pub(in crate::powers) workers: Rc<Workers>,
 }
 
 pub(super) fn power(error: LineError) -> PowerError {
@@ -55,7 +56,7 @@ impl Thread {
         let line = Arc::clone(&shared.line);
         Self {
             dialers: Dialers::new(Arc::clone(&line), shared.namespace),
-            workers: Workers::new(line, Arc::clone(&shared.late)),
+            workers: Rc::new(Workers::new(Way::Broker(line), Arc::clone(&shared.late))),
             shared,
         }
     }
@@ -242,25 +243,6 @@ impl Thread {
 
     pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Arc<[NodeView]> {
         self.shared.nodes_view.of(&self.shared.agents, uid).await
-    }
-
-    pub(in crate::powers) async fn workspace(
-        &self,
-        session: &Session,
-        view: View,
-    ) -> Result<String, WorkerError> {
-        let mut view = View { nodes: Some(self.nodes_view(session.uid).await.to_vec()), ..view };
-        let text =
-            |view: &View| serde_json::to_vec(view).map_err(|error| WorkerError::BrokeOff(error.into()));
-        let mut json = text(&view)?;
-        // Somebody with so much listening sees the first nodes.
-        while json.len() > MAX_BODY
-            && let Some(nodes) = view.nodes.as_mut().filter(|nodes| !nodes.is_empty())
-        {
-            nodes.truncate(nodes.len() / 2);
-            json = text(&view)?;
-        }
-        self.workers.post(session, WORKSPACE, json).await
     }
 }
 

@@ -1,5 +1,5 @@
 //! Each user's worker, as one thread reaches it: HTTP/1.1 over a pair of sockets of which the broker gives the other end to
-//! the worker of the session's user.
+//! the worker of the session's user; in `up`, to the worker's thread.
 //!
 //! Invariant: a request goes to the worker of the session that asks, with that session's ticket, which the worker verifies
 //! itself. Nobody decides anything by what it answers.
@@ -10,14 +10,17 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use portreeve_model::wire::broker::{Answer, Question};
+use portreeve_worker::Local;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -26,26 +29,31 @@ use super::shares::Sort;
 use crate::limits;
 use crate::sessions::Session;
 
-/// Carries the ticket.
-const TICKET: HeaderName = HeaderName::from_static(portreeve_model::wire::worker::TICKET);
+/// Who hands a worker the other end of a connection.
+pub(in crate::powers) enum Way {
+    /// The broker.
+    Broker(Arc<Line>),
+    /// Nobody else: it is a thread of this process.
+    Local(Local),
+}
 
 /// The workers of one thread.
-pub(super) struct Workers {
-    line: Arc<Line>,
+pub(crate) struct Workers {
+    way: Way,
     late: Arc<Late>,
     idle: RefCell<HashMap<u32, Kept>>,
     connections: RefCell<JoinSet<()>>,
 }
 
 /// A connection that can be used again.
-struct Kept {
+pub(crate) struct Kept {
     sender: SendRequest<Full<Bytes>>,
     since: Instant,
 }
 
 /// When each user's worker was late last, for all threads: the connections that were made before are no good any more.
 #[derive(Default)]
-pub(super) struct Late(Mutex<HashMap<u32, Instant>>);
+pub(in crate::powers) struct Late(Mutex<HashMap<u32, Instant>>);
 
 impl Late {
     fn by_uid(&self) -> MutexGuard<'_, HashMap<u32, Instant>> {
@@ -84,39 +92,29 @@ pub(crate) enum WorkerError {
     /// It does not answer.
     #[error("your worker does not answer")]
     Late,
-    /// It refused, or failed.
+    /// It does not know this session, or is not told what it must be told.
     #[error("your worker answered with status {0}")]
     Status(StatusCode),
-    /// No text.
-    #[error("your worker's page is no text")]
-    NotText,
+    /// The question can't be put.
+    #[error("your worker can't be asked that")]
+    Question(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl Workers {
-    pub(super) fn new(line: Arc<Line>, late: Arc<Late>) -> Self {
-        Self { line, late, idle: RefCell::default(), connections: RefCell::default() }
+    pub(in crate::powers) fn new(way: Way, late: Arc<Late>) -> Self {
+        Self { way, late, idle: RefCell::default(), connections: RefCell::default() }
     }
 
-    /// What the worker answers to a POST of this JSON text. Asked twice at most: the worker may just have left, or died.
-    pub(super) async fn post(
-        &self,
+    /// What the worker answers. `request` has the ticket already. Asked twice at most: the worker may just have left, or died. What
+    /// changes something is asked for again only if nothing of it was sent.
+    pub(crate) async fn ask(
+        self: &Rc<Self>,
         session: &Session,
-        path: &'static str,
-        json: Vec<u8>,
-    ) -> Result<String, WorkerError> {
-        let json = Bytes::from(json);
-        let mut ticket = HeaderValue::try_from(session.ticket().reveal()).map_err(|_| WorkerError::Over)?;
-        ticket.set_sensitive(true);
-        let request = || {
-            let mut request = Request::post(path).body(Full::new(json.clone())).unwrap_or_default();
-            let headers = request.headers_mut();
-            headers.insert(header::HOST, HeaderValue::from_static("worker"));
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(TICKET, ticket.clone());
-            request
-        };
+        request: impl Fn() -> Request<Full<Bytes>>,
+        repeatable: bool,
+    ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         match self.in_time(session, request()).await {
-            Err(WorkerError::BrokeOff(error)) => {
+            Err(WorkerError::BrokeOff(error)) if repeatable || was_not_sent(&*error) => {
                 tracing::warn!(uid = session.uid, %error, "a worker broke off; it is asked once more");
                 self.in_time(session, request()).await
             }
@@ -124,9 +122,31 @@ impl Workers {
         }
     }
 
+    /// The ticket, as the worker wants it.
+    pub(crate) fn ticket(session: &Session) -> Result<HeaderValue, WorkerError> {
+        let mut ticket = HeaderValue::try_from(session.ticket().reveal()).map_err(|_| WorkerError::Over)?;
+        ticket.set_sensitive(true);
+        Ok(ticket)
+    }
+
+    /// Keeps a connection whose answer was taken to its end.
+    pub(crate) fn keep(&self, uid: u32, kept: Kept) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= limits::WORKERS {
+            idle.retain(|_, kept| !kept.sender.is_closed());
+        }
+        if idle.len() < limits::WORKERS {
+            idle.insert(uid, kept);
+        }
+    }
+
     /// The answer, or that it is late. One who takes long is handed another connection, of which nothing else is wanted: the
     /// broker sees that nobody takes it, and starts another worker.
-    async fn in_time(&self, session: &Session, request: Request<Full<Bytes>>) -> Result<String, WorkerError> {
+    async fn in_time(
+        &self,
+        session: &Session,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let mut exchange = pin!(self.exchange(session, request));
         if let Ok(answered) = timeout(limits::WORKER_KNOCK, &mut exchange).await {
             return answered;
@@ -150,7 +170,7 @@ impl Workers {
         &self,
         session: &Session,
         request: Request<Full<Bytes>>,
-    ) -> Result<String, WorkerError> {
+    ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let is_good = |kept: &Kept| kept.sender.is_ready() && self.late.is_good(session.uid, kept.since);
         let kept = self.idle.borrow_mut().remove(&session.uid).filter(is_good);
         let Kept { mut sender, since } = match kept {
@@ -158,31 +178,26 @@ impl Workers {
             None => Kept { since: Instant::now(), sender: self.connect(session).await? },
         };
         let answer = sender.send_request(request).await.map_err(broke_off)?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, limits::WORKER_BYTES).collect().await.map_err(WorkerError::BrokeOff)?;
-        if head.status != StatusCode::OK {
-            return Err(WorkerError::Status(head.status));
-        }
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() >= limits::WORKERS {
-            idle.retain(|_, kept| !kept.sender.is_closed());
-        }
-        if idle.len() < limits::WORKERS {
-            idle.insert(session.uid, Kept { sender, since });
-        }
-        String::from_utf8(body.to_bytes().into()).map_err(|_| WorkerError::NotText)
+        Ok((answer, Kept { sender, since }))
     }
 
     async fn connect(&self, session: &Session) -> Result<SendRequest<Full<Bytes>>, WorkerError> {
         let unreachable = |error: std::io::Error| WorkerError::Unreachable(error.into());
         let (ours, theirs) = UnixStream::pair().map_err(unreachable)?;
-        let question = Question::Worker { ticket: session.ticket() };
-        match self.line.ask_for(session.uid, Sort::Worker, question, Some(theirs.into())).await {
-            Ok(Answer::Done) => {}
-            Err(LineError::TooMany) => return Err(WorkerError::TooMany),
-            Ok(Answer::NoTicket) => return Err(WorkerError::Over),
-            Ok(_) => return Err(WorkerError::Unreachable(LineError::OtherAnswer.into())),
-            Err(error) => return Err(WorkerError::Unreachable(error.into())),
+        match &self.way {
+            Way::Local(worker) => {
+                worker.take(theirs).map_err(|gone| WorkerError::Unreachable(gone.into()))?
+            }
+            Way::Broker(line) => {
+                let question = Question::Worker { ticket: session.ticket() };
+                match line.ask_for(session.uid, Sort::Worker, question, Some(theirs.into())).await {
+                    Ok(Answer::Done) => {}
+                    Err(LineError::TooMany) => return Err(WorkerError::TooMany),
+                    Ok(Answer::NoTicket) => return Err(WorkerError::Over),
+                    Ok(_) => return Err(WorkerError::Unreachable(LineError::OtherAnswer.into())),
+                    Err(error) => return Err(WorkerError::Unreachable(error.into())),
+                }
+            }
         }
         ours.set_nonblocking(true).map_err(unreachable)?;
         let io = tokio::net::UnixStream::from_std(ours).map_err(unreachable)?;
@@ -195,6 +210,11 @@ impl Workers {
         });
         Ok(sender)
     }
+}
+
+/// Nothing of the request went out.
+fn was_not_sent(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
 }
 
 fn broke_off(error: hyper::Error) -> WorkerError {

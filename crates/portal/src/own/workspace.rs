@@ -1,0 +1,201 @@
+//! The workspace's pages and `/api/v1/`: made by the visitor's own worker, which is told who reads and how addresses look from here.
+//!
+//! Invariant: an application that shares the portal's origin gets none of them, and changes nothing: a script shows the page's
+//! secret, a form carries it (the worker looks), a program has no origin. Of the worker's answer only named fields go out.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use portreeve_model::wire::worker::{self, MAX_BODY, NodeView, Nodes, Visit};
+use portreeve_model::{Scope, Secret};
+use tokio::time::timeout;
+
+use super::origins::{self, Reader};
+use super::{query, shown};
+use crate::answer::Answer;
+use crate::authenticate::Principal;
+use crate::front::Connection;
+use crate::front_body::FrontBody;
+use crate::limits;
+use crate::powers::{WorkerError, Workers};
+use crate::reject::Reject;
+use crate::respond;
+use crate::site::Site;
+
+const TICKET: HeaderName = HeaderName::from_static(worker::TICKET);
+const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
+const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What goes out of a worker's answer.
+const FIELDS: [HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_DISPOSITION,
+    header::LOCATION,
+    header::ALLOW,
+    HeaderName::from_static("x-portreeve-next"),
+    HeaderName::from_static("x-portreeve-end"),
+];
+
+/// Whether the worker answers this path of the portal's own origin.
+pub(crate) fn is_its(path: &str) -> bool {
+    let first = path.split('/').nth(1).unwrap_or_default();
+    path == "/" || path.starts_with("/api/v1/") || matches!(first, "apps" | "jobs" | "history")
+}
+
+/// The worker's answer.
+pub(crate) async fn answer(
+    connection: &Rc<Connection>,
+    site: &Site,
+    who: &Principal,
+    parts: &Parts,
+    body: FrontBody,
+) -> Result<Response<Answer>, Reject> {
+    let session = who.session();
+    let path = parts.uri.path();
+    let is_first = path == "/";
+    if path.starts_with("/api/") {
+        who.require(Scope::Api)?;
+    } else {
+        who.require_person()?;
+    }
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if !reads && (is_first || parts.method != Method::POST) {
+        return Err(Reject::Method);
+    }
+    let reader = reader(site, who, parts, reads)?;
+    let _place = session.begin_page().ok_or(Reject::TooMany)?;
+    let room = &connection.room;
+    let visit = Visit {
+        user: session.user.clone(),
+        origin: format!("https://{}", site.authority),
+        own_origins: shown::own_origins(connection, site),
+        shared_origin: shown::shared_origin(&room.portal, site),
+        modes: session.modes(),
+        page_secret: session.page_secret().map(Secret::new),
+        reader,
+    };
+    let visit = serde_json::to_vec(&visit).map_err(|error| WorkerError::Question(error.into()))?;
+    let visit = HeaderValue::try_from(BASE64URL_NOPAD.encode(&visit))
+        .map_err(|error| WorkerError::Question(error.into()))?;
+    let ticket = Workers::ticket(session)?;
+    let body = if is_first { nodes(connection, site, who, parts).await? } else { whole(body).await? };
+    let asked = || {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = if is_first { Method::POST } else { parts.method.clone() };
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        *request.uri_mut() = (if is_first { worker::WORKSPACE } else { target }).parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::from_static("worker"));
+        if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
+            headers.insert(header::CONTENT_TYPE, kind.clone());
+        }
+        headers.insert(TICKET, ticket.clone());
+        headers.insert(VISIT, visit.clone());
+        request
+    };
+    let workers = room.powers.workers();
+    let (answered, kept) = workers.ask(session, asked, reads).await?;
+    let (mut head, incoming) = answered.into_parts();
+    // Its own pages never say these: then it is not told what it must be told.
+    if matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
+        || head.status.is_informational()
+    {
+        return Err(WorkerError::Status(head.status).into());
+    }
+    let mut headers = HeaderMap::new();
+    for name in FIELDS {
+        if let Some(value) = head.headers.remove(&name) {
+            headers.insert(name, value);
+        }
+    }
+    let is_page =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if is_page {
+        respond::guard(&mut headers);
+    } else {
+        respond::guard_data(&mut headers);
+    }
+    let mut response = Response::new(Answer::of_worker(incoming, kept, Rc::clone(room), session.clone()));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Who reads it, if they may.
+fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<worker::Reader, Reject> {
+    let headers = &parts.headers;
+    let shows_secret = match (headers.get(&PAGE), who.session().page_secret()) {
+        (Some(shown), Some(secret)) => shown == secret.as_str(),
+        _ => false,
+    };
+    if shows_secret {
+        origins::require_own_origin(site, parts)?;
+        return Ok(worker::Reader::Script);
+    }
+    origins::refuse_pages_of_applications(site, parts)?;
+    match Reader::of(headers) {
+        Reader::Window => {
+            if !reads {
+                origins::require_own_origin(site, parts)?;
+            }
+            Ok(worker::Reader::Window)
+        }
+        Reader::Page => Err(Reject::ForWindows),
+        // A browser that does not say what it is says at least its origin with what changes something; it may be an application's
+        // page, and needs a form of ours.
+        Reader::Program
+            if !reads && (headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE)) =>
+        {
+            Ok(worker::Reader::Window)
+        }
+        Reader::Program if respond::wants_page(&parts.method, headers) => Ok(worker::Reader::Window),
+        Reader::Program => Ok(worker::Reader::Program),
+    }
+}
+
+async fn whole(body: FrontBody) -> Result<Bytes, Reject> {
+    match timeout(limits::REQUEST_HEAD, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Reject::BadRequest("its body is longer than a mebibyte"))
+        }
+        Ok(Err(_)) => Err(Reject::BadRequest("its body was cut off")),
+        Err(_) => Err(Reject::BadRequest("its body took too long")),
+    }
+}
+
+/// What the first page shows beside what the worker knows.
+async fn nodes(
+    connection: &Connection,
+    site: &Site,
+    who: &Principal,
+    parts: &Parts,
+) -> Result<Bytes, Reject> {
+    let portal = &connection.room.portal;
+    let mut shown = Nodes {
+        own_port: site.port.map(portreeve_model::Port::get),
+        not_understood: query(parts, "unknown-address"),
+        nodes: None,
+    };
+    if portal.service.is_a_cluster() {
+        let found: Vec<NodeView> = connection.room.powers.nodes_view(who.session().uid).await.to_vec();
+        shown.nodes = Some(found);
+    }
+    let text = |shown: &Nodes| serde_json::to_vec(shown).map_err(|error| WorkerError::Question(error.into()));
+    let mut json = text(&shown)?;
+    // Somebody with so much listening sees the first nodes.
+    while json.len() > MAX_BODY
+        && let Some(nodes) = shown.nodes.as_mut().filter(|nodes| !nodes.is_empty())
+    {
+        nodes.truncate(nodes.len() / 2);
+        json = text(&shown)?;
+    }
+    Ok(json.into())
+}
