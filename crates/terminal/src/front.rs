@@ -15,11 +15,14 @@ pub(crate) struct Front {
     parser: vt100::Parser,
     scanner: Scanner,
     size: Size,
-    region: Option<(u16, u16)>,
+    region: Option<Region>,
     charset: Charset,
     /// What the parser gets next.
     fed: Vec<u8>,
 }
+
+/// The first and the last row that scroll (DECSTBM).
+type Region = (u16, u16);
 
 /// Which of two sets is in use, and which of them draws lines (`ESC ( 0`).
 #[derive(Debug, Default, Clone, Copy)]
@@ -37,7 +40,7 @@ impl Charset {
 impl Front {
     pub(crate) fn new(size: Size) -> Self {
         Self {
-            parser: vt100::Parser::new(size.rows, size.cols, 0),
+            parser: blank(size),
             scanner: Scanner::default(),
             size,
             region: None,
@@ -58,7 +61,7 @@ impl Front {
     pub(crate) fn resize(&mut self, size: Size) {
         self.size = size;
         self.region = None;
-        self.guarded(|parser| parser.screen_mut().set_size(size.rows, size.cols));
+        self.guarded(|parser, _| parser.screen_mut().set_size(size.rows.max(LEAST_ROWS), size.cols));
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
@@ -93,30 +96,14 @@ impl Front {
             }
             fed.push(*byte);
         }
-        self.guarded(|parser| parser.process(&fed));
+        self.guarded(|parser, _| parser.process(&fed));
         self.fed = fed;
     }
 
     /// What shows it on a terminal of the same size that has just been reset.
     pub(crate) fn picture(&mut self) -> Vec<u8> {
-        let mut picture = Vec::new();
-        if self.parser.screen().alternate_screen() {
-            // What lies under it comes back when the program leaves it. In a sequence the parser can't be asked.
-            if self.is_between() {
-                self.parser.process(b"\x1b[?47l");
-                picture.extend(self.parser.screen().contents_formatted());
-                self.parser.process(b"\x1b[?47h");
-            }
-            picture.extend_from_slice(b"\x1b[?1049h");
-        }
-        let screen = self.parser.screen();
-        picture.extend(screen.state_formatted());
-        if let Some((top, bottom)) = self.region {
-            // This moves the cursor.
-            picture.extend(format!("\x1b[{top};{bottom}r").into_bytes());
-            picture.extend(screen.cursor_state_formatted());
-            picture.extend(screen.attributes_formatted());
-        }
+        let between = self.is_between();
+        let mut picture = self.guarded(|parser, region| drawn(parser, region, between)).unwrap_or_default();
         for (draws, designate) in self.charset.draws.iter().zip([b"\x1b(0", b"\x1b)0"]) {
             if *draws {
                 picture.extend_from_slice(designate);
@@ -130,16 +117,48 @@ impl Front {
     }
 
     /// The output is anybody's: should it bring the parser down, there is no picture, and the program goes on.
-    fn guarded(&mut self, act: impl FnOnce(&mut vt100::Parser)) {
-        if catch_unwind(AssertUnwindSafe(|| act(&mut self.parser))).is_err() {
+    fn guarded<T>(&mut self, act: impl FnOnce(&mut vt100::Parser, Option<Region>) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut self.parser, self.region))).ok();
+        if done.is_none() {
             tracing::error!("the picture of old output is lost: its parser failed");
-            self.parser = vt100::Parser::new(self.size.rows, self.size.cols, 0);
+            self.parser = blank(self.size);
         }
+        done
     }
 }
 
+/// The screen. Between two sequences the parser can be asked for both screens.
+fn drawn(parser: &mut vt100::Parser, region: Option<Region>, between: bool) -> Vec<u8> {
+    let mut picture = Vec::new();
+    if parser.screen().alternate_screen() {
+        // What lies under it comes back when the program leaves it.
+        if between {
+            parser.process(b"\x1b[?47l");
+            picture.extend(parser.screen().contents_formatted());
+            parser.process(b"\x1b[?47h");
+        }
+        picture.extend_from_slice(b"\x1b[?1049h");
+    }
+    let screen = parser.screen();
+    picture.extend(screen.state_formatted());
+    if let Some((top, bottom)) = region {
+        // This moves the cursor.
+        picture.extend(format!("\x1b[{top};{bottom}r").into_bytes());
+        picture.extend(screen.cursor_state_formatted());
+        picture.extend(screen.attributes_formatted());
+    }
+    picture
+}
+
+/// The parser fails when a line is wrapped on a terminal of one row.
+const LEAST_ROWS: u16 = 2;
+
+fn blank(size: Size) -> vt100::Parser {
+    vt100::Parser::new(size.rows.max(LEAST_ROWS), size.cols, 0)
+}
+
 /// What DECSTBM asks for: `Some(None)` is the whole screen, `None` is no region at all.
-fn region(parameters: &[u8], rows: u16) -> Option<Option<(u16, u16)>> {
+fn region(parameters: &[u8], rows: u16) -> Option<Option<Region>> {
     let text = std::str::from_utf8(parameters).ok()?;
     let (top, bottom) = text.split_once(';').unwrap_or((text, ""));
     let number = |text: &str, otherwise: u16| match text {
