@@ -58,7 +58,10 @@ class Screen {
     this.place = place.appendChild(document.createElement('div'));
     this.term.open(this.place);
     const encoder = new TextEncoder();
-    this.term.onData(text => on.typed(encoder.encode(text)));
+    this.term.onData(text => {
+      // That the window has or lost the focus is an answer as well.
+      if (!/^\x1b\[[IO]$/.test(text) || !this.#silent) on.typed(encoder.encode(text));
+    });
     this.term.onBinary(text => on.typed(Uint8Array.from(text, unit => unit.charCodeAt(0))));
     this.term.onTitleChange(text => on.title(text));
     this.search.onDidChangeResults(({ resultIndex, resultCount }) => {
@@ -103,7 +106,7 @@ class Screen {
   /* Programs ask a terminal things, and it answers as if it typed. What is shown again was answered long ago, and of
      several browsers one answers. */
   #answerNothingOld() {
-    const silent = () => this.quiet || !this.typing;
+    const silent = () => this.#silent;
     const parser = this.term.parser;
     for (const id of [
       { final: 'c' }, { prefix: '>', final: 'c' }, { prefix: '=', final: 'c' }, { final: 'n' }, { prefix: '?', final: 'n' },
@@ -112,6 +115,10 @@ class Screen {
     ]) parser.registerCsiHandler(id, silent);
     parser.registerDcsHandler({ intermediates: '$', final: 'q' }, silent);
     for (const colour of [4, 10, 11, 12]) parser.registerOscHandler(colour, text => text.includes('?') && silent());
+  }
+
+  get #silent() {
+    return this.quiet || !this.typing;
   }
 
   get size() {

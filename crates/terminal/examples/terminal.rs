@@ -10,8 +10,11 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let port = arguments.next().and_then(|port| port.to_str()?.parse::<u16>().ok());
     let port = port.ok_or("terminal PORT PROGRAM ARGUMENTS...")?;
     let token = Token::generate()?;
-    let terminal =
-        Terminal::bind(Settings::new(arguments.collect(), (Ipv4Addr::LOCALHOST, port).into(), token.clone()))?;
+    let terminal = Terminal::bind(Settings::new(
+        arguments.collect(),
+        (Ipv4Addr::LOCALHOST, port).into(),
+        token.clone(),
+    ))?;
     println!("http://{}/?token={}", terminal.address(), token.reveal());
     Ok(terminal.run()?.exit_code().into())
 }

@@ -42,8 +42,10 @@ pub(crate) fn cookie_name(port: u16) -> String {
 /// Whether the request is let in.
 pub(crate) fn admit(headers: &HeaderMap, settings: &Settings, port: u16) -> Option<Admitted> {
     let by_authorization = authorization(headers).is_some_and(|shown| settings.token.is(shown));
-    (by_authorization || has_cookie(headers, &settings.token, port))
-        .then(|| Admitted { by_authorization, may_type: settings.others_may_type || is_owner(headers, settings) })
+    (by_authorization || has_cookie(headers, &settings.token, port)).then(|| Admitted {
+        by_authorization,
+        may_type: settings.others_may_type || is_owner(headers, settings),
+    })
 }
 
 /// Whether the address shows the token: the link that was made for it.
@@ -61,7 +63,8 @@ fn authorization(headers: &HeaderMap) -> Option<&[u8]> {
 fn has_cookie(headers: &HeaderMap, token: &Token, port: u16) -> bool {
     let name = cookie_name(port);
     let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
-    let cookies = fields.flat_map(|field| field.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    let cookies =
+        fields.flat_map(|field| field.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
     cookies.filter(|(of, _)| *of == name).any(|(_, shown)| token.is(shown.as_bytes()))
 }
 
@@ -70,7 +73,9 @@ fn is_owner(headers: &HeaderMap, settings: &Settings) -> bool {
     let mut named = headers.get_all(USER).iter();
     match (named.next(), named.next()) {
         (None, _) => true,
-        (Some(user), None) => settings.owner.as_ref().is_some_and(|owner| user.as_bytes() == owner.as_bytes()),
+        (Some(user), None) => {
+            settings.owner.as_ref().is_some_and(|owner| user.as_bytes() == owner.as_bytes())
+        }
         _ => false,
     }
 }
@@ -148,7 +153,12 @@ mod tests {
     fn only_the_link_shows_the_token() {
         let shown = |uri: &'static str| shows_token(&Uri::from_static(uri), &Token::parse(TOKEN).unwrap());
         assert!(shown("/?token=0123456789abcdef") && shown("/?a=b&token=0123456789abcdef"));
-        assert!(!shown("/") && !shown("/?token=") && !shown("/?token=0123456789abcdeX") && !shown("/?xtoken=0123456789abcdef"));
+        assert!(
+            !shown("/")
+                && !shown("/?token=")
+                && !shown("/?token=0123456789abcdeX")
+                && !shown("/?xtoken=0123456789abcdef")
+        );
     }
 
     #[test]

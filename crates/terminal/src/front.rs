@@ -175,8 +175,8 @@ fn region(parameters: &[u8], rows: u16) -> Option<Option<Region>> {
 /// DEC special graphics (VT100 user guide, table 3-9).
 fn line_drawing(byte: u8) -> Option<char> {
     const DRAWN: [char; 31] = [
-        '◆', '▒', '␉', '␌', '␍', '␊', '°', '±', '␤', '␋', '┘', '┐', '┌', '└', '┼', '⎺', '⎻', '─', '⎼', '⎽', '├', '┤',
-        '┴', '┬', '│', '≤', '≥', 'π', '≠', '£', '·',
+        '◆', '▒', '␉', '␌', '␍', '␊', '°', '±', '␤', '␋', '┘', '┐', '┌', '└', '┼', '⎺', '⎻', '─', '⎼', '⎽',
+        '├', '┤', '┴', '┬', '│', '≤', '≥', 'π', '≠', '£', '·',
     ];
     byte.checked_sub(0x60).and_then(|place| DRAWN.get(usize::from(place)).copied())
 }
@@ -200,7 +200,11 @@ mod tests {
         seen.extend_from_slice(after.as_bytes());
         let (cut, whole) = (shown(&seen, size), shown(&[before, after].concat().into_bytes(), size));
         assert_eq!(cut.screen().contents(), whole.screen().contents(), "{before:?} | {after:?}");
-        assert_eq!(cut.screen().state_formatted(), whole.screen().state_formatted(), "{before:?} | {after:?}");
+        assert_eq!(
+            cut.screen().state_formatted(),
+            whole.screen().state_formatted(),
+            "{before:?} | {after:?}"
+        );
     }
 
     #[test]
@@ -241,7 +245,10 @@ mod tests {
             state ^= state << 17;
             state
         };
-        let alphabet: Vec<char> = "\x1b\x1b\x1b[[?;0123456789hlmrABCDHJKLMPSTX@\r\n\täß漢字😀e\u{301}(0c78\x0e\x0f".chars().collect();
+        let alphabet: Vec<char> =
+            "\x1b\x1b\x1b[[?;0123456789hlmrABCDHJKLMPSTX@\r\n\täß漢字😀e\u{301}(0c78\x0e\x0f"
+                .chars()
+                .collect();
         for _ in 0..300 {
             let text: String =
                 (0..200).map(|_| alphabet[usize::try_from(next() >> 33).unwrap() % alphabet.len()]).collect();

@@ -78,7 +78,8 @@ impl Log {
             return None;
         }
         let next_size = self.sizes.iter().map(|(from, _)| *from).find(|from| *from > offset);
-        let until_then = next_size.map_or(usize::MAX, |next| usize::try_from(next - offset).unwrap_or(usize::MAX));
+        let until_then =
+            next_size.map_or(usize::MAX, |next| usize::try_from(next - offset).unwrap_or(usize::MAX));
         let to = from + most.min(until_then).min(self.bytes.len() - from);
         let (head, tail) = self.bytes.as_slices();
         let cut = head.len();
@@ -100,9 +101,10 @@ impl Log {
     fn drop_front(&mut self, count: usize) {
         let mut left = count.min(self.bytes.len());
         while left > 0 {
-            let until_size = self.sizes.front().map_or(usize::MAX, |(from, _)| {
-                usize::try_from(from - self.start).unwrap_or(usize::MAX)
-            });
+            let until_size = self
+                .sizes
+                .front()
+                .map_or(usize::MAX, |(from, _)| usize::try_from(from - self.start).unwrap_or(usize::MAX));
             left -= self.drop_as_one(left.min(until_size));
         }
         let mut looked = 0;

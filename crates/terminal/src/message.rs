@@ -58,7 +58,11 @@ impl FromBrowser {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let said = serde_json::from_str(text).ok()?;
         match &said {
-            Self::Attach { run, client, .. } if run.len() > limits::CLIENT || client.len() > limits::CLIENT => None,
+            Self::Attach { run, client, .. }
+                if run.len() > limits::CLIENT || client.len() > limits::CLIENT =>
+            {
+                None
+            }
             _ => Some(said),
         }
     }

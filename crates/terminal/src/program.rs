@@ -66,10 +66,9 @@ pub(crate) fn start(settings: &Settings) -> Result<(Program, OwnedReadPty, Owned
     if let Some(directory) = &settings.directory {
         command = command.current_dir(directory);
     }
-    let child = command.spawn(pts).map_err(|source| ProgramError::Start {
-        program: name.to_string_lossy().into_owned(),
-        source,
-    })?;
+    let child = command
+        .spawn(pts)
+        .map_err(|source| ProgramError::Start { program: name.to_string_lossy().into_owned(), source })?;
     // It leads a session, and with it a group of its own number.
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let (output, input) = pty.into_split();

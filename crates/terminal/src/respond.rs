@@ -42,12 +42,15 @@ impl Refused {
                 StatusCode::FORBIDDEN,
                 "This terminal opens from your workspace only. Go back to the workspace and open it there.\n",
             ),
-            Self::Origin => {
-                (StatusCode::FORBIDDEN, "This connection was asked for by a page that is not the terminal's.\n")
-            }
+            Self::Origin => (
+                StatusCode::FORBIDDEN,
+                "This connection was asked for by a page that is not the terminal's.\n",
+            ),
             Self::NotFound => (StatusCode::NOT_FOUND, "There is no such path.\n"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "This path is read with GET.\n"),
-            Self::NotASocket => (StatusCode::UPGRADE_REQUIRED, "This path is for a WebSocket of version 13.\n"),
+            Self::NotASocket => {
+                (StatusCode::UPGRADE_REQUIRED, "This path is for a WebSocket of version 13.\n")
+            }
             Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "It could not be done.\n"),
         }
     }

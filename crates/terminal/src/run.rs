@@ -131,7 +131,7 @@ impl Terminal {
             tokio::select! {
                 () = sleep(desk.settings.linger) => {}
                 () = room.seen() => {}
-                () = told.to_end() => {}
+                () = told.said() => {}
             }
             room.close();
             let _ = timeout(limits::GOODBYE, room.empty()).await;
@@ -150,7 +150,7 @@ impl Terminal {
 async fn lived(program: &mut Program, told: &mut Told) -> Result<Ended, ProgramError> {
     tokio::select! {
         ended = program.ended() => return ended,
-        () = told.to_end() => {}
+        () = told.said() => {}
     }
     tracing::info!("the terminal is to end; its program is hung up on");
     program.hang_up().await
@@ -187,7 +187,7 @@ impl Told {
         Ok(Self { signals, stop })
     }
 
-    async fn to_end(&mut self) {
+    async fn said(&mut self) {
         let [terminate, hang_up, interrupt] = &mut self.signals;
         tokio::select! {
             _ = terminate.recv() => {}

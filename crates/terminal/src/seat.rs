@@ -51,7 +51,11 @@ impl Seat {
         let until = log.end();
         if !self.greeted {
             self.greeted = true;
-            return Some(Next::Say(ToBrowser::Hello { run: room.run.clone(), title: room.title.clone(), until }));
+            return Some(Next::Say(ToBrowser::Hello {
+                run: room.run.clone(),
+                title: room.title.clone(),
+                until,
+            }));
         }
         if self.writer != Some((facts.you, facts.other)) {
             self.writer = Some((facts.you, facts.other));

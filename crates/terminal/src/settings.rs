@@ -125,7 +125,11 @@ mod tests {
             assert!(Token::parse(bad).is_err(), "{bad}");
         }
         let token = Token::generate().unwrap();
-        assert!(token.is(token.reveal().as_bytes()) && !token.is(b"") && !token.is(&token.reveal().as_bytes()[1..]));
+        assert!(
+            token.is(token.reveal().as_bytes())
+                && !token.is(b"")
+                && !token.is(&token.reveal().as_bytes()[1..])
+        );
         assert!(!format!("{token:?}").contains(token.reveal()));
     }
 }

@@ -54,7 +54,11 @@ pub(super) fn address(file: &File) -> String {
 pub(super) fn asset(_: &Admitted, name: &str) -> Result<Answer, Refused> {
     let known = ALL.iter().zip(&*ADDRESSES).find(|(_, address)| *address == name);
     let (file, _) = known.ok_or(Refused::NotFound)?;
-    let kind = if file.name.ends_with(".css") { "text/css; charset=utf-8" } else { "text/javascript; charset=utf-8" };
+    let kind = if file.name.ends_with(".css") {
+        "text/css; charset=utf-8"
+    } else {
+        "text/javascript; charset=utf-8"
+    };
     Ok(respond::asset(kind, file.content))
 }
 

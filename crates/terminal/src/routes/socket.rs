@@ -48,7 +48,10 @@ async fn converse(upgrade: OnUpgrade, desk: Rc<Desk>, may_type: bool) {
     let connection = match upgrade.await {
         Ok(connection) => TokioIo::new(connection),
         Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended before its WebSocket");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "a connection ended before its WebSocket"
+            );
             return;
         }
     };

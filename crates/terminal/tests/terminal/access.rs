@@ -27,14 +27,23 @@ async fn the_link_lets_in_by_a_cookie() {
     let answer = get(server.port, &format!("/?token={TOKEN}"), "").await;
     assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
     assert!(answer.contains("\r\nlocation: ./\r\n"), "{answer}");
-    assert!(answer.contains(&format!("\r\nset-cookie: {cookie}; HttpOnly; SameSite=Strict; Path=/\r\n")), "{answer}");
+    assert!(
+        answer.contains(&format!("\r\nset-cookie: {cookie}; HttpOnly; SameSite=Strict; Path=/\r\n")),
+        "{answer}"
+    );
 
     for fields in [format!("cookie: {cookie}\r\n"), format!("authorization: Bearer {TOKEN}\r\n")] {
         let page = get(server.port, "/", &fields).await;
         assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
         assert!(page.contains("<title>a test"), "{page}");
-        assert!(page.contains("cache-control: no-store\r\n") && page.contains("frame-ancestors 'self'"), "{page}");
-        assert!(page.contains("x-content-type-options: nosniff\r\n") && page.contains("referrer-policy: no-referrer\r\n"));
+        assert!(
+            page.contains("cache-control: no-store\r\n") && page.contains("frame-ancestors 'self'"),
+            "{page}"
+        );
+        assert!(
+            page.contains("x-content-type-options: nosniff\r\n")
+                && page.contains("referrer-policy: no-referrer\r\n")
+        );
         assert!(!page.contains(TOKEN));
         let mut files = 0;
         for address in page.split('"').filter(|word| word.starts_with("assets/")) {
@@ -43,7 +52,10 @@ async fn the_link_lets_in_by_a_cookie() {
             files += 1;
         }
         assert!(files >= 8);
-        assert!(!page.contains("src=\"/") && !page.contains("href=\"/") && !page.contains("http://"), "{page}");
+        assert!(
+            !page.contains("src=\"/") && !page.contains("href=\"/") && !page.contains("http://"),
+            "{page}"
+        );
     }
     server.stop.stop();
     server.ended().await;
@@ -62,8 +74,16 @@ async fn without_the_token_nobody_learns_anything() {
     }
     let known = format!("authorization: token {TOKEN}\r\n");
     for (request, status) in [
-        (format!("POST / HTTP/1.1\r\nhost: c1\r\n{known}content-length: 0\r\nconnection: close\r\n\r\n"), 405),
-        (format!("POST /?token={TOKEN} HTTP/1.1\r\nhost: c1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"), 403),
+        (
+            format!("POST / HTTP/1.1\r\nhost: c1\r\n{known}content-length: 0\r\nconnection: close\r\n\r\n"),
+            405,
+        ),
+        (
+            format!(
+                "POST /?token={TOKEN} HTTP/1.1\r\nhost: c1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            ),
+            403,
+        ),
         (format!("GET /nothing HTTP/1.1\r\nhost: c1\r\n{known}connection: close\r\n\r\n"), 404),
         (format!("GET /assets/../terminal.js HTTP/1.1\r\nhost: c1\r\n{known}connection: close\r\n\r\n"), 404),
         (format!("GET /ws HTTP/1.1\r\nhost: c1\r\n{known}connection: close\r\n\r\n"), 426),

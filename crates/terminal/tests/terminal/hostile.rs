@@ -46,7 +46,9 @@ async fn the_first_message_is_attach() {
     for bad in [
         Message::text(json!({"type": "take"}).to_string()),
         Message::text(json!({"type": "attach", "offset": -1, "cols": 80, "rows": 24}).to_string()),
-        Message::text(json!({"type": "attach", "client": "x".repeat(100), "cols": 80, "rows": 24}).to_string()),
+        Message::text(
+            json!({"type": "attach", "client": "x".repeat(100), "cols": 80, "rows": 24}).to_string(),
+        ),
         Message::binary("typed"),
     ] {
         let mut browser = Browser::connect(server.port, &[]).await.unwrap();
@@ -60,7 +62,8 @@ async fn no_size_is_too_strange() {
     let server = Server::of("stty -echo; echo ready; while read line; do stty size; done");
     let mut browser = server.browser().await;
     browser.until_shown("ready").await;
-    for (asked, is) in [((1_000_000_000_000_i64, 70_000), "500 1000"), ((-3, 0), "1 2"), ((80, 24), "24 80")] {
+    for (asked, is) in [((1_000_000_000_000_i64, 70_000), "500 1000"), ((-3, 0), "1 2"), ((80, 24), "24 80")]
+    {
         browser.say(json!({"type": "resize", "cols": asked.0, "rows": asked.1})).await;
         browser.type_in("\n").await;
         let (rows, cols) = is.split_once(' ').unwrap();

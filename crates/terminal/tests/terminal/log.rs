@@ -20,7 +20,8 @@ async fn one_that_comes_again_gets_what_it_missed() {
     assert!(between.shows("<one>"));
 
     let mut again =
-        Browser::attach(server.port, &[], json!({"run": run, "offset": offset, "cols": 80, "rows": 24})).await;
+        Browser::attach(server.port, &[], json!({"run": run, "offset": offset, "cols": 80, "rows": 24}))
+            .await;
     again.offset = offset;
     again.until("the rest", |browser| browser.seen.ends_with(b">\r\n")).await;
     assert_eq!(String::from_utf8_lossy(&again.seen), "<two>\r\n");
@@ -64,7 +65,10 @@ async fn after_the_log_has_run_over_a_picture_shows_the_rest() {
     let server = Server::of(script);
     let mut whole = server.browser().await;
     whole.until_shown("step 3").await;
-    assert!(whole.last("snapshot").unwrap()["offset"] == 0 && whole.said.iter().filter(|m| m["type"] == "snapshot").count() == 1);
+    assert!(
+        whole.last("snapshot").unwrap()["offset"] == 0
+            && whole.said.iter().filter(|m| m["type"] == "snapshot").count() == 1
+    );
 
     let mut late = server.browser().await;
     late.until_shown("step 3").await;

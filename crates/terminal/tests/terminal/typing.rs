@@ -53,7 +53,11 @@ async fn the_program_has_a_terminals_environment() {
     let mut browser = server.browser().await;
     browser.until_exited().await;
     let home = std::env::var("HOME").unwrap_or_default();
-    assert!(browser.shows(&format!("xterm-256color,truecolor,yes,{home}\n/\n/dev/pts/")), "{:?}", browser.seen);
+    assert!(
+        browser.shows(&format!("xterm-256color,truecolor,yes,{home}\n/\n/dev/pts/")),
+        "{:?}",
+        browser.seen
+    );
 }
 
 #[tokio::test]

@@ -30,8 +30,7 @@ pub(crate) struct Server {
 
 pub(crate) fn settings(script: &str) -> Settings {
     let program = ["sh", "-c", script].map(Into::into).to_vec();
-    let mut settings =
-        Settings::new(program, ([127, 0, 0, 1], 0).into(), Token::parse(TOKEN).unwrap());
+    let mut settings = Settings::new(program, ([127, 0, 0, 1], 0).into(), Token::parse(TOKEN).unwrap());
     settings.owner = Some("alice".to_owned());
     settings.title = "a test".to_owned();
     settings
