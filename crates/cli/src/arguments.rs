@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Forward(Forward),
     /// Start a web program with a port and a secret of its own, say when it answers, and follow it to its end
     Launch(crate::launch::Launch),
+    /// Show a shell or another interactive program in the browser
+    Terminal(crate::terminal::Terminal),
     /// Run a job's script and note how that went; the workspace has its jobs call this
     #[command(hide = true)]
     Batch,

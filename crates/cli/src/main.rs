@@ -22,6 +22,7 @@ mod portal_client;
 mod sessions;
 mod state;
 mod table;
+mod terminal;
 mod token;
 mod up;
 
@@ -32,10 +33,11 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // These two end as what they ran did.
+    // These end as what they ran did.
     let done = match arguments.command {
         Command::Launch(launch) => return exit(launch::launch(&launch)),
         Command::Batch => return exit(batch::batch()),
+        Command::Terminal(terminal) => return exit(terminal::terminal(&terminal)),
         Command::Up(up) => up::up(&up),
         Command::Login(login) => login::login(&login),
         Command::SignOut(sign_out) => sessions::sign_out(&sign_out),
