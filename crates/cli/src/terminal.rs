@@ -27,7 +27,8 @@ pub(crate) struct Terminal {
 }
 
 pub(crate) fn terminal(terminal: &Terminal) -> anyhow::Result<ExitCode> {
-    let found = terminal.listen.to_socket_addrs().with_context(|| format!("{} is no address", terminal.listen))?;
+    let found =
+        terminal.listen.to_socket_addrs().with_context(|| format!("{} is no address", terminal.listen))?;
     let address = found.into_iter().next().with_context(|| format!("{} has no address", terminal.listen))?;
     let given = std::env::var("PORTREEVE_TOKEN").ok();
     let token = match &given {
@@ -41,7 +42,8 @@ pub(crate) fn terminal(terminal: &Terminal) -> anyhow::Result<ExitCode> {
     }
     settings.others_may_type = terminal.others_may_type;
     settings.owner = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
-    let server = Server::bind(settings).with_context(|| format!("{} can't be listened on", terminal.listen))?;
+    let server =
+        Server::bind(settings).with_context(|| format!("{} can't be listened on", terminal.listen))?;
     if given.is_none() {
         println!("http://{}/?token={}", server.address(), token.reveal());
     }
