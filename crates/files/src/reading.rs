@@ -94,10 +94,12 @@ impl OpenFile {
     /// # Errors
     /// When it can't be read.
     pub fn piece(&self, offset: u64, most: usize) -> Result<Piece, Error> {
-        let mut bytes = vec![0; most.min(limits::PIECE)];
+        // No file reaches beyond what an `off_t` counts, and pread(2) calls a range that does an error.
+        let reach = i64::MAX.cast_unsigned().saturating_sub(offset);
+        let most = most.min(limits::PIECE).min(usize::try_from(reach).unwrap_or(usize::MAX));
+        let mut bytes = vec![0; most];
         let mut have = 0;
-        // No file reaches beyond what an `off_t` counts, and pread(2) calls such an offset an error.
-        while have < bytes.len() && offset.saturating_add(have as u64) <= i64::MAX.cast_unsigned() {
+        while have < most {
             match self.file.read_at(&mut bytes[have..], offset + have as u64) {
                 Ok(0) => break,
                 Ok(more) => have += more,

@@ -23,6 +23,9 @@ pub const PUT_PREFIX: &str = ".portreeve-put-";
 
 const NO_LINKS: &str = "this file system can't create a file without the danger of replacing one";
 
+/// Nobody else may open what is not complete, nor what will be private.
+const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
+
 #[derive(Debug)]
 pub(crate) struct Staged {
     file: File,
@@ -47,22 +50,20 @@ impl Staging {
 }
 
 impl Staged {
-    /// An empty file for `place`, in the first of these ways that works.
+    /// An empty file for `place`, in the first of these ways that works; or why the last one does not.
     pub(crate) fn begin(place: Place, ways: &[Staging]) -> Result<Self, Error> {
+        let mut refused = Error::Unsupported("there is no way to write a file");
         for way in ways {
-            match way {
-                Staging::Nameless => {
-                    if let Some(file) = nameless(&place) {
-                        return Ok(Self { file, place, hidden: None });
-                    }
-                }
-                Staging::Hidden => {
-                    let (file, name) = create_hidden(&place, Mode::S_IRUSR | Mode::S_IWUSR)?;
-                    return Ok(Self { file, place, hidden: Some(name) });
-                }
+            let created = match way {
+                Staging::Nameless => create_nameless(&place, PRIVATE).map(|file| (file, None)),
+                Staging::Hidden => create_hidden(&place, PRIVATE).map(|(file, name)| (file, Some(name))),
+            };
+            match created {
+                Ok((file, hidden)) => return Ok(Self { file, place, hidden }),
+                Err(error) => refused = error,
             }
         }
-        Err(Error::Unsupported("this file system has no files without a name"))
+        Err(refused)
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -137,14 +138,18 @@ impl Drop for Staged {
     }
 }
 
-/// `None` where it does not work, for whatever reason: the other way will tell that better.
-fn nameless(place: &Place) -> Option<File> {
+/// A new file without a name.
+fn create_nameless(place: &Place, mode: Mode) -> Result<File, Error> {
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let file = File::from(openat(&place.dir, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR).ok()?);
+    let file = File::from(openat(&place.dir, ".", flags, mode).map_err(failed("create a file"))?);
     // Without `/proc` it could be written but never get a name.
-    let through_proc = stat(&proc_path(&file)).ok()?;
-    let itself = fstat(&file).ok()?;
-    ((through_proc.st_dev, through_proc.st_ino) == (itself.st_dev, itself.st_ino)).then_some(file)
+    let through_proc = stat(&proc_path(&file)).map_err(failed("find it in /proc"))?;
+    let itself = fstat(&file).map_err(failed("look at it"))?;
+    if (through_proc.st_dev, through_proc.st_ino) == (itself.st_dev, itself.st_ino) {
+        Ok(file)
+    } else {
+        Err(Error::Unsupported("/proc is not what it should be"))
+    }
 }
 
 fn proc_path(file: &File) -> PathBuf {

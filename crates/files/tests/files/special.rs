@@ -1,0 +1,69 @@
+//! FIFOs, sockets and devices: refused at once, and not touched.
+
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
+use portreeve_files::{Error, Kind, Root, Within};
+
+use crate::room::{Room, in_time, path};
+
+#[test]
+fn what_is_no_regular_file_is_refused_without_waiting() {
+    let room = Room::new();
+    mkfifo(&room.at("fifo"), Mode::S_IRWXU).unwrap();
+    let listener = UnixListener::bind(room.at("socket")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::os::unix::fs::symlink("fifo", room.at("link")).unwrap();
+    let mut cases = vec![("fifo", Kind::Fifo), ("link", Kind::Fifo), ("socket", Kind::Socket)];
+    match mknod(&room.at("disk"), SFlag::S_IFBLK, Mode::S_IRWXU, makedev(7, 0)) {
+        Ok(()) => cases.push(("disk", Kind::BlockDevice)),
+        Err(_) => println!("SKIPPED: a block device: needs root"),
+    }
+    in_time(move || {
+        for (name, kind) in cases {
+            let name = path(name);
+            let answers = [
+                room.root.read(&name).map(drop),
+                room.root.tail(&name, 10).map(drop),
+                room.root.read_from(&name, 0, 10).map(drop),
+                room.root.put(&name).map(drop),
+            ];
+            for answer in answers {
+                assert!(matches!(answer, Err(Error::NotRegular(told)) if told == kind), "{name}: {answer:?}");
+            }
+            assert_eq!(room.root.status(&name).unwrap().kind, kind);
+            assert!(matches!(room.root.list(Some(&name), 1, |_| panic!()), Err(Error::NotADirectory)));
+        }
+    });
+    assert!(listener.accept().is_err(), "nobody knocked");
+}
+
+#[test]
+fn devices_are_refused() {
+    let root = Root::open(Path::new("/dev"), Within::Root).unwrap();
+    for name in ["null", "zero", "tty"] {
+        match in_time({
+            let (root, name) = (Root::open(Path::new("/dev"), Within::Root).unwrap(), path(name));
+            move || root.read(&name).map(drop)
+        }) {
+            Err(Error::NotFound) => println!("SKIPPED: /dev/{name}: there is none"),
+            answer => {
+                assert!(
+                    matches!(answer, Err(Error::NotRegular(Kind::CharacterDevice))),
+                    "{name}: {answer:?}"
+                );
+                assert!(matches!(root.put(&path(name)), Err(Error::NotRegular(_))), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_directory_is_no_file() {
+    let room = Room::new();
+    room.root.make_dir(&path("dir"), 0o700).unwrap();
+    assert!(matches!(room.root.read(&path("dir")), Err(Error::IsADirectory)));
+    assert!(matches!(room.root.remove_file(&path("dir")), Err(Error::IsADirectory)));
+}
