@@ -102,22 +102,22 @@ impl Staged {
     /// Gives the file its name if nothing has it.
     pub(crate) fn create(&mut self) -> Result<(), Error> {
         let Place { dir, name } = &self.place;
-        let linked = match &self.hidden {
+        let created = match &self.hidden {
             None => self.link_nameless(name),
             Some(hidden) => match renameat2(dir, &**hidden, dir, &**name, RenameFlags::RENAME_NOREPLACE) {
-                // NFS and other file systems do not know the flag, but a link never replaces. The hidden name goes when
-                // this is dropped.
+                // NFS and other file systems do not know the flag, but a link never replaces.
                 Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                    // The second name goes at once: when it does, the file counts as changed.
                     linkat(dir, &**hidden, dir, &**name, AtFlags::empty())
+                        .inspect(|()| remove(&self.place, hidden))
                 }
-                Ok(()) => {
-                    self.hidden = None;
-                    Ok(())
-                }
-                refused => refused,
+                answer => answer,
             },
         };
-        linked.map_err(|errno| match errno {
+        if created.is_ok() {
+            self.hidden = None;
+        }
+        created.map_err(|errno| match errno {
             Errno::EPERM | Errno::EOPNOTSUPP | Errno::EMLINK => Error::Unsupported(NO_LINKS),
             other => failed("put it in place")(other),
         })

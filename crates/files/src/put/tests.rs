@@ -1,21 +1,21 @@
 use std::fs::{self, Permissions};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::umask;
-use nix::unistd::{Uid, mkfifo, setfsgid, setfsuid};
+use nix::unistd::mkfifo;
 
 use super::*;
 use crate::rel_path::RelPath;
 use crate::root::Within;
+
+mod links;
+mod rivals;
+mod scarcity;
 
 const ALWAYS: Finish = Finish { mode: NewMode::Kept, only: Only::Always };
 const ABSENT: Finish = Finish { mode: NewMode::Kept, only: Only::IfAbsent };
@@ -195,62 +195,6 @@ fn a_default_access_control_list_counts_as_for_any_new_file() {
 }
 
 #[test]
-fn a_link_is_written_through_and_stays() {
-    for room in Room::each() {
-        fs::create_dir_all(room.at("a/b")).unwrap();
-        fs::write(room.at("a/real"), "old").unwrap();
-        let links = [
-            ("to-file", "a/real", Ok("a/real")),
-            ("a/b/up", "../real", Ok("a/real")),
-            ("chain", "a/b/up", Ok("a/real")),
-            ("through-dir", "dir/fresh", Ok("a/b/fresh")),
-            ("dir", "a/b", Err("IsADirectory")),
-            ("dir-slash", "a/b/", Err("IsADirectory")),
-            ("dir-dot", "a/b/.", Err("IsADirectory")),
-            ("dangling", "a/made", Ok("a/made")),
-            ("dangling-dot", "a/none/..", Err("IsADirectory")),
-            ("no-dir", "nowhere/made", Err("NotFound")),
-            ("below-file", "a/real/x", Err("NotADirectory")),
-            ("loop", "loop", Err("Loop")),
-            ("out", "../made", Err("Outside")),
-            ("a/b/far-out", "../../../../etc/made", Err("Outside")),
-            ("absolute", "/etc/made", Err("Outside")),
-        ];
-        for (name, target, _) in links {
-            symlink(target, room.at(name)).unwrap();
-        }
-        for (name, _, expected) in links {
-            let written = room.write(name, name, ALWAYS);
-            match expected {
-                Ok(real) => assert_eq!(written.map(|_| room.content(real)).unwrap(), name),
-                Err(variant) => assert_eq!(format!("{:?}", written.unwrap_err()), variant, "{name}"),
-            }
-            assert!(fs::symlink_metadata(room.at(name)).unwrap().is_symlink(), "{name} is still a link");
-        }
-        assert_eq!(names(&room.at("a")), ["b", "made", "real"]);
-        // What a dangling link leads to is created, and only created.
-        assert!(matches!(room.write("dangling", "again", ABSENT), Err(Error::Exists)));
-    }
-}
-
-#[test]
-fn links_lead_anywhere_if_the_root_says_so_but_magic_ones_nowhere() {
-    for room in Room::each() {
-        let other = tempfile::tempdir().unwrap();
-        symlink(other.path().join("made"), room.at("absolute")).unwrap();
-        symlink("/proc/self/exe", room.at("exe")).unwrap();
-        symlink(format!("/proc/self/root{}/x", other.path().display()), room.at("magic")).unwrap();
-        let root = Root::open(room.dir.path(), Within::Anywhere).unwrap();
-        let put = |name: &str| root.put_by(&path(name), &[room.way]).and_then(|put| put.finish(ALWAYS));
-        put("absolute").unwrap();
-        assert_eq!(names(other.path()), ["made"]);
-        assert!(matches!(put("exe"), Err(Error::Loop)));
-        assert!(matches!(put("magic"), Err(Error::Loop)));
-        assert_eq!(names(other.path()), ["made"]);
-    }
-}
-
-#[test]
 fn what_is_no_file_is_not_replaced() {
     for room in Room::each() {
         fs::create_dir(room.at("dir")).unwrap();
@@ -278,118 +222,6 @@ fn what_is_no_file_is_not_replaced() {
 }
 
 #[test]
-fn of_two_writers() {
-    for room in Room::each() {
-        // The last one to finish wins.
-        let (mut first, mut second) = (room.put("f").unwrap(), room.put("f").unwrap());
-        second.write(b"second").unwrap();
-        first.write(b"first").unwrap();
-        second.finish(ALWAYS).unwrap();
-        first.finish(ALWAYS).unwrap();
-        assert_eq!(room.content("f"), "first");
-        // Who wanted to create it loses.
-        assert!(matches!(room.write("f", "third", ABSENT), Err(Error::Exists)));
-        // Who had seen something else loses.
-        let seen = room.root.status(&path("f")).unwrap().identity;
-        let now = room.write("f", "fourth", only(Only::IfStill(seen))).unwrap().identity;
-        assert!(matches!(room.write("f", "fifth", only(Only::IfStill(seen))), Err(Error::Changed)));
-        assert_eq!(room.content("f"), "fourth");
-        // What was removed has changed too.
-        fs::remove_file(room.at("f")).unwrap();
-        assert!(matches!(room.write("f", "sixth", only(Only::IfStill(now))), Err(Error::Changed)));
-        assert!(room.names().is_empty());
-    }
-}
-
-#[test]
-fn of_many_writers_at_once_one_wins() {
-    const WRITERS: usize = 8;
-    for room in Room::each() {
-        for round in 0..20 {
-            let name = format!("f{round}");
-            let start = Barrier::new(WRITERS);
-            let race = |how: Finish| {
-                let wins = std::thread::scope(|scope| {
-                    let write = |writer: usize| {
-                        let (room, start, name) = (&room, &start, &name);
-                        move || {
-                            let mut put = room.put(name).unwrap();
-                            put.write(&[u8::try_from(writer).unwrap(); 1000]).unwrap();
-                            start.wait();
-                            put.finish(how)
-                        }
-                    };
-                    let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(write(writer))).collect();
-                    let answers = writers.into_iter().map(|writer| writer.join().unwrap());
-                    answers.filter(Result::is_ok).count()
-                });
-                let content = fs::read(room.at(&name)).unwrap();
-                assert_eq!(content.len(), 1000);
-                assert!(content.iter().all(|byte| *byte == content[0]), "one writer's, whole");
-                wins
-            };
-            assert_eq!(race(ABSENT), 1);
-            let seen = room.root.status(&path(&name)).unwrap().identity;
-            assert_eq!(race(only(Only::IfStill(seen))), 1);
-            assert_eq!(race(ALWAYS), WRITERS);
-        }
-        assert_eq!(room.names().len(), 20);
-    }
-}
-
-#[test]
-fn what_is_swapped_in_meanwhile_leads_nowhere() {
-    for room in Room::each() {
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("f"), "precious").unwrap();
-        // A link in the place of the file.
-        let mut put = room.put("f").unwrap();
-        put.write(b"new").unwrap();
-        symlink(outside.path().join("f"), room.at("f")).unwrap();
-        assert!(matches!(put.finish(ALWAYS), Err(Error::Changed)));
-        // A link in the place of its directory.
-        fs::create_dir(room.at("dir")).unwrap();
-        let mut put = room.put("dir/f").unwrap();
-        put.write(b"new").unwrap();
-        fs::rename(room.at("dir"), room.at("moved")).unwrap();
-        symlink(outside.path(), room.at("dir")).unwrap();
-        put.finish(ALWAYS).unwrap();
-        assert_eq!(room.content("moved/f"), "new", "it went where it was begun");
-        assert_eq!(fs::read_to_string(outside.path().join("f")).unwrap(), "precious");
-        assert_eq!(names(outside.path()), ["f"]);
-    }
-}
-
-#[test]
-fn a_link_that_comes_and_goes_is_never_followed_out() {
-    for room in Room::each() {
-        let outside = tempfile::tempdir().unwrap();
-        fs::create_dir(room.at("dir")).unwrap();
-        symlink(outside.path(), room.at("link")).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let swapper = std::thread::spawn({
-            let (stop, dir, link) = (stop.clone(), room.at("dir"), room.at("link"));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    renameat2(AT_FDCWD, &dir, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
-                }
-            }
-        });
-        let (mut done, mut refused) = (0, 0);
-        while done < 100 || refused < 100 {
-            match room.write("dir/f", "new", ALWAYS) {
-                Ok(_) => done += 1,
-                Err(Error::Outside) => refused += 1,
-                Err(other) => panic!("{other:?}"),
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-        swapper.join().unwrap();
-        assert!(names(outside.path()).is_empty());
-    }
-}
-
-#[test]
 fn a_long_name_needs_no_longer_one() {
     for room in Room::each() {
         let name = "n".repeat(255);
@@ -400,124 +232,5 @@ fn a_long_name_needs_no_longer_one() {
         let strange = RelPath::parse(b"a\nb\xff").unwrap();
         room.root.put_by(&strange, &[room.way]).unwrap().finish(ABSENT).unwrap();
         assert!(room.at("").join(std::ffi::OsStr::from_bytes(b"a\nb\xff")).exists());
-    }
-}
-
-/// Whether there is a small file system at `at` now, which this thread alone sees.
-fn small_disk(at: &Path, options: &str) -> bool {
-    let nothing: Option<&str> = None;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    Uid::effective().is_root()
-        && unshare(CloneFlags::CLONE_NEWNS).is_ok()
-        && mount(nothing, "/", nothing, private, nothing).is_ok()
-        && mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(options)).is_ok()
-}
-
-#[test]
-fn a_full_disk_keeps_the_old_file_and_nothing_of_the_new_one() {
-    for mut room in Room::each() {
-        alone(|| {
-            if !small_disk(room.dir.path(), "size=64k,mode=700") {
-                return println!("SKIPPED: a full disk: needs root, and mounts");
-            }
-            room.root = Root::open(room.dir.path(), Within::Root).unwrap();
-            room.write("f", "old", ALWAYS).unwrap();
-            let mut put = room.put("f").unwrap();
-            let mut write = || (0..100).try_for_each(|_| put.write(&[b'x'; 4096]));
-            assert!(matches!(write(), Err(Error::Full)));
-            let error = put.finish(ALWAYS).unwrap_err();
-            assert!(matches!(error, Error::Io { doing: "finish it", .. }), "what is torn is not finished");
-            assert_eq!(room.content("f"), "old");
-            assert_eq!(room.names(), ["f"]);
-            room.write("f", &"y".repeat(32 * 1024), ALWAYS).unwrap();
-        });
-    }
-}
-
-#[test]
-fn without_inodes_there_is_no_file() {
-    for mut room in Room::each() {
-        alone(|| {
-            // One is the root's.
-            if !small_disk(room.dir.path(), "nr_inodes=4,mode=700") {
-                return println!("SKIPPED: no inodes: needs root, and mounts");
-            }
-            room.root = Root::open(room.dir.path(), Within::Root).unwrap();
-            room.write("old", "old", ALWAYS).unwrap();
-            let mut refused = 0;
-            for name in ["a", "b", "c", "old"] {
-                match room.write(name, "new", ALWAYS) {
-                    Ok(_) => {}
-                    Err(Error::Full) => refused += 1,
-                    Err(other) => panic!("{other:?}"),
-                }
-            }
-            assert!(refused >= 1);
-            assert!(room.names().iter().all(|name| !name.starts_with(crate::PUT_PREFIX)));
-            let all = room.root.put(&path("both-ways")).and_then(|put| put.finish(ALWAYS));
-            assert!(matches!(all, Err(Error::Full)), "{all:?}");
-        });
-    }
-}
-
-const ALICE: u32 = 20001;
-const BOB: u32 = 20002;
-
-/// As another user, as far as files are concerned; the capabilities that go with it are root's alone.
-fn as_user<T: Send>(uid: u32, run: impl FnOnce() -> T + Send) -> T {
-    alone(|| {
-        setfsgid(Gid::from_raw(uid));
-        setfsuid(Uid::from_raw(uid));
-        run()
-    })
-}
-
-#[test]
-fn another_users_files() {
-    if !Uid::effective().is_root() {
-        return println!("SKIPPED: another_users_files: needs root");
-    }
-    for room in Room::each() {
-        let own = |name: &str, uid, gid, mode| {
-            chown(room.at(name), Some(uid), Some(gid)).unwrap();
-            fs::set_permissions(room.at(name), Permissions::from_mode(mode)).unwrap();
-        };
-        own("", ALICE, ALICE, 0o777);
-        for (name, owner, mode) in [
-            ("read-only", ALICE, 0o444),
-            ("alices", ALICE, 0o600),
-            ("shared", ALICE, 0o666),
-            ("for-the-group", BOB, 0o664),
-        ] {
-            fs::write(room.at(name), "old").unwrap();
-            own(name, owner, ALICE, mode);
-        }
-        fs::create_dir(room.at("closed")).unwrap();
-        own("closed", ALICE, ALICE, 0o755);
-        fs::create_dir(room.at("drop-box")).unwrap();
-        own("drop-box", ALICE, ALICE, 0o733);
-        fs::create_dir(room.at("locked")).unwrap();
-        own("locked", ALICE, ALICE, 0o700);
-        let write =
-            |name: &str| room.write(name, "new", ALWAYS).map(|status| (status.mode, status.uid, status.gid));
-        as_user(ALICE, || {
-            assert!(matches!(write("read-only"), Err(Error::Denied)), "its owner made it read-only");
-        });
-        as_user(BOB, || {
-            for name in ["read-only", "alices", "closed/f", "locked/f"] {
-                assert!(matches!(write(name), Err(Error::Denied)), "{name}");
-            }
-            assert!(matches!(room.root.read(&path("alices")), Err(Error::Denied)));
-            // Bob is not in that group, and his own gets no more than everybody.
-            assert_eq!(write("for-the-group").unwrap(), (0o644, BOB, BOB));
-            assert_eq!(write("shared").unwrap(), (0o666, BOB, BOB));
-            write("drop-box/f").unwrap();
-        });
-        // Root may give it any group.
-        own("shared", ALICE, ALICE, 0o664);
-        assert_eq!(write("shared").unwrap(), (0o664, 0, ALICE));
-        assert_eq!(room.content("alices"), "old");
-        let hidden = |dir: &str| names(&room.at(dir)).iter().any(|name| name.starts_with(crate::PUT_PREFIX));
-        assert!(!["", "closed", "drop-box", "locked"].into_iter().any(hidden));
     }
 }

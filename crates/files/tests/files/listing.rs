@@ -50,7 +50,7 @@ fn every_kind_is_told_and_none_is_opened() {
         (entries(&room.root, Some(&d)), entries(&room.anywhere, Some(&d)))
     });
     let link = |to| (Kind::Link, to);
-    let cases: &[(&[u8], (Kind, Option<Kind>), Option<Kind>)] = &[
+    let cases: [(&[u8], _, _); 13] = [
         (b"sub", (Kind::Directory, None), None),
         (b"file", (Kind::File, None), None),
         (b"\xff\n", (Kind::File, None), None),
@@ -67,9 +67,9 @@ fn every_kind_is_told_and_none_is_opened() {
     ];
     assert_eq!((within.len(), anywhere.len()), (cases.len(), cases.len()), "neither . nor ..");
     for (name, (kind, link_to), link_to_anywhere) in cases {
-        let (one, other) = (&within[*name], &anywhere[*name]);
-        assert_eq!((one.kind, one.link_to), (*kind, *link_to), "{}", name.escape_ascii());
-        assert_eq!((other.kind, other.link_to), (*kind, *link_to_anywhere), "{}", name.escape_ascii());
+        let (one, other) = (&within[name], &anywhere[name]);
+        assert_eq!((one.kind, one.link_to), (kind, link_to), "{}", name.escape_ascii());
+        assert_eq!((other.kind, other.link_to), (kind, link_to_anywhere), "{}", name.escape_ascii());
         assert_eq!(one.status, other.status);
     }
     let file = within[&b"file"[..]].status.unwrap();
