@@ -23,6 +23,8 @@ pub const PUT_PREFIX: &str = ".portreeve-put-";
 
 const NO_LINKS: &str = "this file system can't create a file without the danger of replacing one";
 
+const NO_PROC: &str = "/proc is not there to give a file its name by";
+
 /// Nobody else may open what is not complete, nor what will be private.
 const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
@@ -142,13 +144,11 @@ impl Drop for Staged {
 fn create_nameless(place: &Place, mode: Mode) -> Result<File, Error> {
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     let file = File::from(openat(&place.dir, ".", flags, mode).map_err(failed("create a file"))?);
-    // Without `/proc` it could be written but never get a name.
-    let through_proc = stat(&proc_path(&file)).map_err(failed("find it in /proc"))?;
     let itself = fstat(&file).map_err(failed("look at it"))?;
-    if (through_proc.st_dev, through_proc.st_ino) == (itself.st_dev, itself.st_ino) {
-        Ok(file)
-    } else {
-        Err(Error::Unsupported("/proc is not what it should be"))
+    // Without `/proc` it could be written but never get a name.
+    match stat(&proc_path(&file)) {
+        Ok(found) if (found.st_dev, found.st_ino) == (itself.st_dev, itself.st_ino) => Ok(file),
+        _ => Err(Error::Unsupported(NO_PROC)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::chown;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, setfsgid, setfsuid};
 
 use super::*;
@@ -62,6 +62,22 @@ fn without_inodes_there_is_no_file() {
             assert!(matches!(all, Err(Error::Full)), "{all:?}");
         });
     }
+}
+
+#[test]
+fn without_proc_there_is_the_other_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Root::open(dir.path(), Within::Root).unwrap();
+    alone(|| {
+        let mounted = tempfile::tempdir().unwrap();
+        if !small_disk(mounted.path(), "mode=700") || umount2("/proc", MntFlags::MNT_DETACH).is_err() {
+            return println!("SKIPPED: no /proc: needs root, and mounts");
+        }
+        let nameless = root.put_by(&path("f"), &[Staging::Nameless]);
+        assert!(matches!(nameless, Err(Error::Unsupported(_))), "{nameless:?}");
+        root.put(&path("f")).and_then(|put| put.finish(ABSENT)).unwrap();
+    });
+    assert!(names(dir.path()).iter().all(|name| name == "f"));
 }
 
 const ALICE: u32 = 20001;
