@@ -2,7 +2,10 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use portreeve_files::{Error, Kind, Root, Within};
@@ -66,4 +69,35 @@ fn a_directory_is_no_file() {
     room.root.make_dir(&path("dir"), 0o700).unwrap();
     assert!(matches!(room.root.read(&path("dir")), Err(Error::IsADirectory)));
     assert!(matches!(room.root.remove_file(&path("dir")), Err(Error::IsADirectory)));
+}
+
+#[test]
+fn a_fifo_that_comes_and_goes_is_not_waited_for() {
+    let room = Room::new();
+    mkfifo(&room.at("other"), Mode::S_IRWXU).unwrap();
+    std::fs::write(room.at("f"), "content").unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let swapper = std::thread::spawn({
+        let (stop, one, other) = (stop.clone(), room.at("f"), room.at("other"));
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        }
+    });
+    in_time(move || {
+        let (mut read, mut refused) = (0, 0);
+        while read < 500 || refused < 500 {
+            match room.root.tail(&path("f"), 100) {
+                Ok(piece) => {
+                    assert_eq!(piece.bytes, b"content");
+                    read += 1;
+                }
+                Err(Error::NotRegular(Kind::Fifo)) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        swapper.join().unwrap();
+    });
 }
