@@ -1,5 +1,6 @@
 //! Replaces a file whole, or not at all: a reader sees the old content or the new, never a part, also after a crash.
-//! Invariant: whatever fails, until the rename the old file is as it was, and afterwards nothing of ours is left beside it.
+//! Invariant: whatever fails, until the rename the old file is as it was, and afterwards nothing of ours is left beside
+//! it.
 
 use std::io::{self, Write};
 
@@ -40,9 +41,9 @@ pub struct Finish {
 /// The permissions of the new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewMode {
-    /// Those of the file that it replaces, or those that any new file gets in that directory: 0666 without the umask, or
-    /// what the default access control list says. If the user may not give the new file the old one's group, the user's
-    /// own group may no more than everybody: what was for one group is not for another.
+    /// Those of the file that it replaces, or those that any new file gets in that directory: 0666 without the umask,
+    /// or what the default access control list says. If the user may not give the new file the old one's group, the
+    /// user's own group may no more than everybody: what was for one group is not for another.
     Kept,
     /// These, whatever was there and whatever the umask. Of `0o777`: setuid and its like are not for a browser to give.
     Exactly(u32),
@@ -55,8 +56,8 @@ pub enum Only {
     Always,
     /// Nothing has it, or it is [`Error::Exists`]. The kernel sees to it.
     IfAbsent,
-    /// It is still that file with that content, or it is [`Error::Changed`]. Other writers through this process can't get
-    /// in between; another process can, in the moment between the look and the rename.
+    /// It is still that file with that content, or it is [`Error::Changed`]. Other writers through this process can't
+    /// get in between; another process can, in the moment between the look and the rename.
     IfStill(Identity),
 }
 
@@ -109,8 +110,8 @@ impl Put {
     /// - [`Error::Denied`]: the file that is there may not be written, though its directory may.
     /// - [`Error::Changed`]: the condition, or a link was put in the file's place meanwhile.
     ///
-    /// In all these cases, the old file is as it was. Only an [`Error::Io`] "can't make sure of it" comes later: the new file
-    /// is there, but a crash might undo it.
+    /// In all these cases, the old file is as it was. Only an [`Error::Io`] "can't make sure of it" comes later: the
+    /// new file is there, but a crash might undo it.
     pub fn finish(mut self, how: Finish) -> Result<Status, Error> {
         if self.torn {
             let source = io::Error::other("a part of it could not be written");

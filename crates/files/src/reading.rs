@@ -56,8 +56,8 @@ impl Root {
         Ok(OpenFile { file: file.into(), status })
     }
 
-    /// The last `most` bytes of a file; [`limits::PIECE`] at most. Of a file that grows they are the last ones as of the
-    /// look at its size: [`Root::read_from`] goes on at [`Piece::end`].
+    /// The last `most` bytes of a file; [`limits::PIECE`] at most. Of a file that grows they are the last ones as of
+    /// the look at its size: [`Root::read_from`] goes on at [`Piece::end`].
     ///
     /// # Errors
     /// As [`Root::read`], or when it can't be read.

@@ -14,11 +14,11 @@ use crate::limits;
 use crate::rel_path::RelPath;
 use crate::status::Status;
 
-const NO_OPENAT2: &str = "the kernel can't keep a path inside of a directory: openat2(2) is there from Linux 5.6 on, unless a \
-                          sandbox forbids it";
+const NO_OPENAT2: &str = "the kernel can't keep a path inside of a directory: openat2(2) is there from Linux 5.6 on, \
+                          unless a sandbox forbids it";
 
-/// How far links may lead. In neither case are the links of `/proc` followed that are more than text (`/proc/self/root`,
-/// `/proc/self/fd/3`): with them a path would mean what some process has open.
+/// How far links may lead. In neither case are the links of `/proc` followed that are more than text
+/// (`/proc/self/root`, `/proc/self/fd/3`): with them a path would mean what some process has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Within {
     /// Links are followed as long as they stay below the root; an absolute one never does, wherever it leads.

@@ -1,6 +1,6 @@
 //! A file that is being written: in the directory where it is to be, but not yet under its name.
 //! Before: `root` gave the directory. After: `put` decides whether it gets the name.
-//! Invariant: until then nobody but its owner can open it, and when it is dropped nothing of it is left.
+//! Invariant: until it is complete nobody but its owner can open it, and when it is dropped nothing of it is left.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,8 +17,8 @@ use crate::error::{Error, failed};
 use crate::limits;
 use crate::root::Place;
 
-/// How the name of a file begins that is still being written, where the file system has no files without a name. One that
-/// is older than any upload was left by a process that was killed.
+/// How the name of a file begins that is still being written, where the file system has no files without a name. One
+/// that is older than any upload was left by a process that was killed.
 pub const PUT_PREFIX: &str = ".portreeve-put-";
 
 const NO_LINKS: &str = "this file system can't create a file without the danger of replacing one";
@@ -76,9 +76,9 @@ impl Staged {
         &self.place
     }
 
-    /// The permissions of a file that is created here today: the umask decides, or the directory's default access control
-    /// list in its place. To ask for the umask is to set it, for all threads, and a list takes more than it to compute:
-    /// so an empty file is created, looked at and removed.
+    /// The permissions of a file that is created here today: the umask decides, or the directory's default access
+    /// control list in its place. To ask for the umask is to set it, for all threads, and a list takes more than it to
+    /// compute: so an empty file is created, looked at and removed.
     pub(crate) fn usual_mode(&self) -> Result<Mode, Error> {
         let (file, name) = create_hidden(&self.place, Mode::from_bits_truncate(0o666))?;
         let stat = fstat(&file);

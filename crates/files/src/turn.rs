@@ -8,8 +8,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 static TAKEN: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// Until it is dropped, nobody else has the turn in that directory. A network file system that hangs holds up only those
-/// who would write to the same directory, and they would hang as well.
+/// Until it is dropped, nobody else has the turn in that directory. A network file system that hangs holds up only
+/// those who would write to the same directory, and they would hang as well.
 #[derive(Debug)]
 pub(crate) struct Turn((u64, u64));
 
