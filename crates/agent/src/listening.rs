@@ -106,6 +106,7 @@ mod tests {
             cookie: 1,
             v6only,
             cgroup: None,
+            silent_for: None,
         }
     }
 

@@ -29,6 +29,11 @@ pub(crate) enum Command {
     Token(crate::token::Token),
     /// Make, list, change and share lasting names for applications
     Forward(Forward),
+    /// Start a web program with a port and a secret of its own, say when it answers, and follow it to its end
+    Launch(crate::launch::Launch),
+    /// Run a job's script and note how that went; the workspace has its jobs call this
+    #[command(hide = true)]
+    Batch,
     /// Report every problem of a configuration, and with --live of a cluster's portal node
     Check(crate::check::Check),
     /// On a cluster: make, show and revoke the keys of nodes' agents

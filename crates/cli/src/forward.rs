@@ -56,10 +56,14 @@ fn dir(forward: &Forward) -> anyhow::Result<Directory> {
     if let Some(dir) = &forward.forwards {
         return Ok(Directory { path: config::absolute(dir)?, state: None, is_shared: false });
     }
+    find(&forward.state)
+}
+
+fn find(named: &crate::arguments::StateDir) -> anyhow::Result<Directory> {
     // Without a home directory there is no portal of one's own.
-    let state = forward.state.path();
+    let state = named.path();
     // Whoever names a state directory means the portal that has it.
-    if forward.state.dir.is_none()
+    if named.dir.is_none()
         && !state.as_ref().is_ok_and(|state| control::runs(state))
         && let Some(path) = config::cluster_forwards()?
     {
@@ -68,6 +72,17 @@ fn dir(forward: &Forward) -> anyhow::Result<Directory> {
     let state = state?;
     let path = state::noted_forwards(&state).unwrap_or_else(|| state.join("forwards"));
     Ok(Directory { path, state: Some(state), is_shared: false })
+}
+
+/// The same for a program that is launched, where nobody says more than perhaps the directory.
+pub(crate) fn directory_of_forwards(asked: Option<&std::path::Path>) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = asked {
+        return config::absolute(dir);
+    }
+    let state = crate::arguments::StateDir { dir: None };
+    let directory = find(&state)?;
+    directory.prepare()?;
+    Ok(directory.path)
 }
 
 /// A directory of forward files.

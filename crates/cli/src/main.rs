@@ -1,6 +1,7 @@
 //! `portreeve`, the command line. Each subcommand is a file; `arguments.rs` says what can be typed.
 
 mod arguments;
+mod batch;
 mod check;
 mod cluster;
 mod config;
@@ -10,6 +11,7 @@ mod documents;
 mod forward;
 mod http_client;
 mod keys;
+mod launch;
 mod listen;
 mod listening;
 mod login;
@@ -30,7 +32,10 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // These two end as what they ran did.
     let done = match arguments.command {
+        Command::Launch(launch) => return exit(launch::launch(&launch)),
+        Command::Batch => return exit(batch::batch()),
         Command::Up(up) => up::up(&up),
         Command::Login(login) => login::login(&login),
         Command::SignOut(sign_out) => sessions::sign_out(&sign_out),
@@ -45,8 +50,12 @@ fn main() -> ExitCode {
         Command::Keys(keys) => keys::keys(&keys),
         Command::Nodes(nodes) => nodes::nodes(&nodes),
     };
+    exit(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn exit(done: anyhow::Result<ExitCode>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line, causes included: it is read in a terminal and in a unit's log.
             eprintln!("portreeve: {error:#}");

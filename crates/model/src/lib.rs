@@ -12,6 +12,7 @@ pub mod config;
 pub mod decision;
 pub mod forward_file;
 pub mod host;
+pub mod manifest;
 pub mod names;
 pub mod network;
 pub mod nodes;
@@ -33,6 +34,7 @@ pub use forward_file::{
     CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, PathMode, Scheme,
 };
 pub use host::{AppHost, HostForm, HostRules, split_host_port};
+pub use manifest::{AppName, Manifest, ManifestFile};
 pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, TokenName, UserName};
 pub use network::Network;
 pub use nodes::{Node, NodeMap, Speaker};

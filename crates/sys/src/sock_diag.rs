@@ -114,6 +114,26 @@ impl SockDiag {
         Ok(found)
     }
 
+    /// How long ago data came last on a connection to this port of this uid's; `None`: there is no such connection.
+    pub fn silent_for(&mut self, port: u16, uid: u32) -> io::Result<Option<Duration>> {
+        let mut least: Option<Duration> = None;
+        let states =
+            StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2;
+        for is_ipv4 in [true, false] {
+            let mut id = socket_id(is_ipv4);
+            id.source_port = port;
+            let mut request = request(is_ipv4, id, states.clone());
+            request.extensions = ExtensionFlags::INFO;
+            self.ask(request, NLM_F_REQUEST | NLM_F_DUMP, &mut |record| {
+                if record.local.port() == port && record.uid == uid {
+                    least = least.into_iter().chain(record.silent_for).min();
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(least)
+    }
+
     fn ask(
         &mut self,
         request: InetRequest,

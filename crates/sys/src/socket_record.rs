@@ -5,6 +5,7 @@ use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_sock_diag::inet::{InetResponse, nlas::Nla};
 use netlink_packet_sock_diag::{AF_INET, AF_INET6};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::time::Duration;
 
 /// Of `linux/inet_diag.h`; the library does not know it.
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -79,6 +80,15 @@ pub struct SocketRecord {
     pub v6only: Option<bool>,
     /// The control group (v2) in which the socket was made, by its id; from Linux 5.9 on. For show.
     pub cgroup: Option<u64>,
+    /// How long ago data came last, to the millisecond; said only where it was asked for. For show.
+    pub silent_for: Option<Duration>,
+}
+
+/// How long ago data came (`struct tcp_info`, tcp(7)), of which older kernels have less and younger ones more.
+fn last_data(info: &[u8]) -> Option<Duration> {
+    let at = std::mem::offset_of!(nix::libc::tcp_info, tcpi_last_data_recv);
+    let milliseconds = info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
+    Some(Duration::from_millis(milliseconds.into()))
 }
 
 impl SocketRecord {
@@ -113,6 +123,10 @@ impl SocketRecord {
             }),
             cgroup: response.nlas.iter().find_map(|attribute| match attribute {
                 Nla::Other(other) if other.kind() == INET_DIAG_CGROUP_ID => cgroup_id(other),
+                _ => None,
+            }),
+            silent_for: response.nlas.iter().find_map(|attribute| match attribute {
+                Nla::TcpInfo(info) => last_data(info),
                 _ => None,
             }),
         })

@@ -190,6 +190,7 @@ fn the_stage_by_state_and_inode() {
         cookie: 1,
         v6only: None,
         cgroup: None,
+        silent_for: None,
     };
     for (state, without, with) in [
         (Established, Ok(Stage::Waiting), Ok(Stage::Accepted)),

@@ -34,6 +34,11 @@ impl Notes {
         self.unknown.push((span, key));
     }
 
+    /// Whether something was noted about this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.notes.iter().any(|note| note.key == key)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.notes.is_empty() && self.unknown.is_empty()
     }

@@ -11,6 +11,8 @@ use toml::de::{DeTable, DeValue};
 pub(crate) struct Section<'t> {
     name: &'static str,
     table: DeTable<'t>,
+    /// Where it stands, if it does.
+    span: Option<Range<usize>>,
 }
 
 impl<'t> Section<'t> {
@@ -20,7 +22,17 @@ impl<'t> Section<'t> {
         for error in errors {
             notes.syntax(error.span().unwrap_or(0..0), error.message());
         }
-        Self { name: "", table: table.into_inner() }
+        Self { name: "", table: table.into_inner(), span: Some(0..0) }
+    }
+
+    /// Whether the file has it.
+    pub(crate) fn is_there(&self) -> bool {
+        self.span.is_some()
+    }
+
+    /// Where it stands.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone().unwrap_or_default()
     }
 
     /// Every `[[NAME]]`, with where it begins.
@@ -36,7 +48,9 @@ impl<'t> Section<'t> {
                 for value in values {
                     let span = value.span();
                     match value.into_inner() {
-                        DeValue::Table(table) => sections.push((span, Section { name, table })),
+                        DeValue::Table(table) => {
+                            sections.push((span.clone(), Section { name, table, span: Some(span) }));
+                        }
                         _ => all = false,
                     }
                 }
@@ -61,10 +75,10 @@ impl<'t> Section<'t> {
     }
 
     pub(crate) fn section(&mut self, name: &'static str, notes: &mut Notes) -> Section<'t> {
-        let table = self.take(name, notes).and_then(|found| {
+        let found = self.take(name, notes).and_then(|found| {
             let span = found.span();
             match found.into_inner() {
-                DeValue::Table(table) => Some(table),
+                DeValue::Table(table) => Some((table, span)),
                 other => {
                     let what = format!("{} where a section belongs", article(other.type_str()));
                     notes.note(
@@ -77,7 +91,28 @@ impl<'t> Section<'t> {
                 }
             }
         });
-        Section { name, table: table.unwrap_or_default() }
+        let (table, span) = found.unzip();
+        Section { name, table: table.unwrap_or_default(), span }
+    }
+
+    /// A string, a whole number or a boolean, as text.
+    pub(crate) fn scalar(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<String>> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Scalar {
+            Text(String),
+            Number(i64),
+            Boolean(bool),
+        }
+        let value = self.take(key, notes)?;
+        let scalar: Spanned<Scalar> = typed(value, &dotted(self.name, key), "a string or a number", notes)?;
+        let span = scalar.span();
+        let text = match scalar.into_inner() {
+            Scalar::Text(text) => text,
+            Scalar::Number(number) => number.to_string(),
+            Scalar::Boolean(boolean) => boolean.to_string(),
+        };
+        Some(Spanned::new(span, text))
     }
 
     pub(crate) fn integer(&mut self, key: &str, notes: &mut Notes) -> Option<Spanned<i64>> {
@@ -136,6 +171,7 @@ fn typed<T: DeserializeOwned>(
                 "a string" => "write it in quotes",
                 "a whole number" => "write digits only, without quotes",
                 "true or false" => "write it without quotes",
+                "a string or a number" => "write it in quotes, or digits without quotes",
                 _ => "write a name in quotes, or digits without quotes",
             };
             notes.note(span, key, what, remedy.to_owned());

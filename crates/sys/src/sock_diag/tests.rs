@@ -152,6 +152,7 @@ fn a_listener_must_take_the_very_address() {
         cookie: 1,
         v6only,
         cgroup: None,
+        silent_for: None,
     };
     for (listener, v6only, asked, fits) in [
         ("[::]:80", Some(false), "127.0.0.1:80", true),

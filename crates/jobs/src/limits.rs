@@ -1,0 +1,22 @@
+//! Every wait, buffer and list of this crate, by name.
+
+use std::time::Duration;
+
+/// A command of Slurm's may take so long; one that takes longer is ended, and Slurm is said not to answer.
+pub(crate) const COMMAND: Duration = Duration::from_secs(20);
+/// What a command says, in bytes; one that says more is ended.
+pub(crate) const COMMAND_BYTES: usize = 16 * 1024 * 1024;
+/// What is kept of a command's complaint, in bytes.
+pub(crate) const COMPLAINT: usize = 4096;
+/// A manifest's file, in bytes.
+pub(crate) const MANIFEST: u64 = 1024 * 1024;
+/// Manifests in one directory.
+pub(crate) const MANIFESTS: usize = 200;
+/// A record of an entry's directory, in bytes.
+pub(crate) const RECORD: u64 = 1024 * 1024;
+/// What is kept of a program's last words in its record, in bytes.
+pub const LAST_WORDS: usize = 4096;
+/// Files that a job made, named in its record.
+pub const FILES_MADE: usize = 500;
+/// A job that Slurm does not know of for so long after it was handed over is gone.
+pub(crate) const UNKNOWN: i64 = 60;
