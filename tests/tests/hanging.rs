@@ -136,11 +136,11 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
     tokio::join!(
         // The file that hangs is asked for twice, since the first ones leave a read behind that goes on hanging.
         async {
-            hang(&one, &["/fw/slow/", "/"]).await;
-            hang(&one, &["/fw/slow/", "/"]).await;
+            hang(&one, &["/fw/slow/"]).await;
+            hang(&one, &["/fw/slow/"]).await;
         },
         goes_on(&one, &go_on_beside_file, enough),
-        hang(&all, &["/fw/slow/", "/fw/fine/", "/"]),
+        hang(&all, &["/fw/slow/", "/fw/fine/"]),
         goes_on(&all, &go_on_beside_directory, enough),
         async {
             let ended = tokio::time::timeout(4 * FORWARD_READ, slow.data()).await;

@@ -223,8 +223,6 @@ pub const DIALERS: usize = 1024;
 pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
 /// Without an answer for so long, it is looked whether the worker takes connections at all.
 pub const WORKER_KNOCK: Duration = Duration::from_secs(4);
-/// A worker's page, in bytes.
-pub const WORKER_BYTES: usize = 4 * 1024 * 1024;
 /// Users to whose worker one thread keeps a connection.
 pub const WORKERS: usize = 1024;
 /// How long the nodes may take to say what somebody has listening, for show.

@@ -1,0 +1,17 @@
+//! Every bound of this crate, by name.
+
+/// A name, in bytes: NAME_MAX of Linux, which few file systems undercut and none that matters exceeds.
+pub const NAME: usize = 255;
+/// A path, in bytes. The kernel's PATH_MAX of 4096 counts the zero byte at the end.
+pub const PATH: usize = 4095;
+/// How often a path is resolved again because something was renamed meanwhile, so that the kernel could not say whether
+/// `..` in a link leads out (`EAGAIN`, openat2(2)). After that, it is an error.
+pub const RESOLUTIONS: usize = 128;
+/// Links that one leads to another at the end of the path that is written to: as many as the kernel follows.
+pub const LINKS: usize = 40;
+/// Random names tried for a file that is being written. A second one is needed about never.
+pub const HIDDEN_NAMES: usize = 16;
+/// What is read of a file at once into memory, in bytes. Who asks for more gets so much.
+pub const PIECE: usize = 4 * 1024 * 1024;
+/// Entries of a directory that are told of. Who asks for more gets so many.
+pub const ENTRIES: usize = 100_000;

@@ -1,0 +1,141 @@
+//! The directory that paths begin at, and how far links may lead. Before: `rel_path`. After: everything else.
+//! Invariant: nothing else in this crate gives the kernel a path of more than one name.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+
+use crate::error::{Error, failed};
+use crate::limits;
+use crate::rel_path::RelPath;
+use crate::status::Status;
+
+const NO_OPENAT2: &str = "the kernel can't keep a path inside of a directory: openat2(2) is there from Linux 5.6 on, \
+                          unless a sandbox forbids it";
+
+/// How far links may lead. In neither case are the links of `/proc` followed that are more than text
+/// (`/proc/self/root`, `/proc/self/fd/3`): with them a path would mean what some process has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    /// Links are followed as long as they stay below the root; an absolute one never does, wherever it leads.
+    Root,
+    /// Links lead wherever the user may go. The root is no more than where paths begin.
+    Anywhere,
+}
+
+/// A directory by its descriptor: it stays the same one when it is renamed.
+#[derive(Debug)]
+pub struct Root {
+    dir: OwnedFd,
+    within: Within,
+}
+
+/// A name in a directory that was resolved. Whoever acts on it acts there, whatever becomes of the path meanwhile.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) dir: OwnedFd,
+    pub(crate) name: OsString,
+}
+
+impl Root {
+    /// The directory at `path`, which is the caller's own and not a browser's: links in it are followed.
+    ///
+    /// # Errors
+    /// When there is no such directory, or the kernel has no openat2(2): [`Error::Unsupported`].
+    pub fn open(path: &Path, within: Within) -> Result<Self, Error> {
+        // With openat2 already here, so that a kernel without it is found out before the first file.
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+        match openat2(AT_FDCWD, path, how) {
+            Ok(dir) => Ok(Self { dir, within }),
+            // To open a directory is refused with EACCES: EPERM is a sandbox that does not know the call.
+            Err(Errno::EPERM) => Err(Error::Unsupported(NO_OPENAT2)),
+            Err(errno) => Err(refused("open the directory", errno)),
+        }
+    }
+
+    /// What the path means, links followed.
+    ///
+    /// # Errors
+    /// When there is nothing, or it may not be reached.
+    pub fn status(&self, path: &RelPath) -> Result<Status, Error> {
+        Status::of(self.resolve(path.as_bytes(), OFlag::O_PATH)?)
+    }
+
+    /// Opens what the path means as the root's policy permits. The path is a `RelPath`, or was made of one and what
+    /// links say.
+    pub(crate) fn resolve(&self, path: &[u8], flags: OFlag) -> Result<OwnedFd, Error> {
+        let resolve = match self.within {
+            Within::Root => ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+            Within::Anywhere => ResolveFlag::RESOLVE_NO_MAGICLINKS,
+        };
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match openat2(&self.dir, path, how) {
+                Ok(file) => return Ok(file),
+                Err(Errno::EAGAIN | Errno::EINTR) if tries < limits::RESOLUTIONS => {}
+                Err(errno) => return Err(refused("open it", errno)),
+            }
+        }
+    }
+
+    /// The directory at `path`, or the root itself, as one to act in.
+    pub(crate) fn directory(&self, path: Option<&RelPath>) -> Result<OwnedFd, Error> {
+        self.resolve(path.map_or(&b"."[..], RelPath::as_bytes), OFlag::O_PATH | OFlag::O_DIRECTORY)
+    }
+
+    /// Where the path's last name is; a link of that name is not followed.
+    pub(crate) fn place(&self, path: &RelPath) -> Result<Place, Error> {
+        let dir = self.directory(path.parent().as_ref())?;
+        Ok(Place { dir, name: path.name().to_owned() })
+    }
+
+    /// Where what the path means is, or would be if it were made: links are followed at the end as well.
+    pub(crate) fn place_behind_links(&self, path: &RelPath) -> Result<Place, Error> {
+        // The kernel judges the whole way first. Below, the last link is followed by what it says: a magic one would
+        // then be taken for text.
+        match self.resolve(path.as_bytes(), OFlag::O_PATH) {
+            Ok(file) => {
+                Status::of(file)?.regular()?;
+            }
+            Err(Error::NotFound) => {}
+            Err(other) => return Err(other),
+        }
+        let mut path = path.as_bytes().to_vec();
+        for _ in 0..limits::LINKS {
+            let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+                Some(slash) => (&path[..=slash], &path[slash + 1..]),
+                None => (&b"./"[..], &path[..]),
+            };
+            // A link can end so, and then means a directory.
+            if matches!(name, b"" | b"." | b"..") {
+                return Err(Error::IsADirectory);
+            }
+            let dir = self.resolve(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+            match readlinkat(&dir, OsStr::from_bytes(name)) {
+                Ok(link) => {
+                    let link = link.into_vec();
+                    path = if link.starts_with(b"/") { link } else { [parent, &link].concat() };
+                }
+                Err(Errno::EINVAL | Errno::ENOENT) => {
+                    return Ok(Place { dir, name: OsStr::from_bytes(name).to_owned() });
+                }
+                Err(errno) => return Err(failed("read a link")(errno)),
+            }
+        }
+        Err(Error::Loop)
+    }
+}
+
+fn refused(doing: &'static str, errno: Errno) -> Error {
+    match errno {
+        Errno::ENOSYS => Error::Unsupported(NO_OPENAT2),
+        Errno::EXDEV => Error::Outside,
+        other => failed(doing)(other),
+    }
+}

@@ -1,0 +1,204 @@
+//! What is known of a file without opening it, and how to tell that it changed.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::stat::{FileStat, SFlag, fstat};
+
+use crate::error::{Error, failed};
+
+/// What kind of thing has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, also called named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A terminal, `/dev/null` and their like.
+    CharacterDevice,
+    /// A disk.
+    BlockDevice,
+    /// The file system does not say, or says something new.
+    Unknown,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "a file",
+            Self::Directory => "a directory",
+            Self::Link => "a link",
+            Self::Fifo => "a FIFO",
+            Self::Socket => "a socket",
+            Self::CharacterDevice => "a character device",
+            Self::BlockDevice => "a block device",
+            Self::Unknown => "of an unknown kind",
+        })
+    }
+}
+
+/// What stat(2) says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub kind: Kind,
+    /// In bytes. Of a link: the length of what it says.
+    pub size: u64,
+    /// Permissions, setuid, setgid and sticky: `0o7777` at most.
+    pub mode: u32,
+    /// When its content last changed, as far as its owner lets that be known.
+    pub modified: SystemTime,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// To tell later whether it is still the same.
+    pub identity: Identity,
+}
+
+impl Status {
+    /// Of what the descriptor means; it may be an `O_PATH` one.
+    pub(crate) fn of(file: impl AsFd) -> Result<Self, Error> {
+        fstat(file).map(|stat| Self::from(&stat)).map_err(failed("look at it"))
+    }
+
+    /// Proof that this is a regular file, or what it is instead.
+    pub(crate) fn regular(self) -> Result<Self, Error> {
+        match self.kind {
+            Kind::File => Ok(self),
+            Kind::Directory => Err(Error::IsADirectory),
+            other => Err(Error::NotRegular(other)),
+        }
+    }
+}
+
+impl From<&FileStat> for Status {
+    fn from(stat: &FileStat) -> Self {
+        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFREG => Kind::File,
+            SFlag::S_IFDIR => Kind::Directory,
+            SFlag::S_IFLNK => Kind::Link,
+            SFlag::S_IFIFO => Kind::Fifo,
+            SFlag::S_IFSOCK => Kind::Socket,
+            SFlag::S_IFCHR => Kind::CharacterDevice,
+            SFlag::S_IFBLK => Kind::BlockDevice,
+            _ => Kind::Unknown,
+        };
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let identity = Identity {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        };
+        let modified = time(stat.st_mtime, stat.st_mtime_nsec);
+        Self {
+            kind,
+            size,
+            mode: stat.st_mode & 0o7777,
+            modified,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            identity,
+        }
+    }
+}
+
+/// A user can set any time, also one that overflows: that becomes 1970.
+fn time(seconds: i64, nanoseconds: i64) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let part = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0));
+    let time = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    time.and_then(|time| time.checked_add(part)).unwrap_or(UNIX_EPOCH)
+}
+
+/// Which file this is, and which content of it: device, inode, size, and to the nanosecond when its content and its
+/// inode last changed. Equal means the same content, but for two changes within one tick of the file system's clock,
+/// which is some milliseconds on many. Unequal may also be a change of mode, or a network file system that was mounted
+/// anew or on another machine: it can say "changed" without need, which costs a question to the person, not a file.
+///
+/// Its text is one word of hexadecimal numbers and dots, and can stand in an `ETag`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// From its text; `None` when it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split('.');
+        let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+        let mut signed = || number().map(u64::cast_signed);
+        let (device, inode, size) =
+            (signed()?.cast_unsigned(), signed()?.cast_unsigned(), signed()?.cast_unsigned());
+        let modified = (signed()?, signed()?);
+        let changed = (signed()?, signed()?);
+        words.next().is_none().then_some(Self { device, inode, size, modified, changed })
+    }
+
+    /// Device and inode: which file, whatever is in it.
+    #[must_use]
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+
+    /// Device and inode.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, inode, size, modified, changed } = self;
+        write!(
+            f,
+            "{device:x}.{inode:x}.{size:x}.{:x}.{:x}.{:x}.{:x}",
+            modified.0, modified.1, changed.0, changed.1
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_comes_back_from_its_text() {
+        let some = Identity {
+            device: 0xfd01,
+            inode: u64::MAX,
+            size: 0,
+            modified: (-5, 999_999_999),
+            changed: (i64::MAX, 0),
+        };
+        assert_eq!(Identity::parse(&some.to_string()), Some(some));
+        assert!(some.to_string().bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'.'));
+        for text in ["", "1.2.3.4.5.6", "1.2.3.4.5.6.7.8", "1.2.3.4.5.6.", "1.2.3.4.5.6.x", "1 .2.3.4.5.6.7"]
+        {
+            assert_eq!(Identity::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_too_strange() {
+        assert_eq!(time(-1, 500_000_000), UNIX_EPOCH - Duration::from_millis(500));
+        assert_eq!(time(1, 5), UNIX_EPOCH + Duration::new(1, 5));
+        for seconds in [i64::MIN, i64::MAX] {
+            let _ = time(seconds, 999_999_999);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What a browser may reach through a root, on real directories.
+
+// In a test, a panic is the report.
+#![allow(clippy::unwrap_used)]
+
+mod kernel;
+mod links;
+mod listing;
+mod reading;
+mod room;
+mod special;
+mod tree;
