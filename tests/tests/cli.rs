@@ -15,6 +15,7 @@ fn help_explains_every_command() {
         "token",
         "forward",
         "check",
+        "launch",
         "keys",
         "nodes",
         "sessions",

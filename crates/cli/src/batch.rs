@@ -22,6 +22,8 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use crate::launch::exit_code;
+
 /// Between SIGTERM and SIGKILL, where nobody else counts: Slurm has its own `KillWait`.
 const GRACE: Duration = Duration::from_secs(25);
 /// Directories that are looked through for new files.
@@ -79,8 +81,7 @@ async fn run(dir: &Path) -> anyhow::Result<ExitCode> {
     if let Err(error) = records::write(dir, &record) {
         eprintln!("portreeve: how the job ended can't be noted in {}: {error}", dir.display());
     }
-    let code = status.code().unwrap_or(128 + status.signal().unwrap_or(0));
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    Ok(exit_code(status).into())
 }
 
 /// What the script's first line says: the program, and at most one argument (execve(2)). So that it runs where home is mounted

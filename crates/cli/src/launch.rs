@@ -24,6 +24,7 @@ use anyhow::bail;
 use clap::Args;
 use portreeve_model::{ForwardName, NodeName};
 
+pub(crate) use program::exit_code;
 pub(crate) use watch::launch;
 
 /// `portreeve launch`

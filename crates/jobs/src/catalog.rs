@@ -4,13 +4,14 @@
 //! one that it was meant to replace.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io;
 use std::path::Path;
 
 use portreeve_model::config::Problem;
 use portreeve_model::manifest::{AppName, Manifest, ManifestFile};
 
 use crate::limits;
+use crate::records::{Links, open_file, read_whole};
 
 /// The shipped ones, by name.
 pub const SHIPPED: [(&str, &str); 7] = [
@@ -145,16 +146,10 @@ impl Catalog {
     }
 }
 
-fn text_of(path: &Path) -> std::io::Result<String> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let nonblock = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is no file"));
-    }
-    let mut text = String::new();
-    file.take(limits::MANIFEST).read_to_string(&mut text)?;
-    Ok(text)
+/// A sysadmin's manifest may be a link.
+fn text_of(path: &Path) -> io::Result<String> {
+    let bytes = read_whole(open_file(path, Links::Followed)?, limits::MANIFEST)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text"))
 }
 
 #[cfg(test)]

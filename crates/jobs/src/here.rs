@@ -65,14 +65,30 @@ pub fn stop(pid: i32, began: u64) -> io::Result<()> {
     }
 }
 
-/// When a process began, in clock ticks since the boot; `None`: it is not there, or has ended and was not reaped (proc_pid_stat(5)).
+/// When a process began, in clock ticks since the boot; `None`: it is not there, or has ended and was not reaped.
 fn began(pid: i32) -> Option<u64> {
+    stat(pid).map(|stat| stat.began)
+}
+
+/// The process that started this one, or has it now; `None`: it is not there, or has ended.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|stat| stat.parent)
+}
+
+/// What the kernel says of a process that has not ended (proc_pid_stat(5)).
+struct Stat {
+    parent: u32,
+    began: u64,
+}
+
+fn stat(pid: impl std::fmt::Display) -> Option<Stat> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in brackets, and may have any character.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    let began = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(began)
+    // The name stands in brackets, and may have any character. Behind it: field 3 and those that follow.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let [state, parent] = *fields.first_chunk()?;
+    let began = fields.get(19)?;
+    (!matches!(state, "Z" | "X")).then_some(Stat { parent: parent.parse().ok()?, began: began.parse().ok()? })
 }
 
 #[cfg(test)]

@@ -14,11 +14,11 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::limits;
-use crate::records::{self, Cancelled, Entry, EntryId, JobRef, Outcome};
+use crate::records::{self, Cancelled, Entry, EntryId, JobRef, Links, Outcome};
 use crate::state::Records;
 
 /// What the job writes.
@@ -84,7 +84,7 @@ impl History {
         let unfinished = self.dir.join(format!(".{}", entry.id));
         let made = (|| {
             DirBuilder::new().mode(0o700).create(&unfinished)?;
-            records::write_file(&unfinished, SCRIPT, script.as_bytes(), 0o600)?;
+            records::write_file(&unfinished, SCRIPT, script.as_bytes())?;
             records::write(&unfinished, entry)?;
             std::fs::rename(&unfinished, &whole)?;
             File::open(&self.dir)?.sync_all()
@@ -179,9 +179,8 @@ impl History {
     /// # Errors
     /// When it can't be read.
     pub fn script(&self, id: &EntryId) -> io::Result<String> {
-        let mut text = String::new();
-        plain_file(&self.directory(id).join(SCRIPT))?.take(limits::RECORD).read_to_string(&mut text)?;
-        Ok(text)
+        let file = records::open_file(&self.directory(id).join(SCRIPT), Links::Refused)?;
+        String::from_utf8(records::read_whole(file, limits::RECORD)?).map_err(io::Error::other)
     }
 
     /// At most `most` bytes of what it wrote (`OUTPUT` or `ERRORS`), from `offset` on, and where the file ends now. A file that is
@@ -190,7 +189,7 @@ impl History {
     /// # Errors
     /// When it can't be read, or is no plain file.
     pub fn written(&self, id: &EntryId, name: &str, offset: u64, most: u64) -> io::Result<(Vec<u8>, u64)> {
-        let mut file = match plain_file(&self.directory(id).join(name)) {
+        let mut file = match records::open_file(&self.directory(id).join(name), Links::Refused) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
             Err(error) => return Err(error),
@@ -210,13 +209,6 @@ impl History {
         let (_, end) = self.written(id, name, 0, 0)?;
         self.written(id, name, end.saturating_sub(most), most)
     }
-}
-
-/// Opens a file, and nothing that would hang.
-fn plain_file(path: &Path) -> io::Result<File> {
-    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW;
-    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use data_encoding::BASE32_NOPAD;
+use nix::fcntl::OFlag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -253,22 +254,43 @@ impl Record for Outcome {
 /// # Errors
 /// When it can't be read, or is none.
 pub fn read<R: Record>(dir: &Path) -> io::Result<Option<R>> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags((nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW).bits());
-    let file = match options.open(dir.join(R::FILE)) {
+    let file = match open_file(&dir.join(R::FILE), Links::Refused) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    serde_json::from_slice(&read_whole(file, limits::RECORD)?).map(Some).map_err(io::Error::from)
+}
+
+/// Whether a file may be behind a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    Followed,
+    Refused,
+}
+
+/// Opens a plain file to be read, and nothing that would hang.
+pub(crate) fn open_file(path: &Path, links: Links) -> io::Result<File> {
+    let flags = match links {
+        Links::Followed => OFlag::O_NONBLOCK,
+        Links::Refused => OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW,
+    };
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "it is no plain file"))
     }
-    let mut text = Vec::new();
-    file.take(limits::RECORD + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > limits::RECORD {
+}
+
+/// All of it, if it has no more bytes than that.
+pub(crate) fn read_whole(file: File, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long"));
     }
-    serde_json::from_slice(&text).map(Some).map_err(io::Error::from)
+    Ok(bytes)
 }
 
 /// Writes a record in the place of the one before. What is written is on the disk when this returns.
@@ -278,19 +300,19 @@ pub fn read<R: Record>(dir: &Path) -> io::Result<Option<R>> {
 pub fn write<R: Record>(dir: &Path, record: &R) -> io::Result<()> {
     let mut text = serde_json::to_vec(record)?;
     text.push(b'\n');
-    write_file(dir, R::FILE, &text, 0o600)
+    write_file(dir, R::FILE, &text)
 }
 
 /// The same with any file.
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_file(dir: &Path, name: &str, text: &[u8], mode: u32) -> io::Result<()> {
+pub fn write_file(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
     let mut random = [0; 5];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let temporary = dir.join(format!(".{name}.{}", BASE32_NOPAD.encode(&random)));
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(text)?;
         file.sync_all()?;
         std::fs::rename(&temporary, dir.join(name))?;

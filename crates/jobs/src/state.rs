@@ -223,7 +223,7 @@ impl Judged<'_> {
             JobState::Preempted => (true, "a job with a higher priority took its place".to_owned()),
             _ => self.failed_with(Some(exit_code), (signal != 0).then_some(signal)),
         };
-        self.over(Outcome {
+        Job::of_outcome(Outcome {
             failed,
             reason: self.with_word_of_program(failed, reason),
             started: run.map(|run| run.started).or(start),
@@ -246,7 +246,7 @@ impl Judged<'_> {
         } else {
             self.failed_with(run.exit_code, run.signal)
         };
-        self.over(Outcome {
+        Job::of_outcome(Outcome {
             failed,
             reason: self.with_word_of_program(failed, reason),
             started: Some(run.started),
@@ -262,7 +262,7 @@ impl Judged<'_> {
 
     fn lost(&self, reason: &str) -> Job {
         let run = self.records.run.as_ref();
-        self.over(Outcome {
+        Job::of_outcome(Outcome {
             failed: self.records.cancelled.is_none(),
             reason: if self.records.cancelled.is_some() {
                 "you ended it".to_owned()
@@ -295,18 +295,6 @@ impl Judged<'_> {
         match why {
             Some(why) if reason.is_empty() || (failed && self.records.cancelled.is_none()) => why,
             _ => reason,
-        }
-    }
-
-    fn over(&self, outcome: Outcome) -> Job {
-        Job {
-            state: if outcome.failed { State::Failed } else { State::Ended },
-            reason: outcome.reason.clone(),
-            doubt: None,
-            start: outcome.started,
-            deadline: None,
-            nodes: outcome.nodes.clone(),
-            outcome: Some(outcome),
         }
     }
 }

@@ -13,6 +13,7 @@ mod written;
 
 pub(crate) use notes::Notes;
 pub(crate) use section::Section;
+pub(crate) use values::number;
 
 use crate::names::ForwardName;
 use crate::network::Network;

@@ -98,19 +98,15 @@ impl SockDiag {
         wanted: impl Fn(&SocketRecord) -> bool,
     ) -> io::Result<Vec<SocketRecord>> {
         let mut found = Vec::new();
-        for is_ipv4 in [true, false] {
-            let mut id = socket_id(is_ipv4);
-            id.source_port = port;
-            self.ask(request(is_ipv4, id, StateFlags::LISTEN), NLM_F_REQUEST | NLM_F_DUMP, &mut |record| {
-                if found.len() == MAX_LISTENING {
-                    return ControlFlow::Break(());
-                }
-                if record.state == TcpState::Listen && wanted(&record) {
-                    found.push(record);
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
+        self.dump(port, &StateFlags::LISTEN, &ExtensionFlags::empty(), &mut |record| {
+            if found.len() == MAX_LISTENING {
+                return ControlFlow::Break(());
+            }
+            if record.state == TcpState::Listen && wanted(&record) {
+                found.push(record);
+            }
+            ControlFlow::Continue(())
+        })?;
         Ok(found)
     }
 
@@ -119,19 +115,31 @@ impl SockDiag {
         let mut least: Option<Duration> = None;
         let states =
             StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2;
+        self.dump(port, &states, &ExtensionFlags::INFO, &mut |record| {
+            if record.local.port() == port && record.uid == uid {
+                least = least.into_iter().chain(record.silent_for).min();
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(least)
+    }
+
+    /// Every socket in one of these states whose own port this is, 0 for any; IPv4's first.
+    fn dump(
+        &mut self,
+        port: u16,
+        states: &StateFlags,
+        extensions: &ExtensionFlags,
+        each: &mut dyn FnMut(SocketRecord) -> ControlFlow<()>,
+    ) -> io::Result<()> {
         for is_ipv4 in [true, false] {
             let mut id = socket_id(is_ipv4);
             id.source_port = port;
             let mut request = request(is_ipv4, id, states.clone());
-            request.extensions = ExtensionFlags::INFO;
-            self.ask(request, NLM_F_REQUEST | NLM_F_DUMP, &mut |record| {
-                if record.local.port() == port && record.uid == uid {
-                    least = least.into_iter().chain(record.silent_for).min();
-                }
-                ControlFlow::Continue(())
-            })?;
+            request.extensions = extensions.clone();
+            self.ask(request, NLM_F_REQUEST | NLM_F_DUMP, each)?;
         }
-        Ok(least)
+        Ok(())
     }
 
     fn ask(

@@ -62,11 +62,8 @@ impl Address {
         Ok(Self { node, host, port, prefix, token, held, is_ours_to_choose })
     }
 
-    /// Puts host, port and the like into a text.
-    ///
-    /// # Errors
-    /// When there is something else in braces.
-    pub(super) fn fill(&self, text: &OsStr) -> anyhow::Result<OsString> {
+    /// Puts host, port and the like into a text. Other braces stay: they mean something to shells and to programs as well.
+    pub(super) fn fill(&self, text: &OsStr) -> OsString {
         let mut filled = Vec::new();
         let mut rest = text.as_bytes();
         while let Some(at) = rest.iter().position(|byte| matches!(byte, b'{' | b'}')) {
@@ -85,7 +82,6 @@ impl Address {
                 Some(b"node") => self.node.clone(),
                 Some(b"prefix") => self.prefix.clone(),
                 Some(b"token") => self.token.reveal().to_owned(),
-                // Braces mean something to shells and to programs as well.
                 _ => {
                     filled.push(brace);
                     continue;
@@ -95,15 +91,13 @@ impl Address {
             rest = &rest[word.map_or(0, <[u8]>::len) + 1..];
         }
         filled.extend_from_slice(rest);
-        Ok(OsString::from_vec(filled))
+        OsString::from_vec(filled)
     }
 
     /// The same, of a text.
-    ///
-    /// # Errors
-    /// As [`Self::fill`].
-    pub(super) fn fill_text(&self, text: &str) -> anyhow::Result<String> {
-        self.fill(text.as_ref())?.into_string().ok().context("it is no text")
+    pub(super) fn fill_text(&self, text: &str) -> String {
+        // What is put in is text as well.
+        self.fill(text.as_ref()).to_string_lossy().into_owned()
     }
 
     /// Where a program that listens as it was told is reached from here.
@@ -137,14 +131,14 @@ fn this_node(launch: &Launch) -> (String, String) {
 
 /// The first port of a list such as `12000,12002-12003`, as Slurm writes it.
 fn first_port(text: &str) -> anyhow::Result<u16> {
-    let first = text.split([',', '-']).next().unwrap_or_default().trim();
-    let all = text.split(',').all(|part| {
-        let mut ends = part.split('-').map(|end| end.trim().parse::<u16>());
-        matches!((ends.next(), ends.next(), ends.next()), (Some(Ok(_)), None, None))
-            || matches!(part.split_once('-'), Some((low, high)) if low.trim().parse::<u16>().ok() <= high.trim().parse().ok() && high.trim().parse::<u16>().is_ok())
-    });
-    match first.parse::<u16>() {
-        Ok(port) if port >= 1024 && all => Ok(port),
+    let lowest = |part: &str| {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let (low, high) = (low.trim().parse::<u16>().ok()?, high.trim().parse::<u16>().ok()?);
+        (low <= high).then_some(low)
+    };
+    let ports: Option<Vec<u16>> = text.split(',').map(lowest).collect();
+    match ports.as_deref() {
+        Some([first, ..]) if *first >= 1024 => Ok(*first),
         _ => bail!("SLURM_STEP_RESV_PORTS is {text:?}, which is no list of ports"),
     }
 }
@@ -202,10 +196,10 @@ mod tests {
             ("äöü{port}", "äöü12001"),
             ("{'a': {port}}", "{'a': 12001}"),
         ] {
-            assert_eq!(address().fill_text(text).unwrap(), expected, "{text}");
+            assert_eq!(address().fill_text(text), expected, "{text}");
         }
         let bytes = OsStr::from_bytes(b"\xff{port}");
-        assert_eq!(address().fill(bytes).unwrap().as_bytes(), b"\xff12001");
+        assert_eq!(address().fill(bytes).as_bytes(), b"\xff12001");
     }
 
     #[test]

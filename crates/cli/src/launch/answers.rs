@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use portreeve_jobs::here::parent;
 use portreeve_sys::SockDiag;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,29 +27,29 @@ pub(super) enum Listener {
     Other(String),
 }
 
-/// Who listens there now.
+/// Who listens there now. Processes are looked at only once this uid is among them.
 ///
 /// # Errors
 /// When the kernel can't be asked.
-pub(super) fn listener(port: u16, uid: u32) -> std::io::Result<Listener> {
+pub(super) fn listener(diag: &mut SockDiag, port: u16, uid: u32) -> std::io::Result<Listener> {
+    let found = diag.listening_on(port)?;
+    if !found.iter().any(|record| record.uid == uid) {
+        let stranger = found.first();
+        return Ok(stranger.map_or(Listener::Nobody, |record| {
+            Listener::Other(format!("a process of uid {} has port {port}", record.uid))
+        }));
+    }
     let ours = std::process::id();
-    let mine = portreeve_agent::listening(uid)?;
     let mut other = None;
-    for row in mine.iter().filter(|row| row.port == port) {
+    for row in portreeve_agent::listening(uid)?.iter().filter(|row| row.port == port) {
         match row.pid {
             Some(pid) if descends(pid, ours) => return Ok(Listener::Ours(row.address)),
             Some(pid) => other = Some(format!("process {pid} of yours has port {port}")),
             None => other = Some(format!("a process of yours that can't be looked at has port {port}")),
         }
     }
-    if let Some(other) = other {
-        return Ok(Listener::Other(other));
-    }
-    let strangers = SockDiag::open()?.listening_on(port)?;
-    Ok(match strangers.iter().find(|record| record.uid != uid) {
-        Some(record) => Listener::Other(format!("a process of uid {} has port {port}", record.uid)),
-        None => Listener::Nobody,
-    })
+    // Between the two looks it may have gone.
+    Ok(other.map_or(Listener::Nobody, Listener::Other))
 }
 
 fn descends(mut pid: u32, from: u32) -> bool {
@@ -60,11 +61,6 @@ fn descends(mut pid: u32, from: u32) -> bool {
         pid = parent;
     }
     false
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether something there answers HTTP, whatever it says.
@@ -104,7 +100,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         // It is this process itself, and no descendant of it.
-        assert!(matches!(super::listener(address.port(), uid), Ok(Listener::Other(_))));
+        let mut diag = SockDiag::open().unwrap();
+        assert!(matches!(super::listener(&mut diag, address.port(), uid), Ok(Listener::Other(_))));
         assert!(takes_connections(address).await);
         for (says, good) in [
             ("HTTP/1.1 500 Oops\r\n\r\n", true),
@@ -127,7 +124,7 @@ mod tests {
             assert_eq!(answered, good, "{says:?}");
         }
         drop(listener);
-        assert_eq!(super::listener(address.port(), uid).unwrap(), Listener::Nobody);
+        assert_eq!(super::listener(&mut diag, address.port(), uid).unwrap(), Listener::Nobody);
         assert!(!takes_connections(address).await);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -117,6 +118,12 @@ impl Program {
         let pipes = &mut self.pipes;
         let _ = tokio::time::timeout(REST, async { while pipes.join_next().await.is_some() {} }).await;
     }
+}
+
+/// What a shell would exit with in its place.
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code).unwrap_or(1)
 }
 
 /// Set by `srun` for one step.

@@ -20,7 +20,7 @@ use super::Launch;
 use super::address::Address;
 use super::answers::{Listener, answers_http, listener, takes_connections};
 use super::note::Note;
-use super::program::{GRACE, Program};
+use super::program::{GRACE, Program, exit_code};
 use crate::forward::directory_of_forwards;
 
 /// Between two looks whether it answers.
@@ -72,8 +72,7 @@ impl<'l> Watch<'l> {
             // Few programs bind without SO_REUSEADDR; for these the port is given free.
             address.held = None;
         }
-        let line: Vec<OsString> =
-            launch.program.iter().map(|part| address.fill(part)).collect::<anyhow::Result<_>>()?;
+        let line: Vec<OsString> = launch.program.iter().map(|part| address.fill(part)).collect();
         let mut environment = vec![
             ("PORTREEVE_PORT".to_owned(), address.port.to_string()),
             ("PORTREEVE_HOST".to_owned(), address.host.clone()),
@@ -82,13 +81,13 @@ impl<'l> Watch<'l> {
             ("PORTREEVE_TOKEN".to_owned(), address.token.reveal().to_owned()),
         ];
         for (name, value) in &launch.environment {
-            environment.push((name.clone(), address.fill_text(value)?));
+            environment.push((name.clone(), address.fill_text(value)));
         }
         let forwards = match &launch.forward {
             Some(_) => Some(Forwards::in_dir(directory_of_forwards(launch.forwards.as_deref())?)),
             None => None,
         };
-        let open = address.fill_text(&launch.open)?;
+        let open = address.fill_text(&launch.open);
         let name = launch.program.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let job = std::env::var("SLURM_JOB_ID").ok().and_then(|text| text.parse().ok());
         let minutes = std::env::var("PORTREEVE_IDLE_MINUTES").ok().and_then(|text| text.parse::<u32>().ok());
@@ -144,7 +143,7 @@ impl<'l> Watch<'l> {
             tokio::select! {
                 ended = self.program.ended() => return self.over(ended?, taken).await,
                 _ = look.tick(), if progress == Progress::Starting => {
-                    match self.look().await? {
+                    match self.look(&mut diag).await? {
                         Listener::Other(why) if self.address.is_ours_to_choose => {
                             taken = Some(why);
                             self.program.tell(Signal::SIGTERM);
@@ -178,8 +177,9 @@ impl<'l> Watch<'l> {
     }
 
     /// Whether it answers by now.
-    async fn look(&mut self) -> anyhow::Result<Listener> {
-        let found = listener(self.address.port, self.uid).context("the kernel can't be asked who listens")?;
+    async fn look(&mut self, diag: &mut SockDiag) -> anyhow::Result<Listener> {
+        let found =
+            listener(diag, self.address.port, self.uid).context("the kernel can't be asked who listens")?;
         let Listener::Ours(ip) = found else { return Ok(found) };
         // It has the port; what held it would only be in its way.
         self.address.held = None;
@@ -289,12 +289,9 @@ impl<'l> Watch<'l> {
             self.note.end();
             return Ok(Ended::PortTaken(why));
         }
-        let (code, clause) = match (status.code(), status.signal()) {
-            (Some(code), _) => (code, format!("the program ended with exit code {code}")),
-            (None, signal) => {
-                let signal = signal.unwrap_or(0);
-                (128 + signal, format!("signal {signal} ended the program"))
-            }
+        let clause = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("the program ended with exit code {code}"),
+            (None, signal) => format!("signal {} ended the program", signal.unwrap_or(0)),
         };
         let endpoint = &mut self.note.endpoint;
         let wanted = endpoint.progress == Progress::Stopping;
@@ -305,7 +302,7 @@ impl<'l> Watch<'l> {
         }
         (endpoint.progress, endpoint.ended, endpoint.last_words) = (Progress::Over, Some(now()), words);
         // Nothing failed when it was stopped because nobody used it.
-        let code = if idle { 0 } else { u8::try_from(code).unwrap_or(1) };
+        let code = if idle { 0 } else { exit_code(status) };
         let never_answered = wanted && endpoint.ready.is_none() && endpoint.why.is_some();
         if let Some(why) = &endpoint.why {
             eprintln!("portreeve launch: {why}");

@@ -4,6 +4,7 @@
 use super::Notes;
 use crate::network::Network;
 use jiff::SignedDuration;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,14 +44,14 @@ fn network(written: &Spanned<String>, key: &str, notes: &mut Notes) -> Option<Ne
         .ok()
 }
 
-pub(super) fn number(
+pub(crate) fn number<T: TryFrom<i64> + PartialOrd + Display>(
     written: Option<Spanned<i64>>,
     key: &str,
-    range: RangeInclusive<usize>,
+    range: RangeInclusive<T>,
     notes: &mut Notes,
-) -> Option<usize> {
+) -> Option<T> {
     let written = written?;
-    match usize::try_from(*written.get_ref()) {
+    match T::try_from(*written.get_ref()) {
         Ok(number) if range.contains(&number) => Some(number),
         _ => {
             let remedy = format!("write a number from {} to {}", range.start(), range.end());

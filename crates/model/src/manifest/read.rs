@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::field::{Choice, Field, FieldKind, FieldName, Offered, Pattern, Resource};
 use super::value::{BYTES, Minutes};
 use super::{Manifest, ManifestFile, Open};
-use crate::config::{Notes, Problem, Section};
+use crate::config::{Notes, Problem, Section, number};
 
 /// Fields of a form at most.
 const FIELDS: usize = 64;
@@ -234,8 +234,7 @@ fn kind(span: &Range<usize>, section: &mut Section<'_>, notes: &mut Notes) -> Op
     Some(match kind.as_str() {
         "text" => {
             let lines = section.boolean("lines", notes).is_some_and(Spanned::into_inner);
-            let most =
-                bounded(section.integer("max_length", notes), "field.max_length", 1..=BYTES as i64, notes);
+            let most = number(section.integer("max_length", notes), "field.max_length", 1..=BYTES, notes);
             let pattern = section.string("pattern", notes).and_then(|written| {
                 let parsed = Pattern::parse(written.get_ref());
                 if let Err(error) = &parsed {
@@ -249,17 +248,12 @@ fn kind(span: &Range<usize>, section: &mut Section<'_>, notes: &mut Notes) -> Op
                 }
                 parsed.ok()
             });
-            let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(if lines {
-                16 * 1024
-            } else {
-                1024
-            });
+            let most = most.unwrap_or(if lines { 16 * 1024 } else { 1024 });
             FieldKind::Text { pattern, most, lines }
         }
         "number" => {
-            let any = i64::MIN..=i64::MAX;
-            let min = bounded(section.integer("min", notes), "field.min", any.clone(), notes).unwrap_or(0);
-            let max = bounded(section.integer("max", notes), "field.max", any, notes).unwrap_or(1_000_000);
+            let min = section.integer("min", notes).map_or(0, Spanned::into_inner);
+            let max = section.integer("max", notes).map_or(1_000_000, Spanned::into_inner);
             if min > max {
                 let what = format!("there is no number from {min} to {max}");
                 notes.note(span.clone(), "field.max", what, "write a max that is not below min".to_owned());
@@ -279,22 +273,6 @@ fn kind(span: &Range<usize>, section: &mut Section<'_>, notes: &mut Notes) -> Op
             return None;
         }
     })
-}
-
-fn bounded(
-    written: Option<Spanned<i64>>,
-    key: &str,
-    range: std::ops::RangeInclusive<i64>,
-    notes: &mut Notes,
-) -> Option<i64> {
-    let written = written?;
-    let number = *written.get_ref();
-    if !range.contains(&number) {
-        let remedy = format!("write a number from {} to {}", range.start(), range.end());
-        notes.note(written.span(), key, format!("{number} is out of range"), remedy);
-        return None;
-    }
-    Some(number)
 }
 
 /// `options = ["a", "b"]`, `options = [["value", "label"]]`, or `options_from = "partitions"`.

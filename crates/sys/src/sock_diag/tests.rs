@@ -141,6 +141,28 @@ fn listening_sockets_of_one_uid_and_of_one_port() {
 }
 
 #[test]
+fn how_long_ones_own_port_was_silent() {
+    use std::io::{Read, Write};
+    let me = nix::unistd::geteuid().as_raw();
+    let mut diag = SockDiag::open().unwrap();
+    for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+        let (listener, mut client, local, _) = pair(address);
+        let (mut accepted, _) = listener.accept().unwrap();
+        client.write_all(b"x").unwrap();
+        accepted.read_exact(&mut [0]).unwrap();
+        let silent_for = diag.silent_for(local.port(), me).unwrap().unwrap();
+        assert!(silent_for < Duration::from_secs(60), "{address}: {silent_for:?}");
+        // What others have there is not looked at.
+        assert_eq!(diag.silent_for(local.port(), me + 1).unwrap(), None, "{address}");
+        drop((client, accepted));
+    }
+    let (listener, client, local, _) = pair("127.0.0.1:0");
+    drop(client);
+    drop(listener);
+    assert_eq!(diag.silent_for(local.port(), me).unwrap(), None, "nobody is connected");
+}
+
+#[test]
 fn a_listener_must_take_the_very_address() {
     let listening = |text: &str, v6only| SocketRecord {
         state: TcpState::Listen,
