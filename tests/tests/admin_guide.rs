@@ -112,7 +112,7 @@ impl Drop for Site {
             let _ = self.0.shell(
                 node,
                 "root",
-                "systemctl stop 'portreeve*'; dpkg --purge portreeve portreeve-agent; rm -rf /etc/portreeve
+                "systemctl stop 'portreeve*'; dpkg --purge portreeve portreeve-client portreeve-agent; rm -rf /etc/portreeve
                  rm -rf /var/lib/portreeve /root/portreeve*.deb /etc/portreeve-otp/carol /home/portal-forwards
                  rm -rf /etc/systemd/system/portreeve-portal.*.d /run/systemd/system/portreeve-portal.*.d
                  systemctl daemon-reload; systemctl reset-failed; scancel --user alice",

@@ -35,7 +35,6 @@ fn lacks(programs: &[&str]) -> Option<String> {
 const FILES: &[&str] = &[
     "/etc/pam.d/portreeve",
     "/etc/portreeve/portreeve.toml",
-    "/usr/bin/portreeve",
     "/usr/lib/systemd/system/portreeve-agents.socket",
     "/usr/lib/systemd/system/portreeve-broker-line.socket",
     "/usr/lib/systemd/system/portreeve-broker.service",
@@ -45,8 +44,15 @@ const FILES: &[&str] = &[
     "/usr/lib/sysusers.d/portreeve.conf",
     "/usr/lib/tmpfiles.d/portreeve.conf",
     "/usr/libexec/portreeve/portreeve-broker",
+    "/usr/share/doc/portreeve/apps/jupyter.toml",
     "/usr/share/doc/portreeve/copyright",
     "/usr/share/doc/portreeve/docs/admin/README.md",
+];
+const FILES_OF_THE_CLIENT: &[&str] = &[
+    "/usr/bin/portreeve",
+    "/usr/share/bash-completion/completions/portreeve",
+    "/usr/share/doc/portreeve-client/copyright",
+    "/usr/share/man/man1/portreeve.1.gz",
 ];
 const FILES_OF_THE_AGENT: &[&str] = &[
     "/etc/portreeve/agent.toml",
@@ -66,6 +72,7 @@ fn debian_packages() {
     let version = env!("CARGO_PKG_VERSION");
     for (package, files, configuration) in [
         ("portreeve", FILES, &["/etc/pam.d/portreeve", "/etc/portreeve/portreeve.toml"][..]),
+        ("portreeve-client", FILES_OF_THE_CLIENT, &[]),
         ("portreeve-agent", FILES_OF_THE_AGENT, &["/etc/portreeve/agent.toml"]),
     ] {
         let deb = file(dir.path(), &format!("{package}_{version}_"), ".deb");
@@ -82,8 +89,11 @@ fn debian_packages() {
             // Nothing with the rights of somebody else, nothing that others may write.
             assert!(!line[..10].contains('s') && &line[8..9] == "-", "{line}");
         }
-        let conffiles = says("dpkg-deb", &["--info", &path, "conffiles"]);
-        assert_eq!(conffiles.lines().collect::<Vec<_>>(), configuration, "{package}");
+        if !configuration.is_empty() {
+            let conffiles = says("dpkg-deb", &["--info", &path, "conffiles"]);
+            assert_eq!(conffiles.lines().collect::<Vec<_>>(), configuration, "{package}");
+        }
+        assert!(!configuration.is_empty() || !listed.contains(" ./etc/"), "{listed}");
         let depends = says("dpkg-deb", &["--field", &path, "Depends"]);
         assert!(depends.contains("libc6 (>= "), "{depends}");
         let same = std::fs::read(&deb).unwrap()
@@ -100,7 +110,11 @@ fn rpm_packages() {
     let dir = tempfile::tempdir().unwrap();
     packages(dir.path(), &["--only", "rpm"]);
     let version = env!("CARGO_PKG_VERSION");
-    for (package, files) in [("portreeve", FILES), ("portreeve-agent", FILES_OF_THE_AGENT)] {
+    for (package, files) in [
+        ("portreeve", FILES),
+        ("portreeve-client", FILES_OF_THE_CLIENT),
+        ("portreeve-agent", FILES_OF_THE_AGENT),
+    ] {
         let rpm = file(dir.path(), &format!("{package}-{version}-"), ".rpm").display().to_string();
         let query = |what: &str| says("rpm", &["--query", "--package", what, &rpm]);
         let listed = query("--list");
@@ -115,6 +129,8 @@ fn rpm_packages() {
         assert!(query("--requires").contains("libc.so.6"));
     }
 }
+
+const PACKAGES: [&str; 3] = ["portreeve", "portreeve-client", "portreeve-agent"];
 
 /// A node of the cluster as a new machine: without what the cluster itself has put there in the packages' places. Ends
 /// as it was.
@@ -132,7 +148,7 @@ impl Drop for Fresh<'_> {
         let _ = self.0.shell(
             NODE,
             "root",
-            "systemctl stop 'portreeve*'; dpkg --purge portreeve portreeve-agent; rm -rf /etc/portreeve /var/lib/portreeve
+            "systemctl stop 'portreeve*'; dpkg --purge portreeve portreeve-client portreeve-agent; rm -rf /etc/portreeve /var/lib/portreeve
              userdel portreeve; groupadd --gid 20090 portreeve
              useradd --uid 20090 --gid 20090 --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin portreeve
              mv /root/kept/portreeve /etc/pam.d",
@@ -179,7 +195,7 @@ fn a_nodes_life() {
     let version = env!("CARGO_PKG_VERSION");
     let of = |package: &str, version: &str| file(dir.path(), &format!("{package}_{version}_"), ".deb");
     let fresh = Fresh::new(&testbed);
-    install(&testbed, &[of("portreeve", version), of("portreeve-agent", version)]);
+    install(&testbed, &PACKAGES.map(|package| of(package, version)));
     progress("nothing runs unconfigured");
     nothing_runs_unconfigured(&testbed);
     let Some(why) = missing else {
@@ -193,7 +209,10 @@ fn a_nodes_life() {
         a_portal_that_crashes_is_never_given_up(&testbed);
         packages(dir.path(), &["--only", "deb", "--version", "9.9.9"]);
         progress("an upgrade closes no socket");
-        an_upgrade_closes_no_socket(&testbed, &of("portreeve", "9.9.9"));
+        an_upgrade_closes_no_socket(
+            &testbed,
+            &["portreeve", "portreeve-client"].map(|package| of(package, "9.9.9")),
+        );
         progress("removing stops it");
         removing_stops_it(&testbed);
         progress("purging takes what it made");
@@ -299,13 +318,13 @@ fn a_portal_that_crashes_is_never_given_up(testbed: &Testbed) {
     testbed.until(NODE, ACTIVE, "active\nactive\nactive\nactive\nactive\nactive");
 }
 
-fn an_upgrade_closes_no_socket(testbed: &Testbed, newer: &Path) {
+fn an_upgrade_closes_no_socket(testbed: &Testbed, newer: &[PathBuf]) {
     let socket =
         "systemctl show --property InvocationID --value portreeve-portal.socket portreeve-agents.socket";
     let pids = "systemctl show --property MainPID --value portreeve-portal portreeve-broker";
     let (sockets_before, pids_before) = (testbed.root(NODE, socket), testbed.root(NODE, pids));
     testbed.root(NODE, "echo '# ours' >>/etc/portreeve/portreeve.toml");
-    install(testbed, &[newer.to_owned()]);
+    install(testbed, newer);
     testbed.until(NODE, ACTIVE, "active\nactive\nactive\nactive\nactive\nactive");
     assert_eq!(testbed.root(NODE, socket), sockets_before);
     let after = testbed.root(NODE, pids);
@@ -320,7 +339,7 @@ fn removing_stops_it(testbed: &Testbed) {
     testbed.root(
         NODE,
         "mkdir -p /var/lib/portreeve/forwards; echo http://c1:8000/ >/var/lib/portreeve/forwards/alice-web
-        dpkg --remove portreeve portreeve-agent",
+        dpkg --remove portreeve portreeve-client portreeve-agent",
     );
     assert_eq!(testbed.root(NODE, "systemctl list-units --no-legend --state active 'portreeve*'"), "");
     assert_eq!(testbed.root(NODE, "pgrep -f ^/usr/libexec/portreeve || true"), "");
@@ -328,7 +347,7 @@ fn removing_stops_it(testbed: &Testbed) {
 }
 
 fn purging_takes_what_it_made(testbed: &Testbed) {
-    testbed.root(NODE, "dpkg --purge portreeve portreeve-agent");
+    testbed.root(NODE, "dpkg --purge portreeve portreeve-client portreeve-agent");
     // The certificate was the sysadmin's, a forward is a user's.
     assert_eq!(
         testbed.root(
