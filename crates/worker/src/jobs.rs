@@ -115,17 +115,17 @@ impl Jobs {
         &self,
         look: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Hangs> {
-        let place = timeout(limits::FILES, Arc::clone(&self.threads).acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(Hangs) };
-        let looked = tokio::task::spawn_blocking(move || {
-            // Kept until it ends, also when nobody waits for it any more.
-            let _place = place;
-            look()
-        });
-        match timeout(limits::FILES, looked).await {
-            Ok(Ok(seen)) => Ok(seen),
-            Ok(Err(_)) | Err(_) => Err(Hangs),
-        }
+        let threads = Arc::clone(&self.threads);
+        let looked = async move {
+            let place = threads.acquire_owned().await.ok()?;
+            let look = move || {
+                // Kept until it ends, also when nobody waits for it any more.
+                let _place = place;
+                look()
+            };
+            tokio::task::spawn_blocking(look).await.ok()
+        };
+        timeout(limits::FILES, looked).await.ok().flatten().ok_or(Hangs)
     }
 
     /// The applications, as their files are now.

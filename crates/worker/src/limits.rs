@@ -32,12 +32,14 @@ pub(crate) const COMMAND: usize = 64;
 pub(crate) const CLAUSE: usize = 300;
 
 /// A look at files takes so long at most; then the page says that they hang.
-pub(crate) const FILES: Duration = Duration::from_secs(5);
+pub(crate) const FILES: Duration = Duration::from_secs(3);
 /// Such looks at once.
 pub(crate) const FILE_LOOKS: usize = 4;
 const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS <= BLOCKING_THREADS);
 /// A page waits so long for Slurm; then it shows what was said last.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// The same where something is known that is not `STALE`, or where Slurm did not answer the last time.
+pub(crate) const HASTE: Duration = Duration::from_millis(300);
 /// Slurm is not asked for the queue more often.
 pub(crate) const QUEUE_AGE: Duration = Duration::from_secs(2);
 /// What a cluster offers is asked for again after so long.

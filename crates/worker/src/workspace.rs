@@ -66,37 +66,24 @@ pub(crate) async fn page(desk: &Rc<Desk>, visit: &Visit, nodes: &Nodes) -> Resul
             "{typed:?} is no address of an application: write {port}HOST:PORT, or a forward's name."
         ));
     }
-    let forwards = match desk.own_forwards().await {
+    // All at once: what hangs holds the others up no longer than itself.
+    let (own, (ports, doubts, ports_trouble), catalog, listed, by_hand) = tokio::join!(
+        desk.own_forwards(),
+        ports(desk, nodes, &links),
+        desk.jobs.catalog(),
+        desk.jobs.list(),
+        desk.jobs.by_hand(),
+    );
+    let forwards = match own {
         Ok(found) => found.into_iter().map(|own| own.row(&links)).collect(),
         Err(why) => {
             trouble.push(format!("Your forwards can't be listed: {why}."));
             Vec::new()
         }
     };
-    let (ports, doubts) = match (&nodes.nodes, &desk.machine) {
-        (Some(nodes), _) => ports::on_nodes(nodes, &links),
-        (None, Some(machine)) => {
-            let (look, uid) = (machine.look, desk.uid);
-            let found = match desk.jobs.aside(move || look(uid)).await {
-                Ok(Ok(found)) => found,
-                Ok(Err(error)) => {
-                    trouble.push(format!("Your listening ports can't be looked up: {error}."));
-                    Vec::new()
-                }
-                Err(hangs) => {
-                    trouble.push(format!("Your listening ports can't be looked up: {hangs}."));
-                    Vec::new()
-                }
-            };
-            let others = found.iter().filter(|row| Some(row.port) != nodes.own_port);
-            (others.map(|row| PortRow::here(row, &links)).collect(), Vec::new())
-        }
-        (None, None) => (Vec::new(), Vec::new()),
-    };
-    let (catalog, listed) = tokio::join!(desk.jobs.catalog(), desk.jobs.list());
-    let catalog = catalog.unwrap_or_default();
+    trouble.extend(ports_trouble);
     trouble.extend(listed.trouble.iter().cloned());
-    let by_hand = desk.jobs.by_hand().await.unwrap_or_default();
+    let (catalog, by_hand) = (catalog.unwrap_or_default(), by_hand.unwrap_or_default());
     let page = WorkspaceTemplate {
         machine: desk.machine.as_ref().map(|machine| machine.name.as_str()),
         apps: catalog.apps.values().map(AppSaid::from).collect(),
@@ -130,6 +117,33 @@ pub(crate) async fn page(desk: &Rc<Desk>, visit: &Visit, nodes: &Nodes) -> Resul
         ..Frame::default()
     };
     Ok(frame.around(&body)?)
+}
+
+/// What one has listening, nodes of which not all is known, and why nothing is known of this machine.
+async fn ports(
+    desk: &Rc<Desk>,
+    nodes: &Nodes,
+    links: &Links<'_>,
+) -> (Vec<PortRow>, Vec<String>, Option<String>) {
+    if let Some(nodes) = &nodes.nodes {
+        let (ports, doubts) = ports::on_nodes(nodes, links);
+        return (ports, doubts, None);
+    }
+    let Some(machine) = &desk.machine else { return (Vec::new(), Vec::new(), None) };
+    let (look, uid) = (machine.look, desk.uid);
+    let found = match desk.jobs.aside(move || look(uid)).await {
+        Ok(found) => found.map_err(|error| error.to_string()),
+        Err(hangs) => Err(hangs.to_string()),
+    };
+    match found {
+        Ok(found) => {
+            let others = found.iter().filter(|row| Some(row.port) != nodes.own_port);
+            (others.map(|row| PortRow::here(row, links)).collect(), Vec::new(), None)
+        }
+        Err(why) => {
+            (Vec::new(), Vec::new(), Some(format!("Your listening ports can't be looked up: {why}.")))
+        }
+    }
 }
 
 /// The page with nothing but what listens on the nodes.

@@ -363,6 +363,16 @@ impl Client {
         whole(response).await
     }
 
+    /// Asks the workspace's API, with JSON unless it is null.
+    pub async fn api(&self, method: &str, path: &str, body: serde_json::Value) -> Answer {
+        let mut request = self.prepare(method, &format!("/api/v1/{path}"));
+        if body.is_null() {
+            return self.request(request, Bytes::new()).await;
+        }
+        request.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+        self.request(request, body.to_string()).await
+    }
+
     /// GET of something that goes on; the body is for the caller to read.
     pub async fn stream(&self, path: &str) -> Response<Incoming> {
         let (parts, ()) = self.prepare("GET", path).into_parts();

@@ -5,6 +5,7 @@
 
 mod apps;
 mod jobs;
+mod workspace;
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -19,6 +20,7 @@ use super::testbed::{Testbed, packages, repository, target};
 
 pub use self::apps::{Report, SiteApp};
 pub use self::jobs::Job;
+pub use self::workspace::Started;
 
 /// What the portal is called.
 pub const NAME: &str = "portal.cluster.example";

@@ -154,6 +154,10 @@ async fn fresh<T: 'static>(
     };
     let mut late = false;
     if let Some(done) = done {
+        // With something to show, or where nothing is to be hoped for, nobody waits long: whoever watches is told of what is new.
+        let is_known = state.said.borrow().as_ref().is_some_and(|(at, _)| at.elapsed() < limits::STALE);
+        let in_trouble = state.trouble.borrow().is_some();
+        let patience = if is_known || in_trouble { patience.min(limits::HASTE) } else { patience };
         late = timeout(patience, done.notified()).await.is_err();
     }
     let said = state.said.borrow();
