@@ -132,7 +132,7 @@ async function jupyter(meet) {
     await until("JupyterLab listens", () => on("c1", "root", `ss -ltn | grep -c :${port}`), 150_000);
     await meet(names.jupyter, async (visitor) => {
       await signIn(visitor, "alice");
-      const row = visitor.page.getByRole("row", { name: `c1:${port}` });
+      const row = visitor.page.getByRole("row", { name: `c1:${port} python` });
       await row.waitFor();
       contains(await row.innerText(), job, "the job's number beside it");
       await visitor.pictures("site-workspace");

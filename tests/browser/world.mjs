@@ -19,6 +19,9 @@ export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 800 };
 
 /** A running portal with a state directory of its own; `config` is the text of its configuration file, if it has one. */
+/** What a page of the portal's own asks for by itself. */
+const isNews = (request) => "x-portreeve-page" in request.headers();
+
 export class World {
   static async begin(browser, config) {
     const world = new World();
@@ -144,7 +147,10 @@ export class Visitor {
     visitor.context.on("request", (request) => visitor.requests.push(request.url()));
     visitor.context.on("requestfailed", (request) => {
       // An answer without a body counts as aborted when no script asks for that body, through a portal or not.
-      if (bodiless.has(request) && request.failure()?.errorText === "net::ERR_ABORTED") return;
+      const aborted = request.failure()?.errorText === "net::ERR_ABORTED";
+      if (bodiless.has(request) && aborted) return;
+      // The workspace's page is left while it watches for news.
+      if (aborted && request.resourceType() === "fetch" && isNews(request)) return;
       visitor.wrong.push(`request failed: ${request.method()} ${request.url()}: ${request.failure()?.errorText}`);
     });
     visitor.context.on("response", (response) => {

@@ -20,7 +20,7 @@ use portreeve_model::wire::worker::NodeView;
 use portreeve_model::{
     Audience, Claims, ForwardName, ListenerId, Login, Owner, Secret, Tuple, Unowned, UserName,
 };
-pub(crate) use served::workers::{Kept, WorkerError, Workers};
+pub(crate) use served::workers::{Kept, Sent, WorkerError, Workers};
 pub use served::{Inherited, Served};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;

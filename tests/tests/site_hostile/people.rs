@@ -115,7 +115,7 @@ fn a_live_ticket_gives_what_it_says_until_it_ends() {
         );
         assert_eq!(
             (workspace(&taken, "alices", "alice", &bob), workspace(&taken, "bobs", "bob", &alice)),
-            ("403".to_owned(), "403".to_owned())
+            ("401".to_owned(), "401".to_owned())
         );
         let owners = "pgrep -x portreeve-worke | xargs -I@ stat -c %u /proc/@ | sort -n | tr '\\n' ' '";
         assert_eq!(site.root("login", owners), format!("{} {}", alices.min(bobs), alices.max(bobs)));

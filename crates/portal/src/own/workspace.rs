@@ -10,7 +10,7 @@ use data_encoding::BASE64URL_NOPAD;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use portreeve_model::wire::worker::{self, MAX_BODY, NodeView, Nodes, Visit};
 use portreeve_model::{Scope, Secret};
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use crate::authenticate::Principal;
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::limits;
-use crate::powers::{WorkerError, Workers};
+use crate::powers::{Sent, WorkerError, Workers};
 use crate::reject::Reject;
 use crate::respond;
 use crate::site::Site;
@@ -32,11 +32,19 @@ const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
 const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// What is written as it comes.
+const FILES: &str = "/api/v1/files/";
+
+/// What a worker is told of a request's fields.
+const SAID: [HeaderName; 3] = [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
+
 /// What goes out of a worker's answer.
-const FIELDS: [HeaderName; 7] = [
+const FIELDS: [HeaderName; 9] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_DISPOSITION,
+    header::ETAG,
+    header::LAST_MODIFIED,
     header::LOCATION,
     header::ALLOW,
     HeaderName::from_static("x-portreeve-next"),
@@ -66,7 +74,9 @@ pub(crate) async fn answer(
         who.require_person()?;
     }
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
-    if !reads && (is_first || parts.method != Method::POST) {
+    // A file is written as it comes.
+    let writes = parts.method == Method::PUT && path.starts_with(FILES);
+    if !(reads || writes || (parts.method == Method::POST && !is_first)) {
         return Err(Reject::Method);
     }
     let reader = reader(site, who, parts, reads)?;
@@ -85,23 +95,30 @@ pub(crate) async fn answer(
     let visit = HeaderValue::try_from(BASE64URL_NOPAD.encode(&visit))
         .map_err(|error| WorkerError::Question(error.into()))?;
     let ticket = Workers::ticket(session)?;
-    let body = if is_first { nodes(connection, site, who, parts).await? } else { whole(body).await? };
-    let asked = || {
-        let mut request = Request::new(Full::new(body.clone()));
+    let request = || {
+        let mut request = Request::new(());
         *request.method_mut() = if is_first { Method::POST } else { parts.method.clone() };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         *request.uri_mut() = (if is_first { worker::WORKSPACE } else { target }).parse().unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("worker"));
-        if let Some(kind) = parts.headers.get(header::CONTENT_TYPE) {
-            headers.insert(header::CONTENT_TYPE, kind.clone());
+        for name in SAID {
+            if let Some(value) = parts.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
         }
         headers.insert(TICKET, ticket.clone());
         headers.insert(VISIT, visit.clone());
         request
     };
     let workers = room.powers.workers();
-    let (answered, kept) = workers.ask(session, asked, reads).await?;
+    let (answered, kept) = if writes {
+        workers.send(session, request(), body).await?
+    } else {
+        let body = if is_first { nodes(connection, site, who, parts).await? } else { whole(body).await? };
+        let asked = || request().map(|()| Sent::Whole(Some(body.clone()).filter(|body| !body.is_empty())));
+        workers.ask(session, asked, reads).await?
+    };
     let (mut head, incoming) = answered.into_parts();
     // Its own pages never say these: then it is not told what it must be told.
     if matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use portreeve_model::wire::dialer::{Dial, Dialed};
-use portreeve_model::wire::worker::{TICKET, WORKSPACE};
+use portreeve_model::wire::worker::{TICKET, VISIT, WORKSPACE};
 use portreeve_model::wire::{decode, encode_bare};
 use portreeve_sys::message;
 
@@ -59,12 +59,14 @@ impl Held {
     /// The status of the answer.
     pub(crate) fn workspace(&self, connection: &str, user: &str, ticket: &str) -> Result<String> {
         let socket = self.socket(connection)?;
-        let body = format!(
-            r#"{{"user":"{user}","own_origins":null,"shared_origin":null,"modes":{{}},"own_port":null,"not_understood":null,"nodes":[]}}"#
+        let visit = format!(
+            r#"{{"user":"{user}","origin":"https://portal","own_origins":null,"shared_origin":null,"modes":{{}},"page_secret":null,"reader":"window"}}"#
         );
+        let visit = data_encoding::BASE64URL_NOPAD.encode(visit.as_bytes());
+        let body = r#"{"own_port":null,"not_understood":null,"nodes":[]}"#;
         let length = body.len();
         let request = format!(
-            "POST {WORKSPACE} HTTP/1.1\r\nhost: worker\r\n{TICKET}: {ticket}\r\ncontent-length: {length}\r\n\r\n{body}"
+            "POST {WORKSPACE} HTTP/1.1\r\nhost: worker\r\n{TICKET}: {ticket}\r\n{VISIT}: {visit}\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         message::send(socket, request.as_bytes(), &[])?;
         let mut stream = File::from(socket.try_clone()?);

@@ -4,28 +4,30 @@
 //! Invariant: a request goes to the worker of the session that asks, with that session's ticket, which the worker verifies
 //! itself. Nobody decides anything by what it answers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_worker::Local;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::line::{Line, LineError};
 use super::shares::Sort;
+use crate::front_body::{FrontBody, FrontBodyError};
 use crate::limits;
 use crate::sessions::Session;
 
@@ -47,8 +49,49 @@ pub(crate) struct Workers {
 
 /// A connection that can be used again.
 pub(crate) struct Kept {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Sent>,
     since: Instant,
+}
+
+/// What a worker is sent.
+pub(crate) enum Sent {
+    /// All at once.
+    Whole(Option<Bytes>),
+    /// As it comes from the browser; when something came last.
+    Stream(FrontBody, Rc<Cell<Instant>>),
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = FrontBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, FrontBodyError>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(body, progress) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                progress.set(Instant::now());
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Stream(body, _) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Stream(body, _) => body.size_hint(),
+        }
+    }
 }
 
 /// When each user's worker was late last, for all threads: the connections that were made before are no good any more.
@@ -110,7 +153,7 @@ impl Workers {
     pub(crate) async fn ask(
         self: &Rc<Self>,
         session: &Session,
-        request: impl Fn() -> Request<Full<Bytes>>,
+        request: impl Fn() -> Request<Sent>,
         repeatable: bool,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         match self.in_time(session, request()).await {
@@ -119,6 +162,26 @@ impl Workers {
                 self.in_time(session, request()).await
             }
             other => other,
+        }
+    }
+
+    /// What the worker answers to a body that takes its time. Asked once. Late is who neither takes anything of it nor answers.
+    pub(crate) async fn send(
+        &self,
+        session: &Session,
+        request: Request<()>,
+        body: FrontBody,
+    ) -> Result<(Response<Incoming>, Kept), WorkerError> {
+        let progress = Rc::new(Cell::new(Instant::now()));
+        let request = request.map(|()| Sent::Stream(body, Rc::clone(&progress)));
+        let mut exchange = pin!(self.exchange(session, request));
+        loop {
+            let late = progress.get() + limits::WORKER_ANSWER;
+            match timeout_at(late, &mut exchange).await {
+                Ok(answered) => return answered,
+                Err(_) if progress.get() + limits::WORKER_ANSWER > late => {}
+                Err(_) => return Err(WorkerError::Late),
+            }
         }
     }
 
@@ -145,7 +208,7 @@ impl Workers {
     async fn in_time(
         &self,
         session: &Session,
-        request: Request<Full<Bytes>>,
+        request: Request<Sent>,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let mut exchange = pin!(self.exchange(session, request));
         if let Ok(answered) = timeout(limits::WORKER_KNOCK, &mut exchange).await {
@@ -169,7 +232,7 @@ impl Workers {
     async fn exchange(
         &self,
         session: &Session,
-        request: Request<Full<Bytes>>,
+        request: Request<Sent>,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let is_good = |kept: &Kept| kept.sender.is_ready() && self.late.is_good(session.uid, kept.since);
         let kept = self.idle.borrow_mut().remove(&session.uid).filter(is_good);
@@ -181,7 +244,7 @@ impl Workers {
         Ok((answer, Kept { sender, since }))
     }
 
-    async fn connect(&self, session: &Session) -> Result<SendRequest<Full<Bytes>>, WorkerError> {
+    async fn connect(&self, session: &Session) -> Result<SendRequest<Sent>, WorkerError> {
         let unreachable = |error: std::io::Error| WorkerError::Unreachable(error.into());
         let (ours, theirs) = UnixStream::pair().map_err(unreachable)?;
         match &self.way {
