@@ -144,7 +144,7 @@ export class Visitor {
         console.error(`violates its policy: ${event.violatedDirective} ${event.blockedURI}`);
       });
     });
-    visitor.context.on("request", (request) => visitor.requests.push(request.url()));
+    visitor.context.on("request", (request) => isNews(request) || visitor.requests.push(request.url()));
     visitor.context.on("requestfailed", (request) => {
       // An answer without a body counts as aborted when no script asks for that body, through a portal or not.
       const aborted = request.failure()?.errorText === "net::ERR_ABORTED";

@@ -107,7 +107,7 @@ fn what_is_typed_is_data() {
         let quoted: Vec<String> =
             nasty.iter().map(|word| format!("'{}'", word.replace('\'', "'\"'\"'"))).collect();
         let values = json!({
-            "program": "./said.sh",
+            "program": "hostile/said.sh",
             "arguments": quoted.join(" "),
             "environment": "A=$(touch pwned5)\nB=`touch pwned6`",
             "directory": "hostile",
@@ -147,7 +147,8 @@ fn what_is_typed_is_data() {
             ("jupyter", "environment", "/home/bob/venv"),
             ("tensorboard", "logs", "/home/alice/none"),
         ] {
-            let mut values = json!({ "program": "./said.sh", "source": "said.sh", "logs": "hostile" });
+            let mut values =
+                json!({ "program": "hostile/said.sh", "source": "hostile/said.sh", "logs": "hostile" });
             values[field] = json!(value);
             let answer = alice.api("POST", &format!("apps/{app}/jobs"), json!({ "values": values })).await;
             let text = answer.text();
@@ -197,7 +198,7 @@ fn programs_are_compiled_and_run_on_two_nodes_and_run_again() {
         write(site, "alice", "code/sum.c", OPENMP);
         write(site, "alice", "code/ranks.c", MPI);
         let openmp = json!({
-            "source": "sum.c", "output": "sum", "openmp": true, "directory": "code",
+            "source": "code/sum.c", "output": "sum", "openmp": true, "directory": "code",
             "run": true, "arguments": "100", "cores": 2, "time": "5m",
         });
         let job = Started::new(&alice, "compile", openmp).await;
@@ -208,10 +209,10 @@ fn programs_are_compiled_and_run_on_two_nodes_and_run_again() {
             "{output}"
         );
         assert!(built["files"].as_array().unwrap().contains(&json!("sum")), "{built:#}");
-        let mpi = json!({ "compiler": "mpicc", "source": "ranks.c", "output": "ranks", "directory": "code", "time": "5m" });
+        let mpi = json!({ "compiler": "mpicc", "source": "code/ranks.c", "output": "ranks", "directory": "code", "time": "5m" });
         Started::new(&alice, "compile", mpi).await.until_state("ended").await;
         let run = json!({
-            "program": "./ranks", "arguments": "'an argument'", "launcher": "mpirun", "directory": "code",
+            "program": "code/ranks", "arguments": "'an argument'", "launcher": "mpirun", "directory": "code",
             "nodes": 2, "tasks": 2, "time": "5m",
         });
         let first = Started::new(&alice, "run", run).await;
@@ -225,14 +226,14 @@ fn programs_are_compiled_and_run_on_two_nodes_and_run_again() {
         assert_eq!((&done["exit_code"], &done["nodes"]), (&json!(0), &json!("c[1-2]")), "{done:#}");
         // The form is filled in as it was, and says the same again.
         let page = alice.clone().browser().get(&format!("/apps/run?again={}", first.id)).await.text();
-        assert!(page.contains("value=\"./ranks\"") && page.contains("&#39;an argument&#39;"), "{page}");
+        assert!(page.contains("value=\"code/ranks\"") && page.contains("&#39;an argument&#39;"), "{page}");
         let again = Started::new(&alice, "run", done["values"].clone()).await;
         again.until_state("ended").await;
         assert!(again.output("output").await.contains("ranks add up to 1"));
         // A source that is wrong is a job that failed, with the compiler's words.
         write(site, "alice", "code/wrong.c", "int main(void) { return nothing; }\n");
         let wrong =
-            Started::new(&alice, "compile", json!({ "source": "wrong.c", "directory": "code" })).await;
+            Started::new(&alice, "compile", json!({ "source": "code/wrong.c", "directory": "code" })).await;
         let failed = wrong.until("failed", |now| now["state"] == "failed").await;
         assert!(failed["last_words"].as_str().unwrap().contains("nothing"), "{failed:#}");
     });
@@ -267,10 +268,10 @@ fn how_jobs_end_badly() {
         as_user(site, "alice", "chmod +x ~/bad/*.sh");
         let run = |program: &str, time: &str| json!({ "program": program, "directory": "bad", "time": time });
         // These take a minute each, all at once.
-        let long = Started::new(&alice, "run", run("./long.sh", "1m")).await;
+        let long = Started::new(&alice, "run", run("bad/long.sh", "1m")).await;
         let idle = json!({ "values": { "command": SERVER }, "idle_minutes": 1 });
         let unused = Started::of(&alice, "command", idle).await;
-        let fails = Started::new(&alice, "run", run("./fails.sh", "5m")).await;
+        let fails = Started::new(&alice, "run", run("bad/fails.sh", "5m")).await;
         let failed = fails.until("failed", |now| now["state"] == "failed").await;
         assert_eq!(failed["exit_code"], 3, "{failed:#}");
         assert!(failed["last_words"].as_str().unwrap().contains("the reason is this"), "{failed:#}");
@@ -279,7 +280,7 @@ fn how_jobs_end_badly() {
         let failed = mute.until("failed", |now| now["state"] == "failed").await;
         assert!(failed["last_words"].as_str().unwrap().contains("not today"), "{failed:#}");
         // One that waits, as long as somebody holds it.
-        let held = json!({ "program": "./fails.sh", "directory": "bad", "time": "5m", "exclusive": true, "nodes": 2 });
+        let held = json!({ "program": "bad/fails.sh", "directory": "bad", "time": "5m", "exclusive": true, "nodes": 2 });
         let held = Started::new(&alice, "run", held).await;
         let queued = held.until("queued", |now| now["state"] == "queued" && now["slurm_job"].is_u64()).await;
         assert!(!queued["reason"].as_str().unwrap().is_empty(), "{queued:#}");

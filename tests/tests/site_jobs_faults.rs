@@ -12,7 +12,7 @@ fn slurm_away_or_short_of_nodes_is_said_and_loses_nothing() {
         let waits = b"#!/bin/sh\nuntil [ -e go ]; do sleep 0.2; done\necho went\n";
         site.write("login", "alice", "/home/alice/away/waits.sh", waits);
         site.root("login", "chmod +x /home/alice/away/waits.sh");
-        let values = json!({ "program": "./waits.sh", "directory": "away", "time": "10m" });
+        let values = json!({ "program": "away/waits.sh", "directory": "away", "time": "10m" });
         let job = Started::new(&alice, "run", values.clone()).await;
         job.until_state("running").await;
         // A node is drained: what needs both waits, and says so.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
 use portreeve_model::manifest::{Answer, Choice, Field, FieldKind, Manifest, Offered, Resource};
 
 /// Whose jobs they are.
@@ -134,6 +135,12 @@ fn whole(text: &str, wants_directory: bool, person: &Person) -> Result<String, S
     match (wants_directory, found.is_dir(), found.is_file()) {
         (true, false, _) => Err(format!("{} is no directory", path.display())),
         (false, _, false) => Err(format!("{} is no file", path.display())),
+        (true, ..) if access(&path, AccessFlags::X_OK).is_err() => {
+            Err(format!("you may not enter {}", path.display()))
+        }
+        (false, ..) if access(&path, AccessFlags::R_OK).is_err() => {
+            Err(format!("you may not read {}", path.display()))
+        }
         _ => path.to_str().map(str::to_owned).ok_or_else(|| "its name is no text".to_owned()),
     }
 }

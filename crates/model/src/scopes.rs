@@ -13,7 +13,7 @@ pub const TOKEN_PREFIX: &str = "ptr_";
 pub enum Scope {
     /// Applications: `/fw/`, `/fw2/` and their own origins.
     Apps,
-    /// Files: `/dav/`.
+    /// Files: `/dav/`, `/api/v1/files/`.
     Files,
     /// The portal's interface for programs: `/api/v1/`.
     Api,

@@ -11,6 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 const STYLE: &str = include_str!("../assets/style.css");
 const WAIT_SCRIPT: &str = include_str!("../assets/wait.js");
 const LIVE_SCRIPT: &str = include_str!("../assets/live.js");
+const FILES_SCRIPT: &str = include_str!("../assets/files.js");
 
 /// The `Content-Security-Policy` of every page made here.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy(""));
@@ -20,11 +21,12 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy("
 #[must_use]
 pub fn policy(origins: &str) -> String {
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}' 'sha256-{}'; connect-src 'self'; img-src data:; \
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}' 'sha256-{}' 'sha256-{}'; connect-src 'self'; img-src data:; \
          form-action {}; frame-ancestors 'none'; base-uri 'none'",
         hash(STYLE),
         hash(WAIT_SCRIPT),
         hash(LIVE_SCRIPT),
+        hash(FILES_SCRIPT),
         format!("'self' {origins}").trim_end()
     )
 }
@@ -46,6 +48,8 @@ pub struct Frame<'a> {
     pub section: Option<Section>,
     /// The page changes by itself with what it shows (`assets/live.js`), which asks with this secret of our own pages.
     pub live: Option<&'a str>,
+    /// Its form names files (`assets/files.js`), by paths that begin at this directory. Only where it is `live`.
+    pub home: Option<&'a str>,
     /// Small print under the page: the request id of an error.
     pub footnote: Option<&'a str>,
 }
@@ -76,6 +80,7 @@ struct FrameTemplate<'a> {
     style: &'static str,
     wait_script: &'static str,
     live_script: &'static str,
+    files_script: &'static str,
     body: &'a str,
 }
 
@@ -85,8 +90,15 @@ impl Frame<'_> {
     /// # Errors
     /// Only when memory for the text runs out.
     pub fn around(self, body: &str) -> Result<String, askama::Error> {
-        FrameTemplate { frame: self, style: STYLE, wait_script: WAIT_SCRIPT, live_script: LIVE_SCRIPT, body }
-            .render()
+        let page = FrameTemplate {
+            frame: self,
+            style: STYLE,
+            wait_script: WAIT_SCRIPT,
+            live_script: LIVE_SCRIPT,
+            files_script: FILES_SCRIPT,
+            body,
+        };
+        page.render()
     }
 }
 
@@ -97,7 +109,7 @@ mod tests {
     #[test]
     fn the_policy_names_all_hashes_and_nothing_unsafe() {
         let policy = &*CONTENT_SECURITY_POLICY;
-        assert_eq!(policy.matches("'sha256-").count(), 3);
+        assert_eq!(policy.matches("'sha256-").count(), 4);
         assert!(!policy.contains("unsafe"));
     }
 

@@ -8,7 +8,7 @@ use portreeve_broker::{Forwards, Verifier};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::jobs::{Jobs, Workplace};
+use crate::jobs::{Hangs, Jobs, Workplace};
 use crate::limits;
 use crate::ticket::Ended;
 use crate::workspace::{OwnForward, here::Machine};
@@ -29,6 +29,7 @@ pub(crate) struct Desk {
     pub(crate) machine: Option<Machine>,
     list: List,
     lists: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -43,6 +44,7 @@ impl Desk {
             machine,
             list,
             lists: Arc::new(Semaphore::new(limits::FORWARDS_LISTS)),
+            transfers: Arc::new(Semaphore::new(limits::TRANSFERS)),
         }
     }
 
@@ -61,5 +63,22 @@ impl Desk {
             Ok(Err(_)) => Err("the list broke off".to_owned()),
             Err(_) => hangs(),
         }
+    }
+
+    /// Reads or writes a piece of a file, on a thread of its own. What hangs holds up other transfers, and no page.
+    pub(crate) async fn transfer<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Hangs> {
+        let transfers = Arc::clone(&self.transfers);
+        let acted = async move {
+            let place = transfers.acquire_owned().await.ok()?;
+            let act = move || {
+                let _place = place;
+                act()
+            };
+            tokio::task::spawn_blocking(act).await.ok()
+        };
+        timeout(limits::TRANSFER, acted).await.ok().flatten().ok_or(Hangs)
     }
 }

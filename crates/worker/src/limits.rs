@@ -21,7 +21,7 @@ pub(crate) const FORWARDS_LIST: Duration = Duration::from_secs(3);
 /// Such lists at once. While as many hang, further pages say so without waiting.
 pub(crate) const FORWARDS_LISTS: usize = 2;
 /// Threads for what may block.
-pub(crate) const BLOCKING_THREADS: usize = 6;
+pub(crate) const BLOCKING_THREADS: usize = 10;
 const _: () = assert!(FORWARDS_LISTS <= BLOCKING_THREADS);
 /// Without work such a thread ends.
 pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(5);
@@ -35,7 +35,17 @@ pub(crate) const CLAUSE: usize = 300;
 pub(crate) const FILES: Duration = Duration::from_secs(3);
 /// Such looks at once.
 pub(crate) const FILE_LOOKS: usize = 4;
-const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS <= BLOCKING_THREADS);
+/// Pieces of files that are read or written at once.
+pub(crate) const TRANSFERS: usize = 4;
+const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS + TRANSFERS <= BLOCKING_THREADS);
+/// A piece takes so long at most; then the file is given up. The last step of writing one waits for the disk.
+pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
+/// Such a piece, in bytes.
+pub(crate) const PIECE: usize = 256 * 1024;
+/// A file of which nothing comes for so long is given up.
+pub(crate) const UPLOAD_STALL: Duration = Duration::from_secs(30);
+/// Entries of a directory in one answer.
+pub(crate) const ENTRIES: usize = 10_000;
 /// A page waits so long for Slurm; then it shows what was said last.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 /// The same where something is known that is not `STALE`, or where Slurm did not answer the last time.

@@ -78,6 +78,12 @@ pub(crate) enum Refused {
     NotDone(String),
     /// The disk is full: a sentence.
     Full(String),
+    /// There is no such file: a sentence.
+    NoFile(String),
+    /// The kernel does not permit it: a sentence.
+    Denied(String),
+    /// It was to be done only if something is so, which is not: a sentence.
+    Precondition(String),
     /// Too many watch already.
     TooMany,
     /// Something failed here; the log has it.
@@ -104,6 +110,11 @@ impl Refused {
             Self::Conflict(_) => (StatusCode::CONFLICT, "not-now", "This can't be done now"),
             Self::NotDone(_) => (StatusCode::BAD_GATEWAY, "not-done", "It was not done"),
             Self::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "full", "Your disk is full"),
+            Self::NoFile(_) => (StatusCode::NOT_FOUND, "no-file", "There is no such file"),
+            Self::Denied(_) => (StatusCode::FORBIDDEN, "denied", "You may not do that"),
+            Self::Precondition(_) => {
+                (StatusCode::PRECONDITION_FAILED, "precondition", "That is not so that it could be done")
+            }
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too-many", "Too many pages watch at once"),
             Self::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed", "It could not be done"),
         }
@@ -111,9 +122,13 @@ impl Refused {
 
     fn detail(&self) -> String {
         match self {
-            Self::Unfit { why: text, .. } | Self::Conflict(text) | Self::NotDone(text) | Self::Full(text) => {
-                text.clone()
-            }
+            Self::Unfit { why: text, .. }
+            | Self::Conflict(text)
+            | Self::NotDone(text)
+            | Self::Full(text)
+            | Self::NoFile(text)
+            | Self::Denied(text)
+            | Self::Precondition(text) => text.clone(),
             Self::NotOurPage => "Open the workspace, and try it there once more.".to_owned(),
             Self::Failed => "The log of your worker has more.".to_owned(),
             _ => String::new(),

@@ -7,6 +7,7 @@
 //! | `/jobs`, `/jobs/ID`, `/jobs/ID/open`, `/jobs/ID/output` | `jobs`: the queue, one job |
 //! | `/history` | `history`: all that ever were |
 //! | `/api/v1/...` | `api`: the same for programs |
+//! | `/api/v1/files/PATH` | `files`: reads, lists and writes |
 //! | `/api/v1/events` | `events`: told when something changes |
 //!
 //! Invariant: whose request it is comes first; without a good ticket nobody learns which paths there are.
@@ -14,6 +15,7 @@
 mod api;
 mod apps;
 mod events;
+mod files;
 mod history;
 mod jobs;
 mod workspace;
@@ -21,7 +23,7 @@ mod workspace;
 pub(crate) use jobs::word;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, header};
 use hyper::body::Body;
 use portreeve_jobs::EntryId;
 use portreeve_model::NodePort;
@@ -42,6 +44,8 @@ pub(crate) struct Asked<'d> {
     pub(crate) visit: Visit,
     pub(crate) method: Method,
     pub(crate) query: String,
+    pub(crate) if_match: Option<String>,
+    pub(crate) if_none_match: Option<String>,
 }
 
 /// Answers.
@@ -61,7 +65,18 @@ where
         Err(why) => return why.answer(),
     };
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let asked = Asked { desk, visit, method: parts.method, query };
+    let field = |name| {
+        let value = parts.headers.get(name);
+        value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let asked = Asked {
+        desk,
+        visit,
+        if_match: field(header::IF_MATCH),
+        if_none_match: field(header::IF_NONE_MATCH),
+        method: parts.method,
+        query,
+    };
     let path = parts.uri.path();
     let is_api = path.starts_with("/api/");
     match routed(&asked, path, &holder, body).await {

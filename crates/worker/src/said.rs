@@ -53,6 +53,8 @@ pub(crate) struct FieldSaid {
     pub(crate) max: Option<i64>,
     pub(crate) max_length: Option<usize>,
     pub(crate) pattern: Option<String>,
+    /// A file of the visitor's own machine may be put there.
+    pub(crate) upload: bool,
     /// Of a select; without it any word will do.
     pub(crate) choices: Option<Vec<Choice>>,
 }
@@ -162,6 +164,7 @@ fn field_said(field: &Field, form: &Form) -> FieldSaid {
         max: None,
         max_length: None,
         pattern: None,
+        upload: false,
         choices: None,
     };
     match &field.kind {
@@ -183,7 +186,10 @@ fn field_said(field: &Field, form: &Form) -> FieldSaid {
         }
         FieldKind::Checkbox => said.kind = "checkbox",
         FieldKind::Duration => said.kind = "duration",
-        FieldKind::File { directory, .. } => said.kind = if *directory { "directory" } else { "file" },
+        FieldKind::File { directory, upload } => {
+            said.kind = if *directory { "directory" } else { "file" };
+            said.upload = *upload;
+        }
     }
     said
 }

@@ -133,7 +133,7 @@ fn a_live_ticket_gives_what_it_says_until_it_ends() {
                 "a session that is over still has its worker"
             );
         }
-        assert_eq!(workspace(&taken, "bobs", "bob", &bob), "403");
+        assert_eq!(workspace(&taken, "bobs", "bob", &bob), "401");
 
         // Root ends alice's, elsewhere: channel and worker are dead at once, and the ticket with them.
         assert_eq!(workspace(&taken, "alices", "alice", &alice), "200");

@@ -32,7 +32,7 @@ const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
 const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What is written as it comes.
+/// Files: what is written comes through as it comes.
 const FILES: &str = "/api/v1/files/";
 
 /// What a worker is told of a request's fields.
@@ -68,7 +68,9 @@ pub(crate) async fn answer(
     let session = who.session();
     let path = parts.uri.path();
     let is_first = path == "/";
-    if path.starts_with("/api/") {
+    if path.starts_with(FILES) {
+        who.require(Scope::Files)?;
+    } else if path.starts_with("/api/") {
         who.require(Scope::Api)?;
     } else {
         who.require_person()?;

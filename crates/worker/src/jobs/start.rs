@@ -104,6 +104,17 @@ impl Jobs {
         Ok(Form { app, systems, choices, wanted })
     }
 
+    /// With the manifest's defaults for what is not said. (In a form of a page, what is not said is a box without a tick.)
+    pub(crate) async fn with_defaults(&self, name: &str, wanted: Wanted) -> Result<Wanted, NotStarted> {
+        let catalog = self.catalog().await?;
+        let app = catalog.find(name).ok_or(NotStarted::NoApp)?;
+        let mut wanted = wanted;
+        for field in &app.manifest.fields {
+            wanted.values.entry(field.name.as_str().to_owned()).or_insert_with(|| field.default.clone());
+        }
+        Ok(wanted)
+    }
+
     /// What was filled in last.
     async fn last_time(&self, manifest: &Manifest, name: &str) -> Option<Wanted> {
         let listed = self.list().await;

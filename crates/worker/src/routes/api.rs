@@ -8,7 +8,7 @@ use hyper::body::Body;
 use portreeve_model::ForwardName;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, address, apps, events, history, jobs, parsed};
+use super::{Asked, address, apps, events, files, history, jobs, parsed};
 use crate::body;
 use crate::jobs::Wanted;
 use crate::limits;
@@ -89,6 +89,7 @@ where
     let desk = asked.desk;
     let segments: Vec<&str> = path.split('/').collect();
     match &segments[..] {
+        ["files", rest @ ..] if !rest.is_empty() => files::answer(asked, rest, body).await,
         ["openapi.json"] if reads => {
             let document: serde_json::Value = serde_json::from_str(OPENAPI).map_err(|_| Refused::Failed)?;
             respond::json(&document)
@@ -109,7 +110,8 @@ where
         }
         ["apps", name, "preview"] if *method == Method::POST => {
             let start: Start = body::json(body).await?;
-            let draft = desk.jobs.preview(name, &start.into()).await.map_err(apps::refused)?;
+            let wanted = desk.jobs.with_defaults(name, start.into()).await.map_err(apps::refused)?;
+            let draft = desk.jobs.preview(name, &wanted).await.map_err(apps::refused)?;
             respond::json(&Preview {
                 arguments: draft.arguments,
                 variables: draft.variables.into_iter().collect(),
@@ -120,7 +122,8 @@ where
         ["apps", name, "jobs"] if *method == Method::POST => {
             let start: Start = body::json(body).await?;
             let own = asked.visit.own_origins.as_ref().is_some_and(|origins| origins.tagged);
-            let id = desk.jobs.start(name, &start.into(), own).await.map_err(apps::refused)?;
+            let wanted = desk.jobs.with_defaults(name, start.into()).await.map_err(apps::refused)?;
+            let id = desk.jobs.start(name, &wanted, own).await.map_err(apps::refused)?;
             let known = jobs::find(asked, &id).await?;
             respond::json(&JobSaid::of(&known))
                 .map(|answer| respond::with_status(answer, StatusCode::CREATED))

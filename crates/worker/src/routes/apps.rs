@@ -87,8 +87,10 @@ async fn show(
     let page = asked.page_secret();
     let title = form.app.title.clone();
     let body = FormPage { form: &form, page: &page, wrong, preview, idle: IDLE }.render();
+    let home = asked.desk.jobs.place.person.home.display().to_string();
     let frame = Frame {
         title: &title,
+        home: Some(&home),
         user: Some(asked.visit.user.as_str()),
         section: Some(Section::Workspace),
         live: Some(&page),

@@ -54,6 +54,8 @@ struct JobPage<'p> {
     /// Forwards that lead there.
     forwards: Vec<String>,
     app_exists: bool,
+    /// What it has made: names, and where they are read.
+    files: Vec<(String, String)>,
 }
 
 /// What a job wrote, as far as it is shown.
@@ -111,6 +113,11 @@ pub(super) async fn page(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Refu
         suggested: format!("{person}-{}", known.entry.app),
         forwards,
         app_exists: app.is_some(),
+        files: job
+            .files
+            .iter()
+            .map(|name| (name.clone(), super::files::address(&format!("{}/{name}", job.directory))))
+            .collect(),
     };
     show(asked, &job.title, Section::Workspace, page.render())
 }
