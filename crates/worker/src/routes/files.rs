@@ -49,6 +49,9 @@ impl Place {
         let mut path = Vec::new();
         for name in names {
             let name: Vec<u8> = percent_decode_str(name).collect();
+            if name.is_empty() {
+                return Err(wrong("it has an empty name in it"));
+            }
             if name.contains(&b'/') {
                 return Err(wrong("a name can't have a slash in it"));
             }
