@@ -128,6 +128,7 @@ fn what_is_typed_is_data() {
         for (app, field, value) in [
             ("run", "nodes", "2 --uid=0"),
             ("run", "nodes", "2\n#SBATCH --uid=0"),
+            ("run", "tasks", "0"),
             ("run", "time", "5m; touch pwned"),
             ("run", "partition", "debug,$(id)"),
             ("run", "partition", "--help"),
@@ -157,7 +158,15 @@ fn what_is_typed_is_data() {
             assert!(text.len() < 4000, "what was typed is not said back at length");
         }
         let huge = json!({ "values": { "arguments": "x".repeat(3_000_000) } });
-        assert_eq!(alice.api("POST", "apps/run/jobs", huge).await.status, 413);
+        alice.api("POST", "apps/run/jobs", huge).await.assert_refused(413, "too-large");
+        // Slurm would let it wait for ever.
+        let days = json!({ "values": { "program": "hostile/said.sh", "time": "3d" } });
+        let answer = alice.api("POST", "apps/run/jobs", days).await;
+        assert_eq!(answer.status, 422);
+        let few = json!({ "values": { "program": "hostile/said.sh", "nodes": 2, "tasks": 1, "time": "5m" } });
+        let few = alice.api("POST", "apps/run/jobs", few).await;
+        assert!(few.json()["fields"]["tasks"].as_str().unwrap().contains("2 nodes"), "{}", few.text());
+        assert!(answer.json()["fields"]["time"].as_str().unwrap().contains("at most"), "{}", answer.text());
         assert_eq!(alice.api("GET", "jobs?app=run", Value::Null).await.json()["found"], before);
     });
 }
@@ -230,6 +239,29 @@ fn programs_are_compiled_and_run_on_two_nodes_and_run_again() {
         let again = Started::new(&alice, "run", done["values"].clone()).await;
         again.until_state("ended").await;
         assert!(again.output("output").await.contains("ranks add up to 1"));
+        // Shown to a group, it can be read, and by nobody else.
+        let [bob, carol] = [site.sign_in("bob").await, site.sign_in("carol").await];
+        let path = format!("shared/{}", first.id);
+        assert_eq!(bob.api("GET", &path, Value::Null).await.status, 404);
+        assert_eq!(first.ask("show", json!({ "group": "everyone" })).await.0, 502, "she is not in it");
+        assert_eq!(first.ask("show", json!({ "group": "proj" })).await.0, 204);
+        let shown = bob.api("GET", &path, Value::Null).await.json();
+        assert_eq!((&shown["owner"], &shown["group"]), (&json!("alice"), &json!("proj")));
+        assert_eq!(shown["values"], done["values"]);
+        let said = bob.api("GET", &format!("{path}/output?stream=output"), Value::Null).await.text();
+        assert!(said.contains("ranks add up to 1"), "{said}");
+        assert!(bob.api("GET", "shared", Value::Null).await.text().contains(&first.id));
+        let page = bob.clone().browser().get(&format!("/history/{path}")).await;
+        assert!(page.text().contains("alice shows it to proj"), "{}", page.text());
+        assert_eq!(bob.api("POST", &first.path("/hide"), Value::Null).await.status, 404);
+        for (who, what) in
+            [(&carol, path.as_str()), (&bob, &first.path("")), (&alice, "shared/20260101t000000-abcdefgh")]
+        {
+            assert_eq!(who.api("GET", what, Value::Null).await.status, 404, "{what}");
+        }
+        assert!(!carol.api("GET", "shared", Value::Null).await.text().contains(&first.id));
+        assert_eq!(first.ask("hide", Value::Null).await.0, 204);
+        assert_eq!(bob.api("GET", &path, Value::Null).await.status, 404);
         // A source that is wrong is a job that failed, with the compiler's words.
         write(site, "alice", "code/wrong.c", "int main(void) { return nothing; }\n");
         let wrong =

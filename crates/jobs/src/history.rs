@@ -50,6 +50,11 @@ impl History {
         Self { dir: state.join("jobs") }
     }
 
+    /// The directory itself.
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// A job's directory.
     #[must_use]
     pub fn directory(&self, id: &EntryId) -> PathBuf {
@@ -212,12 +217,12 @@ impl History {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
 
-    fn entry(now: i64) -> Entry {
+    pub(crate) fn entry(now: i64) -> Entry {
         Entry {
             id: EntryId::new(now).unwrap(),
             app: "run".to_owned(),
@@ -233,7 +238,7 @@ mod tests {
         }
     }
 
-    fn outcome() -> Outcome {
+    pub(crate) fn outcome() -> Outcome {
         Outcome {
             failed: false,
             reason: String::new(),

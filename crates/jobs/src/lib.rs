@@ -8,6 +8,7 @@
 //! | `slurm` | asks Slurm, by its own commands |
 //! | `here` | starts and ends jobs on this machine |
 //! | `history` | one directory for each job that was ever started |
+//! | `shared` | jobs that are over, shown to a group |
 //! | `records` | what stands in its files |
 //! | `state` | what all that says about a job: its state, and the reason |
 //!
@@ -21,6 +22,7 @@ pub mod here;
 pub mod history;
 pub mod limits;
 pub mod records;
+pub mod shared;
 pub mod slurm;
 pub mod state;
 pub mod submission;
@@ -28,6 +30,7 @@ pub mod submission;
 pub use catalog::{App, Catalog, Source};
 pub use history::{History, Kept};
 pub use records::{Endpoint, Entry, EntryId, JobRef, Outcome, Progress, Run, Usage};
+pub use shared::{Shared, Shown};
 pub use slurm::Slurm;
 pub use state::{Job, Seen, State};
 pub use submission::{Draft, Person, Refusal};

@@ -18,5 +18,9 @@ pub(crate) const RECORD: u64 = 1024 * 1024;
 pub const LAST_WORDS: usize = 4096;
 /// Files that a job made, named in its record.
 pub const FILES_MADE: usize = 500;
+/// What a group is shown of a job's output, and of its complaints, in bytes: the last of it.
+pub(crate) const SHARED_OUTPUT: u64 = 4 * 1024 * 1024;
+/// Jobs of others that are listed.
+pub(crate) const SHARED: usize = 1000;
 /// A job that Slurm does not know of for so long after it was handed over is gone.
 pub(crate) const UNKNOWN: i64 = 60;

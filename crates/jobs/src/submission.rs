@@ -91,6 +91,17 @@ impl Draft {
                 Err(why) => refusals.push(Refusal { field: name.to_owned(), why }),
             }
         }
+        // Slurm would take fewer nodes, and say so nowhere.
+        let number = |resource| wanted.get(&resource).and_then(|text| text.parse::<u64>().ok());
+        if let (Some(tasks), Some(nodes)) = (number(Resource::Tasks), number(Resource::Nodes))
+            && tasks < nodes
+        {
+            let field = manifest.fields.iter().find(|field| field.resource == Some(Resource::Tasks));
+            refusals.push(Refusal {
+                field: field.map(|field| field.name.as_str().to_owned()).unwrap_or_default(),
+                why: format!("{tasks} on {nodes} nodes leave some with none"),
+            });
+        }
         let directory =
             wanted.remove(&Resource::Directory).map_or_else(|| person.home.clone(), PathBuf::from);
         if refusals.is_empty() {

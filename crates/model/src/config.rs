@@ -128,6 +128,8 @@ pub struct WorkspaceConfig {
     pub apps: PathBuf,
     /// People may have manifests of their own.
     pub own_apps: bool,
+    /// The directory, sticky and open to all, in which people show a group what they ran; absolute.
+    pub shared: PathBuf,
     /// Applications whose manifest allows it may run on the portal's own node.
     pub on_portal_node: bool,
     /// The program `portreeve` on all nodes; absolute.
@@ -141,6 +143,7 @@ impl Default for WorkspaceConfig {
         Self {
             apps: "/etc/portreeve/apps".into(),
             own_apps: true,
+            shared: "/var/lib/portreeve/shared".into(),
             on_portal_node: false,
             portreeve: "/usr/bin/portreeve".into(),
             systems: Vec::new(),

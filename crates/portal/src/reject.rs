@@ -76,6 +76,8 @@ pub(crate) enum Reject {
     TooManyCodes,
     #[error("the request can't be understood: {0}")]
     BadRequest(&'static str),
+    #[error("its body is longer than a mebibyte")]
+    TooLarge,
     #[error("the application did not complete the change of protocol")]
     NoWebSocket,
     #[error("only WebSockets are carried over HTTP/2")]
@@ -335,6 +337,13 @@ impl Reject {
             Self::BadRequest(what) => {
                 text(S::BAD_REQUEST, "bad-request", "The request can't be understood", *what, ASK_AGAIN)
             }
+            Self::TooLarge => text(
+                S::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "That is more than can be taken",
+                sentence(self),
+                ASK_AGAIN,
+            ),
             Self::Method => {
                 text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), ASK_AGAIN)
             }

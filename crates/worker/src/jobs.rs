@@ -7,6 +7,7 @@
 //! | `start` | starts one |
 //! | `list` | all of them as they are now |
 //! | `change` | ends one, gives it more time, shares it |
+//! | `shared` | what groups are shown of jobs that are over |
 //! | `by_hand` | what was started without the workspace |
 //!
 //! Invariant: files are looked at on threads of their own, and Slurm is asked by commands that end: whatever hangs, the worker
@@ -15,6 +16,7 @@
 mod by_hand;
 mod change;
 mod list;
+mod shared;
 mod start;
 mod systems;
 
@@ -33,6 +35,7 @@ use tokio::time::timeout;
 pub(crate) use by_hand::ByHand;
 pub(crate) use change::Change;
 pub(crate) use list::{Known, Listed};
+pub(crate) use shared::ShownToMe;
 pub(crate) use start::{Form, NotStarted, Wanted};
 pub(crate) use systems::{System, Systems};
 

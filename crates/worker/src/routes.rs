@@ -6,6 +6,7 @@
 //! | `/apps/NAME` | `apps`: an application's form |
 //! | `/jobs`, `/jobs/ID`, `/jobs/ID/open`, `/jobs/ID/output` | `jobs`: the queue, one job |
 //! | `/history` | `history`: all that ever were |
+//! | `/history/shared`, `/history/shared/ID` | `shared`: what others show |
 //! | `/api/v1/...` | `api`: the same for programs |
 //! | `/api/v1/files/PATH` | `files`: reads, lists and writes |
 //! | `/api/v1/events` | `events`: told when something changes |
@@ -18,6 +19,7 @@ mod events;
 mod files;
 mod history;
 mod jobs;
+mod shared;
 mod workspace;
 
 pub(crate) use jobs::word;
@@ -114,8 +116,15 @@ where
         (["jobs", id, "open"], &Method::GET | &Method::HEAD) => jobs::open(asked, &parsed(id)?).await,
         (["jobs", id, "output"], &Method::GET | &Method::HEAD) => jobs::output(asked, &parsed(id)?).await,
         (["history"], &Method::GET | &Method::HEAD) => history::page(asked).await,
+        (["history", "shared"], &Method::GET | &Method::HEAD) => shared::list(asked).await,
+        (["history", "shared", id], &Method::GET | &Method::HEAD) => shared::page(asked, &parsed(id)?).await,
+        (["history", "shared", id, "output"], &Method::GET | &Method::HEAD) => {
+            shared::output(asked, &parsed(id)?).await
+        }
         (["apps", _] | ["jobs"] | ["jobs", _], _) => Err(Refused::Method { allowed: "GET, HEAD, POST" }),
-        (["jobs", _, "open" | "output"] | ["history"], _) => Err(Refused::Method { allowed: "GET, HEAD" }),
+        (["jobs", _, "open" | "output"] | ["history", ..], _) => {
+            Err(Refused::Method { allowed: "GET, HEAD" })
+        }
         _ => Err(Refused::NotFound),
     }
 }

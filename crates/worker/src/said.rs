@@ -8,7 +8,7 @@ use portreeve_jobs::{App, Outcome, Source, State, Usage};
 use portreeve_model::manifest::{Choice, Field, FieldKind};
 use serde::Serialize;
 
-use crate::jobs::{ByHand, Form, Jobs, Known};
+use crate::jobs::{ByHand, Form, Jobs, Known, ShownToMe};
 
 /// An application on the list.
 #[derive(Debug, Clone, Serialize)]
@@ -95,6 +95,16 @@ pub(crate) struct JobSaid {
     pub(crate) arguments: Vec<String>,
     pub(crate) directory: String,
     pub(crate) idle_minutes: Option<u32>,
+}
+
+/// A job that somebody else shows.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SharedSaid {
+    pub(crate) owner: String,
+    /// Who may read it.
+    pub(crate) group: String,
+    #[serde(flatten)]
+    pub(crate) job: JobSaid,
 }
 
 /// A job of Slurm's queue.
@@ -247,6 +257,12 @@ impl JobSaid {
             )),
             (None, None) => None,
         }
+    }
+}
+
+impl SharedSaid {
+    pub(crate) fn of(shown: &ShownToMe) -> Self {
+        Self { owner: shown.owner.clone(), group: shown.group.clone(), job: JobSaid::of(&shown.known) }
     }
 }
 

@@ -77,6 +77,8 @@ fn check_workspace(written: WrittenWorkspace, notes: &mut Notes) -> WorkspaceCon
     WorkspaceConfig {
         apps: path(written.apps.as_ref(), "workspace.apps", notes).map_or(default.apps, |(_, path)| path),
         own_apps: written.own_apps.map_or(default.own_apps, Spanned::into_inner),
+        shared: path(written.shared.as_ref(), "workspace.shared", notes)
+            .map_or(default.shared, |(_, path)| path),
         on_portal_node: is_true(written.on_portal_node),
         portreeve: path(written.portreeve.as_ref(), "workspace.portreeve", notes)
             .map_or(default.portreeve, |(_, path)| path),

@@ -79,6 +79,7 @@ fn every_key_is_read() {
         [workspace]
         apps = "/srv/apps"
         own_apps = false
+        shared = "/srv/shared"
         on_portal_node = true
         portreeve = "/opt/bin/portreeve"
         [[cluster]]
@@ -118,6 +119,7 @@ fn every_key_is_read() {
         workspace: WorkspaceConfig {
             apps: "/srv/apps".into(),
             own_apps: false,
+            shared: "/srv/shared".into(),
             on_portal_node: true,
             portreeve: "/opt/bin/portreeve".into(),
             systems: vec![

@@ -62,6 +62,7 @@ pub(super) struct WrittenForwards {
 pub(super) struct WrittenWorkspace {
     pub(super) apps: Option<Spanned<String>>,
     pub(super) own_apps: Option<Spanned<bool>>,
+    pub(super) shared: Option<Spanned<String>>,
     pub(super) on_portal_node: Option<Spanned<bool>>,
     pub(super) portreeve: Option<Spanned<String>>,
     pub(super) clusters: Vec<(std::ops::Range<usize>, WrittenCluster)>,
@@ -143,6 +144,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
         workspace: WrittenWorkspace {
             apps: workspace.string("apps", &mut notes),
             own_apps: workspace.boolean("own_apps", &mut notes),
+            shared: workspace.string("shared", &mut notes),
             on_portal_node: workspace.boolean("on_portal_node", &mut notes),
             portreeve: workspace.string("portreeve", &mut notes),
             clusters,

@@ -49,6 +49,7 @@ pub(super) const CODES: &[&str] = &[
     "root-socket",
     "scope",
     "sign-out-not-kept",
+    "too-large",
     "too-many-codes",
     "too-many-requests",
     "unavailable",

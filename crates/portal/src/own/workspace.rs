@@ -182,9 +182,7 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
 async fn whole(body: FrontBody) -> Result<Bytes, Reject> {
     match timeout(limits::REQUEST_HEAD, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Reject::BadRequest("its body is longer than a mebibyte"))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reject::TooLarge),
         Ok(Err(_)) => Err(Reject::BadRequest("its body was cut off")),
         Err(_) => Err(Reject::BadRequest("its body took too long")),
     }

@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 }
 
 impl Jobs {
-    async fn known(&self, id: &EntryId) -> Result<Known, Change> {
+    pub(super) async fn known(&self, id: &EntryId) -> Result<Known, Change> {
         self.list().await.find(id).cloned().ok_or(Change::NoJob)
     }
 

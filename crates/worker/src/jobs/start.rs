@@ -10,8 +10,9 @@ use std::rc::Rc;
 use portreeve_jobs::slurm::{Batch, CommandError};
 use portreeve_jobs::submission::environment;
 use portreeve_jobs::{App, Draft, Entry, EntryId, JobRef, Refusal, here};
-use portreeve_model::manifest::{Choice, Field, FieldKind, Manifest};
+use portreeve_model::manifest::{Choice, Field, FieldKind, Manifest, Resource};
 
+use super::systems::Site;
 use super::{Hangs, Jobs, System};
 use crate::limits;
 
@@ -71,20 +72,20 @@ impl Jobs {
         let app = catalog.find(name).cloned().ok_or(NotStarted::NoApp)?;
         let runs_on: Vec<&Rc<System>> =
             self.systems.iter().filter(|system| self.may_run(&app.manifest, system)).collect();
-        let defaults = || {
-            let values = app
-                .manifest
-                .fields
-                .iter()
-                .map(|field| (field.name.as_str().to_owned(), field.default.clone()));
-            Wanted { system: String::new(), values: values.collect(), idle_minutes: None }
-        };
         let mut wanted = match given {
             Some(given) => given,
-            None => self.last_time(&app.manifest, name).await.unwrap_or_else(defaults),
+            None => self.last_time(&app.manifest, name).await.unwrap_or_default(),
         };
         let chosen = runs_on.iter().find(|system| system.name == wanted.system).or_else(|| runs_on.first());
         wanted.system = chosen.map(|system| system.name.clone()).unwrap_or_default();
+        if wanted.values.is_empty()
+            && let Some(chosen) = chosen
+        {
+            let site = chosen.site(limits::PATIENCE).await.last;
+            for field in &app.manifest.fields {
+                wanted.values.insert(field.name.as_str().to_owned(), usual(field, site.as_deref()));
+            }
+        }
         let (mut choices, mut systems) = (BTreeMap::new(), Vec::new());
         for system in &runs_on {
             let is_chosen = system.name == wanted.system;
@@ -106,11 +107,12 @@ impl Jobs {
 
     /// With the manifest's defaults for what is not said. (In a form of a page, what is not said is a box without a tick.)
     pub(crate) async fn with_defaults(&self, name: &str, wanted: Wanted) -> Result<Wanted, NotStarted> {
-        let catalog = self.catalog().await?;
-        let app = catalog.find(name).ok_or(NotStarted::NoApp)?;
+        let (app, system) = self.app_and_system(name, &wanted).await?;
+        let site = system.site(limits::PATIENCE).await.last;
         let mut wanted = wanted;
         for field in &app.manifest.fields {
-            wanted.values.entry(field.name.as_str().to_owned()).or_insert_with(|| field.default.clone());
+            let value = || usual(field, site.as_deref());
+            wanted.values.entry(field.name.as_str().to_owned()).or_insert_with(value);
         }
         Ok(wanted)
     }
@@ -142,7 +144,7 @@ impl Jobs {
             })
             .collect();
         let is_here = system.is_here();
-        self.aside(move || {
+        let draft = self.aside(move || {
             let offered = |asked: &_| {
                 // Slurm's words mean nothing here.
                 if is_here {
@@ -151,9 +153,12 @@ impl Jobs {
                 offers.iter().find(|(offered, _)| offered == asked).and_then(|(_, choices)| choices.clone())
             };
             Draft::new(&manifest, &given, &person, &offered)
-        })
-        .await?
-        .map_err(NotStarted::Refused)
+        });
+        let draft = draft.await?.map_err(NotStarted::Refused)?;
+        match site.as_deref().and_then(|site| too_long(&app.manifest, &draft, site)) {
+            Some(refusal) => Err(NotStarted::Refused(vec![refusal])),
+            None => Ok(draft),
+        }
     }
 
     async fn app_and_system(&self, name: &str, wanted: &Wanted) -> Result<(App, Rc<System>), NotStarted> {
@@ -264,6 +269,34 @@ impl Jobs {
         environment.extend(draft.variables.iter().cloned());
         environment
     }
+}
+
+/// What stands in a field at first: the manifest's default, but no more time than the usual partition gives.
+fn usual(field: &Field, site: Option<&Site>) -> String {
+    let is_time = field.resource == Some(Resource::Time) && field.kind == FieldKind::Duration;
+    let site = site.filter(|_| is_time);
+    let limit = site.and_then(|site| site.partitions.iter().find(|one| one.is_default)?.limit);
+    let minutes =
+        field.answer(&field.default, None).ok().and_then(|answer| answer.as_str().parse::<i64>().ok());
+    match (limit, minutes) {
+        (Some(limit), Some(minutes)) if minutes * 60 > limit => format!("{}m", (limit / 60).max(1)),
+        _ => field.default.clone(),
+    }
+}
+
+/// More time than its partition gives: Slurm would let it wait for ever.
+fn too_long(manifest: &Manifest, draft: &Draft, site: &Site) -> Option<Refusal> {
+    let argument = |begin: &str| draft.arguments.iter().find_map(|argument| argument.strip_prefix(begin));
+    let minutes: i64 = argument("--time=")?.parse().ok()?;
+    let named = argument("--partition=");
+    let partition =
+        site.partitions.iter().find(|one| named.map_or(one.is_default, |name| one.name == name))?;
+    let limit = partition.limit.filter(|limit| minutes * 60 > *limit)?;
+    let field = manifest.fields.iter().find(|field| field.resource == Some(Resource::Time));
+    Some(Refusal {
+        field: field.map(|field| field.name.as_str().to_owned()).unwrap_or_default(),
+        why: format!("the partition {} gives {} at most", partition.name, crate::said::duration(limit)),
+    })
 }
 
 /// What Slurm runs: the job's own script, with what becomes of it noted.

@@ -8,12 +8,12 @@ use hyper::body::Body;
 use portreeve_model::ForwardName;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, address, apps, events, files, history, jobs, parsed};
+use super::{Asked, address, apps, events, files, history, jobs, parsed, shared};
 use crate::body;
 use crate::jobs::Wanted;
 use crate::limits;
 use crate::respond::{self, Answer, Refused};
-use crate::said::{AppSaid, ByHandSaid, FormSaid, JobSaid, RowSaid};
+use crate::said::{AppSaid, ByHandSaid, FormSaid, JobSaid, RowSaid, SharedSaid};
 use crate::visit::may_change;
 
 /// Its description.
@@ -50,6 +50,12 @@ struct Extend {
 #[serde(deny_unknown_fields)]
 struct Share {
     name: String,
+    group: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Show {
     group: String,
 }
 
@@ -136,6 +142,27 @@ where
             desk.jobs.cancel(&parsed(id)?).await.map_err(jobs::said)?;
             Ok(respond::nothing())
         }
+        ["jobs", id, "show"] if *method == Method::POST => {
+            let Show { group } = body::json(body).await?;
+            desk.jobs.show(&parsed(id)?, group).await.map_err(jobs::said)?;
+            Ok(respond::nothing())
+        }
+        ["jobs", id, "hide"] if *method == Method::POST => {
+            desk.jobs.hide(&parsed(id)?).await.map_err(jobs::said)?;
+            Ok(respond::nothing())
+        }
+        ["shared"] if reads => {
+            let found = desk.jobs.shown_to_me().await.map_err(jobs::said)?;
+            respond::json(
+                &serde_json::json!({ "jobs": found.iter().map(SharedSaid::of).collect::<Vec<_>>() }),
+            )
+        }
+        ["shared", id] if reads => {
+            let found = desk.jobs.one_shown_to_me(&parsed(id)?).await.map_err(jobs::said)?;
+            respond::json(&SharedSaid::of(&found))
+        }
+        ["shared", id, "output"] if reads => shared::output(asked, &parsed(id)?).await,
+        ["shared", id, "script"] if reads => shared::script(asked, &parsed(id)?).await,
         ["jobs", id, "extend"] if *method == Method::POST => {
             let Extend { minutes } = body::json(body).await?;
             if !(1..=10_080).contains(&minutes) {
@@ -172,11 +199,11 @@ where
         }
         ["systems"] if reads => list_systems(asked).await,
         ["servers"] if reads => list_servers(asked).await,
-        ["openapi.json" | "events" | "apps" | "jobs" | "queue" | "systems" | "servers"]
-        | ["apps" | "jobs", _]
-        | ["jobs", _, "output" | "script"] => Err(Refused::Method { allowed: "GET, HEAD" }),
+        ["openapi.json" | "events" | "apps" | "jobs" | "queue" | "shared" | "systems" | "servers"]
+        | ["apps" | "jobs" | "shared", _]
+        | ["jobs" | "shared", _, "output" | "script"] => Err(Refused::Method { allowed: "GET, HEAD" }),
         ["apps", _, "preview" | "jobs"]
-        | ["jobs", _, "cancel" | "extend" | "share"]
+        | ["jobs", _, "cancel" | "extend" | "share" | "show" | "hide"]
         | ["queue", _, _, "cancel"]
         | ["forwards", _, "unshare"] => Err(Refused::Method { allowed: "POST" }),
         _ => Err(Refused::NotFound),

@@ -3,7 +3,7 @@
 use askama::Template;
 use portreeve_jobs::history::{ERRORS, OUTPUT};
 use portreeve_jobs::slurm::{JobState, Partition};
-use portreeve_jobs::{EntryId, State, Usage};
+use portreeve_jobs::{EntryId, History, State, Usage};
 use portreeve_model::ForwardName;
 use portreeve_pages::{Frame, Section};
 
@@ -54,17 +54,34 @@ struct JobPage<'p> {
     /// Forwards that lead there.
     forwards: Vec<String>,
     app_exists: bool,
+    /// The group that it is shown to, and whether it can be shown to one.
+    shown_to: Option<String>,
+    can_be_shown: bool,
     /// What it has made: names, and where they are read.
     files: Vec<(String, String)>,
 }
 
 /// What a job wrote, as far as it is shown.
-struct Written {
-    text: String,
+pub(super) struct Written {
+    pub(super) text: String,
     /// Where the file ends.
-    end: u64,
+    pub(super) end: u64,
     /// Something before it is left out.
-    is_cut: bool,
+    pub(super) is_cut: bool,
+}
+
+impl Written {
+    /// The last of it. Blocks.
+    pub(super) fn read(history: &History, id: &EntryId, name: &str) -> Self {
+        match history.tail(id, name, limits::OUTPUT_SHOWN) {
+            Ok((bytes, end)) => Self {
+                is_cut: end > bytes.len() as u64,
+                text: String::from_utf8_lossy(&bytes).into_owned(),
+                end,
+            },
+            Err(error) => Self { text: format!("It can't be read: {error}."), end: 0, is_cut: false },
+        }
+    }
 }
 
 /// One job.
@@ -73,14 +90,7 @@ pub(super) async fn page(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Refu
     let known = find(asked, id).await?;
     let (history, of) = (jobs.history.clone(), id.clone());
     let read = jobs.aside(move || {
-        let written = |name| match history.tail(&of, name, limits::OUTPUT_SHOWN) {
-            Ok((bytes, end)) => Written {
-                is_cut: end > bytes.len() as u64,
-                text: String::from_utf8_lossy(&bytes).into_owned(),
-                end,
-            },
-            Err(error) => Written { text: format!("It can't be read: {error}."), end: 0, is_cut: false },
-        };
+        let written = |name| Written::read(&history, &of, name);
         (written(OUTPUT), written(ERRORS), history.script(&of).unwrap_or_default())
     });
     let (output, errors, script) =
@@ -101,6 +111,8 @@ pub(super) async fn page(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Refu
         }
         _ => Vec::new(),
     };
+    let (shown_to, can_be_shown) =
+        if job.state.is_over() { jobs.shown_to(id).await.unwrap_or_default() } else { (None, false) };
     let page = JobPage {
         page: asked.page_secret(),
         job: &job,
@@ -109,10 +121,12 @@ pub(super) async fn page(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Refu
         script,
         output,
         errors,
-        groups: if job.state == State::Ready { jobs.groups() } else { Vec::new() },
+        groups: if job.state == State::Ready || can_be_shown { jobs.groups() } else { Vec::new() },
         suggested: format!("{person}-{}", known.entry.app),
         forwards,
         app_exists: app.is_some(),
+        shown_to,
+        can_be_shown,
         files: job
             .files
             .iter()
@@ -220,6 +234,12 @@ pub(super) async fn open(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Refu
 
 /// What it wrote, as plain text; with `offset`, from there on.
 pub(super) async fn output(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Refused> {
+    find(asked, id).await?;
+    written(asked, asked.desk.jobs.history.clone(), id).await
+}
+
+/// The same of any history.
+pub(super) async fn written(asked: &Asked<'_>, history: History, id: &EntryId) -> Result<Answer, Refused> {
     let name = match asked.parameter("stream").as_deref() {
         None | Some("output") => OUTPUT,
         Some("errors") => ERRORS,
@@ -229,8 +249,7 @@ pub(super) async fn output(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Re
         Some(text) => text.parse().map_err(|_| Refused::Malformed)?,
         None => 0,
     };
-    find(asked, id).await?;
-    let (history, id) = (asked.desk.jobs.history.clone(), id.clone());
+    let id = id.clone();
     let read = asked.desk.jobs.aside(move || history.written(&id, name, offset, limits::OUTPUT_MOST)).await;
     let (bytes, end) = match read {
         Ok(Ok(read)) => read,
@@ -268,6 +287,8 @@ pub(super) async fn change(asked: &Asked<'_>, id: &EntryId, filled: Filled) -> R
             })?;
             jobs.share(id, name, group.to_owned()).await.map(drop)
         }
+        Some("show") => jobs.show(id, filled.value("group").unwrap_or_default().to_owned()).await,
+        Some("hide") => jobs.hide(id).await,
         Some("unshare") => {
             let name = ForwardName::parse(filled.value("name").unwrap_or_default())
                 .map_err(|_| Refused::Malformed)?;

@@ -1,0 +1,166 @@
+//! Jobs that are over, shown to a group: a copy of each in a directory that all may write to, `workspace.shared`.
+//!
+//! Invariants: who may read one the kernel decides, by its group; whose it is, too, by its owner. A copy appears whole or not at all,
+//! and is never more than a reader can take. What somebody else put there may be anything: it is read as hostile.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use crate::history::{ERRORS, History, Kept, OUTPUT, SCRIPT};
+use crate::limits;
+use crate::records::{self, Entry, EntryId, Outcome};
+
+/// The directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    dir: PathBuf,
+}
+
+/// One that is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// What was started.
+    pub entry: Entry,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whose it is.
+    pub uid: u32,
+    /// Who may read it.
+    pub gid: u32,
+}
+
+impl Shared {
+    /// At this path.
+    #[must_use]
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// To read the copies with.
+    #[must_use]
+    pub fn history(&self) -> History {
+        History::at(&self.dir)
+    }
+
+    /// Shows one of a history to a group. One that is shown already is shown to this group from now on. Blocks, as everything here.
+    ///
+    /// # Errors
+    /// When it is not over, the disk is full, or the system refuses, such as a group that one is not in: then nobody sees it.
+    pub fn show(&self, history: &History, id: &EntryId, gid: u32) -> io::Result<()> {
+        let Kept { entry, outcome } = history.read(id)?;
+        let outcome = outcome.ok_or_else(|| io::Error::other("it is not over yet"))?;
+        self.hide(id)?;
+        let whole = self.dir.join(id.as_str());
+        let unfinished = self.dir.join(format!(".{id}"));
+        let made = (|| {
+            DirBuilder::new().mode(0o700).create(&unfinished)?;
+            records::write(&unfinished, &entry)?;
+            records::write(&unfinished, &outcome)?;
+            records::write_file(&unfinished, SCRIPT, history.script(id)?.as_bytes())?;
+            for name in [OUTPUT, ERRORS] {
+                let (bytes, _) = history.tail(id, name, limits::SHARED_OUTPUT)?;
+                records::write_file(&unfinished, name, &bytes)?;
+            }
+            for file in std::fs::read_dir(&unfinished)? {
+                give(&file?.path(), gid, 0o640)?;
+            }
+            give(&unfinished, gid, 0o750)?;
+            std::fs::rename(&unfinished, &whole)
+        })();
+        if made.is_err() {
+            let _ = std::fs::remove_dir_all(&unfinished);
+        }
+        made
+    }
+
+    /// Shows it to nobody any more.
+    ///
+    /// # Errors
+    /// When the system refuses. That it is not shown is none.
+    pub fn hide(&self, id: &EntryId) -> io::Result<()> {
+        for name in [format!(".{id}"), id.to_string()] {
+            match std::fs::remove_dir_all(self.dir.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// All that this process may read, the youngest first, one's own among them.
+    ///
+    /// # Errors
+    /// When the directory can't be listed. That it is not there is none.
+    pub fn list(&self) -> io::Result<Vec<Shown>> {
+        let ids = self.history().ids()?;
+        Ok(ids.iter().filter_map(|id| self.find(id).ok()).take(limits::SHARED).collect())
+    }
+
+    /// One that is shown.
+    ///
+    /// # Errors
+    /// When it is not there, may not be read, or is none.
+    pub fn find(&self, id: &EntryId) -> io::Result<Shown> {
+        let directory = std::fs::symlink_metadata(self.dir.join(id.as_str()))?;
+        if !directory.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let Kept { entry, outcome } = self.history().read(id)?;
+        let outcome = outcome.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not over"))?;
+        Ok(Shown { entry, outcome, uid: directory.uid(), gid: directory.gid() })
+    }
+}
+
+/// The group first: with the mode first, the group before would read it.
+fn give(path: &Path, gid: u32, mode: u32) -> io::Result<()> {
+    chown(path, None, Some(gid))?;
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::tests::{entry, outcome};
+
+    #[test]
+    fn one_that_is_over_is_shown_and_hidden() {
+        let (state, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (history, shared) = (History::below(state.path()), Shared::at(dir.path()));
+        let (entry, gid) = (entry(1000), nix::unistd::getgid().as_raw());
+        let directory = history.create(&entry, "#!/bin/sh\n").unwrap();
+        std::fs::write(directory.join(OUTPUT), "said").unwrap();
+        assert!(shared.show(&history, &entry.id, gid).is_err(), "it goes on");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        history.finish(&entry.id, &outcome()).unwrap();
+        for _ in 0..2 {
+            shared.show(&history, &entry.id, gid).unwrap();
+        }
+        let shown = shared.list().unwrap();
+        assert_eq!(shown.len(), 1);
+        assert_eq!((&shown[0].entry, shown[0].gid), (&entry, gid));
+        assert_eq!(shared.history().tail(&entry.id, OUTPUT, 99).unwrap().0, b"said");
+        let mode = |path: PathBuf| path.metadata().unwrap().mode() & 0o7777;
+        let copy = dir.path().join(entry.id.as_str());
+        assert_eq!((mode(copy.clone()), mode(copy.join(SCRIPT))), (0o750, 0o640));
+        shared.hide(&entry.id).unwrap();
+        shared.hide(&entry.id).unwrap();
+        assert_eq!(shared.list().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_put_there_by_others_is_not_believed() {
+        let (state, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (history, shared) = (History::below(state.path()), Shared::at(dir.path()));
+        let entry = entry(1000);
+        let own = history.create(&entry, "").unwrap();
+        history.finish(&entry.id, &outcome()).unwrap();
+        // A link to what the reader alone may read.
+        std::os::unix::fs::symlink(own, dir.path().join(entry.id.as_str())).unwrap();
+        assert_eq!(shared.list().unwrap(), []);
+        assert!(shared.find(&entry.id).is_err());
+        shared.show(&history, &entry.id, nix::unistd::getgid().as_raw()).unwrap();
+        assert!(!dir.path().join(entry.id.as_str()).is_symlink() && shared.find(&entry.id).is_ok());
+    }
+}
