@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 #[test]
 fn slurm_away_or_short_of_nodes_is_said_and_loses_nothing() {
     outside("slurm_away_or_short_of_nodes_is_said_and_loses_nothing", |site| async {
+        let _alone = site.alone();
         let alice = site.sign_in("alice").await;
         site.root("login", "su alice -c 'mkdir -p ~/away; rm -f ~/away/go'");
         let waits = b"#!/bin/sh\nuntil [ -e go ]; do sleep 0.2; done\necho went\n";
@@ -47,5 +48,62 @@ fn slurm_away_or_short_of_nodes_is_said_and_loses_nothing() {
         let ended = job.until("over", |now| now["state"] == "ended").await;
         assert_eq!(ended["exit_code"], 0, "{ended:#}");
         assert!(job.output("output").await.contains("went"));
+    });
+}
+
+#[test]
+fn several_systems_and_the_portals_own_node() {
+    outside("several_systems_and_the_portals_own_node", |site| async {
+        const FILE: &str = "/etc/portreeve/portreeve.toml";
+        const RESTART: &str = "systemctl reset-failed; systemctl restart portreeve-broker portreeve-portal";
+        let _alone = site.alone();
+        let lines = "[workspace]\\non_portal_node = true\\n[[cluster]]\\nname = \"main\"\\n\
+            [[cluster]]\\nname = \"gone\"\\ncommands = \"/nonexistent\"\\n\
+            [[cluster]]\\nname = \"second\"\\nslurm_conf = \"/etc/slurm/second.conf\"\\n";
+        let _changed = site.breaks(
+            "login",
+            &format!(
+                "cp -p {FILE} {FILE}.kept; cp /etc/slurm/slurm.conf /etc/slurm/second.conf
+                printf '{lines}' >>{FILE}; {RESTART}"
+            ),
+            &format!("mv {FILE}.kept {FILE}; rm -f /etc/slurm/second.conf; {RESTART}"),
+        );
+        site.settled().await;
+        let alice = site.sign_in("alice").await;
+        let said = alice.api("GET", "systems", Value::Null).await.json();
+        let names: Vec<_> =
+            said["systems"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+        assert_eq!(names, ["main", "gone", "second", "portal"]);
+        assert!(said["systems"][1]["doubt"].is_string() && said["systems"][0]["doubt"].is_null(), "{said:#}");
+        let server = json!({ "command": "exec python3 -m http.server {port} --bind {host}" });
+        let start = |system: &str| json!({ "system": system, "values": server });
+        let there = Started::of(&alice, "command", start("second")).await;
+        let here = Started::of(&alice, "command", start("portal")).await;
+        let ready = [there.until_state("ready").await, here.until_state("ready").await];
+        assert_eq!((&ready[0]["system"], &ready[1]["system"]), (&json!("second"), &json!("portal")));
+        assert!(ready[0]["slurm_job"].is_u64() && ready[1]["slurm_job"].is_null(), "{ready:#?}");
+        let answer = alice.clone().browser().get(&format!("/jobs/{}/open", here.id)).await;
+        let place = answer.location().to_owned();
+        site.until_status(&alice, &place, 200).await;
+        // It is alice's own process there, and in no group that is not hers.
+        let port = ready[1]["port"].as_u64().unwrap();
+        let owner = site.root("login", &format!("ss -Hltnpe 'sport = :{port}' | grep -o 'uid:[0-9]*'"));
+        assert_eq!(owner, format!("uid:{}", site.root("login", "id -u alice")));
+        for system in ["gone", "none"] {
+            let answer = alice.api("POST", "apps/command/jobs", start(system)).await;
+            assert_eq!(answer.status, if system == "gone" { 502 } else { 422 }, "{}", answer.text());
+        }
+        for job in [&there, &here] {
+            assert_eq!(job.ask("cancel", Value::Null).await.0, 204);
+            job.until_state("ended").await;
+        }
+        site.until("login", &format!("ss -Hltn 'sport = :{port}'"), "");
+        // What a manifest does not allow there is not started there.
+        let forbidden = "title = \"Elsewhere\"\\nscript = \"#!/bin/sh\\\\ntrue\\\\n\"\\n";
+        site.root("login", &format!("su alice -c \"mkdir -p ~/.config/portreeve/apps\"; printf '{forbidden}' >/home/alice/.config/portreeve/apps/elsewhere.toml"));
+        let answer =
+            alice.api("POST", "apps/elsewhere/jobs", json!({ "system": "portal", "values": {} })).await;
+        site.root("login", "rm /home/alice/.config/portreeve/apps/elsewhere.toml");
+        assert_eq!(answer.status, 422, "{}", answer.text());
     });
 }
