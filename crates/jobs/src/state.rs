@@ -84,7 +84,8 @@ pub struct Job {
 }
 
 /// What Slurm's words mean, for those that people see most (squeue(1), JOB REASON CODES).
-fn plainly(reason: &str) -> String {
+#[must_use]
+pub fn plainly(reason: &str) -> String {
     let known = match reason {
         "" => "it has not been looked at yet",
         "Priority" => "others come first",

@@ -111,6 +111,20 @@ for (const shown of document.querySelectorAll("[data-follow]")) { shown.scrollTo
 for (const form of document.querySelectorAll("form[data-sure]")) {
   form.addEventListener("submit", (event) => { if (!confirm(form.dataset.sure)) event.preventDefault(); });
 }
+// Whoever has pressed a button sees that it is at work, and presses it once.
+for (const form of document.forms) {
+  form.addEventListener("submit", (event) => {
+    setTimeout(() => {
+      if (event.defaultPrevented) return;
+      event.submitter?.setAttribute("aria-busy", "true");
+      for (const button of form.querySelectorAll("button")) button.disabled = true;
+    });
+  });
+}
+addEventListener("pageshow", () => {
+  for (const button of document.querySelectorAll("button[aria-busy]")) button.removeAttribute("aria-busy");
+  for (const button of document.querySelectorAll("button:disabled")) button.disabled = false;
+});
 // Another system offers other partitions.
 for (const choice of document.querySelectorAll("select[data-reload]")) {
   choice.addEventListener("change", () => { location.search = new URLSearchParams({ system: choice.value }); });

@@ -3,6 +3,7 @@
 use askama::Template;
 use portreeve_jobs::history::{ERRORS, OUTPUT};
 use portreeve_jobs::slurm::{JobState, Partition};
+use portreeve_jobs::state::plainly;
 use portreeve_jobs::{EntryId, History, State, Usage};
 use portreeve_model::ForwardName;
 use portreeve_pages::{Frame, Section};
@@ -22,6 +23,7 @@ struct QueuePage {
     trouble: Vec<String>,
     rows: Vec<RowSaid>,
     systems: Vec<(String, Vec<Partition>, Option<String>)>,
+    now: i64,
 }
 
 /// My queue, and what is free.
@@ -35,7 +37,13 @@ pub(super) async fn queue(asked: &Asked<'_>) -> Result<Answer, Refused> {
         systems.push((system.name.clone(), partitions, said.doubt));
     }
     let rows = listed.rows.iter().map(|(system, row)| RowSaid::of(system, row, &listed.jobs)).collect();
-    let page = QueuePage { page: asked.page_secret(), trouble: listed.trouble.clone(), rows, systems };
+    let page = QueuePage {
+        page: asked.page_secret(),
+        trouble: listed.trouble.clone(),
+        rows,
+        systems,
+        now: jobs.now(),
+    };
     show(asked, "Jobs", Section::Jobs, page.render())
 }
 
@@ -181,6 +189,24 @@ pub(crate) fn word(state: State) -> &'static str {
 }
 
 impl QueuePage {
+    /// Why it waits.
+    fn reason(said: &RowSaid) -> Option<String> {
+        let reason = said.row.reason.as_str();
+        (said.row.state == JobState::Pending).then(|| plainly(reason))
+    }
+
+    /// What it has used of its time.
+    fn used(&self, said: &RowSaid) -> Option<String> {
+        let limit = said.row.limit.map_or_else(|| "any time".to_owned(), duration);
+        match (said.row.state, said.row.start) {
+            (JobState::Pending, _) => Some(format!("for {limit} at most")),
+            (state, Some(start)) if !state.is_over() => {
+                Some(format!("{} of {limit}", duration(self.now - start)))
+            }
+            _ => None,
+        }
+    }
+
     fn word(said: &RowSaid) -> &'static str {
         match said.row.state {
             JobState::Pending => "queued",
