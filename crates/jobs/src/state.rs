@@ -101,6 +101,9 @@ pub fn plainly(reason: &str) -> String {
         "AssocGrpCpuLimit" | "AssocMaxJobsLimit" | "QOSMaxCpuPerUserLimit" | "QOSMaxJobsPerUserLimit" => {
             "you or your group use as much as you may"
         }
+        other if other.starts_with("Nodes required for job") => {
+            return "nodes that it needs are down, drained or kept for others".to_owned();
+        }
         other if other.starts_with("ReqNodeNotAvail") => "nodes that it needs are not available",
         _ => return format!("Slurm says {reason}"),
     };
@@ -215,7 +218,7 @@ impl Judged<'_> {
         let run = self.records.run.as_ref();
         let wanted = self.records.cancelled.is_some();
         let (failed, reason) = match state {
-            JobState::Completed => (false, String::new()),
+            JobState::Completed => (self.never_answered(), String::new()),
             JobState::Cancelled if wanted => (false, "you ended it".to_owned()),
             JobState::Cancelled => (false, "it was cancelled in Slurm".to_owned()),
             JobState::Timeout => (true, "its time was up".to_owned()),
@@ -284,10 +287,17 @@ impl Judged<'_> {
     fn failed_with(&self, exit_code: Option<i32>, signal: Option<i32>) -> (bool, String) {
         match (exit_code, signal) {
             (_, Some(signal)) => (true, format!("{} ended it", signal_name(signal))),
-            (Some(0), None) => (false, String::new()),
+            (Some(0), None) => (self.never_answered(), String::new()),
             (Some(code), None) => (true, format!("it ended with exit code {code}")),
             (None, None) => (true, "nobody knows how it ended".to_owned()),
         }
+    }
+
+    /// It ended by itself and without complaint, but it was to be opened, and never could be.
+    fn never_answered(&self) -> bool {
+        let Records { run, endpoint, cancelled, .. } = self.records;
+        let told = cancelled.is_some() || run.as_ref().is_some_and(|run| run.told_to_stop.is_some());
+        !told && endpoint.as_ref().is_some_and(|endpoint| endpoint.ready.is_none() && endpoint.why.is_some())
     }
 
     /// What `portreeve launch` knows better than Slurm: why an application did not answer, or was stopped.

@@ -67,6 +67,8 @@ pub(crate) struct Jobs {
     known: RefCell<BTreeMap<EntryId, Kept>>,
     /// The last list, and when it was made.
     listed: RefCell<Option<Rc<Listed>>>,
+    /// Counts what was changed here: a list that was begun before is out of date.
+    generation: Cell<u64>,
     /// Whether somebody makes a list now.
     listing: Rc<tokio::sync::Mutex<()>>,
     /// Counts what has changed, for whoever watches.
@@ -91,6 +93,7 @@ impl Jobs {
             clock,
             known: RefCell::default(),
             listed: RefCell::default(),
+            generation: Cell::new(0),
             listing: Rc::default(),
             version: watch::Sender::new(0),
             watchers: Cell::new(0),
@@ -104,7 +107,7 @@ impl Jobs {
 
     /// Something changed: whoever watches is told.
     pub(crate) fn changed(&self) {
-        self.listed.replace(None);
+        self.generation.set(self.generation.get() + 1);
         self.version.send_modify(|version| *version += 1);
     }
 

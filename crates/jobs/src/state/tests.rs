@@ -125,7 +125,14 @@ fn how_jobs_end() {
     let none = Records::default();
     let wanted = Records { cancelled: Some(Cancelled { at: NOW }), ..Records::default() };
     let idle = Records {
-        endpoint: Some(endpoint(Progress::Over, Some("nobody used it for 2h"))),
+        endpoint: Some(Endpoint {
+            ready: Some(NOW - 500),
+            ..endpoint(Progress::Over, Some("nobody used it for 2h"))
+        }),
+        ..Records::default()
+    };
+    let mute = Records {
+        endpoint: Some(endpoint(Progress::Over, Some("it ended before it answered"))),
         ..Records::default()
     };
     for (records, state, code, expected) in [
@@ -137,6 +144,7 @@ fn how_jobs_end() {
         (&none, JobState::Cancelled, 0, is(State::Ended, "it was cancelled in Slurm")),
         (&wanted, JobState::Cancelled, 0, is(State::Ended, "you ended it")),
         (&idle, JobState::Completed, 0, is(State::Ended, "nobody used it for 2h")),
+        (&mute, JobState::Completed, 0, is(State::Failed, "it ended before it answered")),
     ] {
         let row = Row { exit_code: code, ..row(state, "") };
         assert_eq!(judged(true, records, Seen::Row(&row)), expected, "{state:?}");

@@ -27,6 +27,7 @@ pub(crate) struct Known {
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     made: Instant,
+    generation: u64,
     /// The youngest first.
     pub(crate) jobs: Vec<Known>,
     /// All rows of the queues, those of other origin as well, each with its system's name.
@@ -56,9 +57,9 @@ impl Jobs {
     pub(crate) async fn list(&self) -> Rc<Listed> {
         let listing = Rc::clone(&self.listing);
         let _turn = listing.lock().await;
-        if let Some(listed) =
-            self.listed.borrow().as_ref().filter(|listed| listed.made.elapsed() < limits::LIST_AGE)
-        {
+        if let Some(listed) = self.listed.borrow().as_ref().filter(|listed| {
+            listed.made.elapsed() < limits::LIST_AGE && listed.generation == self.generation.get()
+        }) {
             return Rc::clone(listed);
         }
         let before = self.listed.borrow().clone();
@@ -71,6 +72,7 @@ impl Jobs {
     }
 
     async fn look(&self, before: Option<&Listed>) -> Listed {
+        let generation = self.generation.get();
         let mut trouble = Vec::new();
         let kept = match self.kept(&mut trouble).await {
             Ok(kept) => kept,
@@ -81,7 +83,7 @@ impl Jobs {
                     self.place.state.display()
                 ));
                 let jobs = before.map(|before| before.jobs.clone()).unwrap_or_default();
-                return Listed { made: Instant::now(), jobs, rows: Vec::new(), trouble };
+                return Listed { made: Instant::now(), generation, jobs, rows: Vec::new(), trouble };
             }
         };
         let (mut rows, mut away) = (Vec::new(), Vec::new());
@@ -111,7 +113,7 @@ impl Jobs {
                 },
             }
         }
-        Listed { made: Instant::now(), jobs, rows, trouble }
+        Listed { made: Instant::now(), generation, jobs, rows, trouble }
     }
 
     /// The history, of which only what is new or was going on is read.
