@@ -29,6 +29,16 @@ pub(crate) enum Command {
     Token(crate::token::Token),
     /// Make, list, change and share lasting names for applications
     Forward(Forward),
+    /// Show your jobs that wait or run
+    Jobs(crate::workspace::Jobs),
+    /// Start an application, as its form in the workspace does
+    LaunchApp(crate::workspace::LaunchApp),
+    /// End jobs
+    Cancel(crate::workspace::Cancel),
+    /// Show what you ever started, or one of it with its script and output
+    History(crate::workspace::History),
+    /// Show which applications can be started, and check their manifests
+    Apps(crate::apps::Apps),
     /// Start a web program with a port and a secret of its own, say when it answers, and follow it to its end
     Launch(crate::launch::Launch),
     /// Show a shell or another interactive program in the browser

@@ -1,5 +1,6 @@
 //! `portreeve`, the command line. Each subcommand is a file; `arguments.rs` says what can be typed.
 
+mod apps;
 mod arguments;
 mod batch;
 mod check;
@@ -25,6 +26,7 @@ mod table;
 mod terminal;
 mod token;
 mod up;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,11 @@ fn main() -> ExitCode {
         Command::Login(login) => login::login(&login),
         Command::SignOut(sign_out) => sessions::sign_out(&sign_out),
         Command::Listening(listening) => listening::listening(&listening),
+        Command::Jobs(jobs) => workspace::jobs(&jobs),
+        Command::LaunchApp(launch) => workspace::launch_app(&launch),
+        Command::Cancel(cancel) => workspace::cancel(&cancel),
+        Command::History(history) => workspace::history(&history),
+        Command::Apps(apps) => apps::apps(&apps),
         Command::Token(token) => token::token(&token),
         Command::Sessions(sessions) => sessions::sessions(&sessions),
         Command::Revoke(revoke) => sessions::revoke(&revoke),

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::http_client::{Reply, ask};
 
-/// For the whole visit.
+/// For a request.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The portal's cookie.
 const COOKIE_NAME: &str = "__Host-portreeve";
@@ -33,8 +33,15 @@ pub(crate) struct PortalClient {
     tls: TlsConnector,
 }
 
+/// What a request brings.
+enum Body {
+    /// A form of the portal's own.
+    Form(String),
+    Json(serde_json::Value),
+}
+
 /// A visit.
-struct Session<'c> {
+pub(crate) struct Session<'c> {
     client: &'c PortalClient,
     cookie: Secret,
 }
@@ -72,23 +79,32 @@ impl PortalClient {
     /// # Errors
     /// Whatever of it failed.
     pub(crate) fn json(&self, path: &str) -> anyhow::Result<String> {
+        self.visit(async |session| session.json(path).await)
+    }
+
+    /// Signs in, does something, and signs out. Each request has its own limit.
+    ///
+    /// # Errors
+    /// Whatever of it failed.
+    pub(crate) fn visit<T>(
+        &self,
+        act: impl AsyncFnOnce(&Session<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let visit = async {
+        runtime.block_on(async {
             let session = self.enter().await?;
-            let answer = session.json(path).await;
+            let answer = act(&session).await;
             let left = session.leave().await;
             let answer = answer?;
             left.context(
                 "the sign-out afterwards failed; `portreeve sign-out --everywhere` ends the session",
             )?;
             Ok(answer)
-        };
-        let within = async { tokio::time::timeout(PATIENCE, visit).await };
-        runtime.block_on(within).map_err(|_| anyhow!("https://{}/ took too long", self.authority()))?
+        })
     }
 
     async fn enter(&self) -> anyhow::Result<Session<'_>> {
-        let form = Some(format!("code={}", self.code.reveal()));
+        let form = Some(Body::Form(format!("code={}", self.code.reveal())));
         let reply = self.ask(Method::POST, "/-/enter", None, form).await?;
         let cookie =
             if reply.status == StatusCode::SEE_OTHER { session_cookie(&reply.headers) } else { None };
@@ -101,7 +117,20 @@ impl PortalClient {
         method: Method,
         path: &str,
         cookie: Option<&Secret>,
-        form: Option<String>,
+        body: Option<Body>,
+    ) -> anyhow::Result<Reply> {
+        let asked = self.ask_at_length(method, path, cookie, body);
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .map_err(|_| anyhow!("https://{}/ took too long", self.authority()))?
+    }
+
+    async fn ask_at_length(
+        &self,
+        method: Method,
+        path: &str,
+        cookie: Option<&Secret>,
+        body: Option<Body>,
     ) -> anyhow::Result<Reply> {
         let authority = self.authority();
         let at = format!("https://{authority}{path}");
@@ -109,16 +138,26 @@ impl PortalClient {
             .method(method)
             .uri(path)
             .header(HOST, &authority)
-            .header(ORIGIN, format!("https://{authority}"))
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("portreeve/", env!("CARGO_PKG_VERSION")));
         if let Some(cookie) = cookie {
             request = request.header(COOKIE, format!("{COOKIE_NAME}={}", cookie.reveal()));
         }
-        if form.is_some() {
-            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        }
-        let request = request.body(form.unwrap_or_default())?;
+        let body = match body {
+            // As our own page would.
+            Some(Body::Form(form)) => {
+                request = request
+                    .header(ORIGIN, format!("https://{authority}"))
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+                form
+            }
+            Some(Body::Json(value)) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                value.to_string()
+            }
+            None => String::new(),
+        };
+        let request = request.body(body)?;
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
         let reached = TcpStream::connect((bare, self.port)).await;
         let stream = reached.with_context(|| format!("https://{authority}/ can't be reached"))?;
@@ -139,8 +178,16 @@ impl PortalClient {
             let value = said.as_ref()?.get(key)?.as_str()?;
             Some(value.chars().filter(|c| !c.is_control()).collect::<String>())
         };
+        let fields = said.as_ref().and_then(|said| said.get("fields")?.as_object());
+        let fields: String = fields
+            .into_iter()
+            .flatten()
+            .map(|(name, why)| format!("\n  {name}: {}", why.as_str().unwrap_or_default()))
+            .filter(|line| !line.trim_start().chars().any(char::is_control))
+            .collect();
         match (text("title"), text("detail")) {
-            (Some(title), Some(detail)) => anyhow!("the portal says: {title}: {detail}"),
+            (Some(title), Some(detail)) if detail.is_empty() => anyhow!("the portal says: {title}{fields}"),
+            (Some(title), Some(detail)) => anyhow!("the portal says: {title}: {detail}{fields}"),
             _ => anyhow!("https://{}/ answered {}", self.authority(), reply.status),
         }
     }
@@ -156,8 +203,28 @@ impl Session<'_> {
         }
     }
 
+    /// The portal's, as a browser calls it.
+    pub(crate) fn origin(&self) -> String {
+        format!("https://{}", self.client.authority())
+    }
+
+    /// Asks `/api/v1/`; the answer's text.
+    pub(crate) async fn api(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> anyhow::Result<String> {
+        let path = format!("/api/v1/{path}");
+        let reply = self.client.ask(method, &path, Some(&self.cookie), body.map(Body::Json)).await?;
+        if reply.status.is_success() { Ok(reply.body) } else { Err(self.client.refused(&reply)) }
+    }
+
     async fn leave(&self) -> anyhow::Result<()> {
-        let reply = self.client.ask(Method::POST, "/-/sign-out", Some(&self.cookie), None).await?;
+        let reply = self
+            .client
+            .ask(Method::POST, "/-/sign-out", Some(&self.cookie), Some(Body::Form(String::new())))
+            .await?;
         match reply.status {
             StatusCode::SEE_OTHER => Ok(()),
             _ => Err(self.client.refused(&reply)),
