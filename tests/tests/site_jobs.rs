@@ -243,7 +243,7 @@ fn programs_are_compiled_and_run_on_two_nodes_and_run_again() {
         let [bob, carol] = [site.sign_in("bob").await, site.sign_in("carol").await];
         let path = format!("shared/{}", first.id);
         assert_eq!(bob.api("GET", &path, Value::Null).await.status, 404);
-        assert_eq!(first.ask("show", json!({ "group": "everyone" })).await.0, 502, "she is not in it");
+        assert_eq!(first.ask("show", json!({ "group": "shadow" })).await.0, 502, "she is not in it");
         assert_eq!(first.ask("show", json!({ "group": "proj" })).await.0, 204);
         let shown = bob.api("GET", &path, Value::Null).await.json();
         assert_eq!((&shown["owner"], &shown["group"]), (&json!("alice"), &json!("proj")));
