@@ -20,7 +20,10 @@ pub const LAST_WORDS: usize = 4096;
 pub const FILES_MADE: usize = 500;
 /// What a group is shown of a job's output, and of its complaints, in bytes: the last of it.
 pub(crate) const SHARED_OUTPUT: u64 = 4 * 1024 * 1024;
-/// Jobs of others that are listed.
+/// Jobs of others that are listed, in all and of one person's: nobody's hide everybody else's.
 pub(crate) const SHARED: usize = 1000;
+pub(crate) const SHARED_OF_ONE: usize = 200;
+/// The records of one that is listed, in bytes. One with more is shown by its address alone.
+pub(crate) const SHARED_RECORD: u64 = 64 * 1024;
 /// A job that Slurm does not know of for so long after it was handed over is gone.
 pub(crate) const UNKNOWN: i64 = 60;

@@ -3,6 +3,7 @@
 //! Invariants: who may read one the kernel decides, by its group; whose it is, too, by its owner. A copy appears whole or not at all,
 //! and is never more than a reader can take. What somebody else put there may be anything: it is read as hostile.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::history::{ERRORS, History, Kept, OUTPUT, SCRIPT};
 use crate::limits;
-use crate::records::{self, Entry, EntryId, Outcome};
+use crate::records::{self, Entry, EntryId, Outcome, Record};
 
 /// The directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,8 +95,24 @@ impl Shared {
     /// # Errors
     /// When the directory can't be listed. That it is not there is none.
     pub fn list(&self) -> io::Result<Vec<Shown>> {
-        let ids = self.history().ids()?;
-        Ok(ids.iter().filter_map(|id| self.find(id).ok()).take(limits::SHARED).collect())
+        let (mut found, mut of_owner) = (Vec::new(), BTreeMap::new());
+        for id in self.history().ids()? {
+            let directory = self.dir.join(id.as_str());
+            let Ok(meta) = std::fs::symlink_metadata(&directory) else { continue };
+            let of_owner = of_owner.entry(meta.uid()).or_insert(0);
+            *of_owner += 1;
+            let is_small = |file| {
+                std::fs::symlink_metadata(directory.join(file))
+                    .is_ok_and(|meta| meta.len() <= limits::SHARED_RECORD)
+            };
+            if *of_owner <= limits::SHARED_OF_ONE && is_small(Entry::FILE) && is_small(Outcome::FILE) {
+                found.extend(self.find(&id));
+            }
+            if found.len() >= limits::SHARED {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// One that is shown.
@@ -161,6 +178,14 @@ mod tests {
         assert_eq!(shared.list().unwrap(), []);
         assert!(shared.find(&entry.id).is_err());
         shared.show(&history, &entry.id, nix::unistd::getgid().as_raw()).unwrap();
+        let record = dir.path().join(entry.id.as_str()).join("entry.json");
+        let text = std::fs::read_to_string(&record).unwrap();
+        std::fs::write(&record, text + &" ".repeat(100_000)).unwrap();
+        assert_eq!(
+            (shared.list().unwrap().len(), shared.find(&entry.id).is_ok()),
+            (0, true),
+            "a large one costs nobody"
+        );
         assert!(!dir.path().join(entry.id.as_str()).is_symlink() && shared.find(&entry.id).is_ok());
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn launch_app(launch: &LaunchApp) -> anyhow::Result<()> {
     if launch.json {
         table::json(&job)?;
     } else if let Some(open) = &job.open {
-        println!("{origin}{open}");
+        println!("{}", plain(&format!("{origin}{open}")));
     } else {
         println!("{}", job.id);
     }

@@ -174,7 +174,15 @@ impl Workers {
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let progress = Rc::new(Cell::new(Instant::now()));
         let request = request.map(|()| Sent::Stream(body, Rc::clone(&progress)));
-        let mut exchange = pin!(self.exchange(session, request));
+        // One that was kept may be ending at its other end, and what was sent can't be sent again.
+        let since = Instant::now();
+        let mut sender =
+            timeout(limits::WORKER_ANSWER, self.connect(session)).await.map_err(|_| WorkerError::Late)??;
+        progress.set(Instant::now());
+        let mut exchange = pin!(async {
+            let answer = sender.send_request(request).await.map_err(broke_off)?;
+            Ok((answer, Kept { sender, since }))
+        });
         loop {
             let late = progress.get() + limits::WORKER_ANSWER;
             match timeout_at(late, &mut exchange).await {
