@@ -66,7 +66,7 @@ fn an_application_is_started_opened_shared_and_ended() {
         assert_eq!(job.now().await["state"], "ready");
         // Shared with a group, until it is not.
         let name = "alice-shown-by-a-job";
-        assert_eq!(job.ask("share", json!({ "name": name, "group": "nosuch" })).await.0, 502);
+        assert_eq!(job.ask("share", json!({ "name": name, "group": "nosuch" })).await.0, 422);
         assert_eq!(job.ask("share", json!({ "name": name, "group": "proj" })).await.0, 204);
         let path = format!("/fw/{name}/here.txt");
         assert_eq!(site.until_status(&bob, &path, 200).await.text(), "so it is\n");

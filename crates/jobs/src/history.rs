@@ -201,6 +201,10 @@ impl History {
         };
         let end = file.metadata()?.len();
         let mut bytes = Vec::new();
+        // There is nothing; and the kernel takes no offset that a file can't have.
+        if offset >= end {
+            return Ok((bytes, end));
+        }
         file.seek(SeekFrom::Start(offset))?;
         file.take(most).read_to_end(&mut bytes)?;
         Ok((bytes, end))
@@ -286,7 +290,9 @@ pub(crate) mod tests {
         assert_eq!(history.written(&entry.id, OUTPUT, 0, 100).unwrap(), (vec![], 0));
         std::fs::write(dir.join(OUTPUT), "0123456789").unwrap();
         assert_eq!(history.written(&entry.id, OUTPUT, 2, 3).unwrap(), (b"234".to_vec(), 10));
-        assert_eq!(history.written(&entry.id, OUTPUT, 99, 3).unwrap(), (vec![], 10));
+        for beyond in [10, 99, u64::MAX] {
+            assert_eq!(history.written(&entry.id, OUTPUT, beyond, 3).unwrap(), (vec![], 10));
+        }
         assert_eq!(history.tail(&entry.id, OUTPUT, 4).unwrap(), (b"6789".to_vec(), 10));
         assert_eq!(history.records(&entry.id).unwrap().last_words, "0123456789");
         std::fs::write(dir.join(ERRORS), "oops\n").unwrap();

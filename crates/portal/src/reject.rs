@@ -83,7 +83,7 @@ pub(crate) enum Reject {
     #[error("only WebSockets are carried over HTTP/2")]
     UnknownProtocol,
     #[error("this method is not for this address")]
-    Method,
+    Method(&'static str),
     #[error("a sign-out is in force, but a restart would undo it")]
     SignOutNotKept(#[source] PowerError),
     #[error("the portal failed")]
@@ -344,7 +344,7 @@ impl Reject {
                 sentence(self),
                 ASK_AGAIN,
             ),
-            Self::Method => {
+            Self::Method(_) => {
                 text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), ASK_AGAIN)
             }
             Self::NoWebSocket => text(

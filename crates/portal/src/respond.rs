@@ -109,6 +109,9 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     if matches!(reject, Reject::SignOutNotKept(_)) {
         headers.append(header::SET_COOKIE, gone(COOKIE_NAME));
     }
+    if let Reject::Method(allowed) = reject {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
     match status {
         StatusCode::UNAUTHORIZED => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Portreeve-Session"));

@@ -88,7 +88,9 @@ impl Upgrade {
     ) -> Result<Option<Self>, Reject> {
         let Some(browser) = browser else { return Ok(None) };
         if parts.method == Method::CONNECT {
-            let Some(protocol) = parts.extensions.remove::<Protocol>() else { return Err(Reject::Method) };
+            let Some(protocol) = parts.extensions.remove::<Protocol>() else {
+                return Err(Reject::Method("GET, HEAD, POST"));
+            };
             // Only a WebSocket's handshake proves that the application agreed (RFC 8441 section 3).
             if !protocol.as_str().eq_ignore_ascii_case("websocket") {
                 return Err(Reject::UnknownProtocol);

@@ -17,10 +17,14 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let bytes = whole(body, MAX_BODY).await?;
+    // A list would be taken for an object's values in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Refused::NotUnderstood("Its body is no JSON object.".to_owned()));
+    }
     serde_json::from_slice(&bytes).map_err(|error| {
-        // Which line it is, not what stands there.
+        // Which line it is, not what stands there: that is for whoever wrote it.
         tracing::warn!(line = error.line(), column = error.column(), kind = ?error.classify(), "a body can't be understood");
-        Refused::Malformed
+        Refused::NotUnderstood(format!("Its body: {}.", crate::workspace::shown(&error.to_string(), limits::CLAUSE)))
     })
 }
 

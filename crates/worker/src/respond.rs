@@ -68,6 +68,8 @@ pub(crate) enum Refused {
     Late,
     /// The request is not what the path takes.
     Malformed,
+    /// The same, and this is what is not understood: a sentence.
+    NotUnderstood(String),
     /// It would change something, and does not come from our own page.
     NotOurPage,
     /// What was sent does not fit: a sentence, and one for each field that does not.
@@ -100,7 +102,9 @@ impl Refused {
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "That is more than can be taken"),
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request did not come in time"),
-            Self::Malformed => (StatusCode::BAD_REQUEST, "malformed", "This request is not understood"),
+            Self::Malformed | Self::NotUnderstood(_) => {
+                (StatusCode::BAD_REQUEST, "malformed", "This request is not understood")
+            }
             Self::NotOurPage => {
                 (StatusCode::FORBIDDEN, "not-our-page", "This was not asked for by a page of the workspace")
             }
@@ -123,6 +127,7 @@ impl Refused {
     fn detail(&self) -> String {
         match self {
             Self::Unfit { why: text, .. }
+            | Self::NotUnderstood(text)
             | Self::Conflict(text)
             | Self::NotDone(text)
             | Self::Full(text)

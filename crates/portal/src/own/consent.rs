@@ -67,7 +67,7 @@ pub(super) async fn consent(
             let form = read_form(body).await?;
             Some(String::from_utf8(form.into()).map_err(|_| Reject::BadRequest("the form is not UTF-8"))?)
         }
-        _ => return Err(Reject::Method),
+        _ => return Err(Reject::Method("GET, HEAD, POST")),
     };
     let who = match visitor(connection, settings, site, parts).await? {
         Ok(who) => who,

@@ -52,7 +52,7 @@ pub(super) async fn enter(
         }
         // A program that looks before it follows must not use the code up.
         Method::HEAD => return Ok(Response::new(Answer::empty())),
-        _ => return Err(Reject::Method),
+        _ => return Err(Reject::Method("GET, HEAD, POST")),
     };
     // A browser that loads the address ahead of its person must not use the code up either.
     let ahead = ["sec-purpose", "purpose", "x-moz"]
@@ -133,7 +133,7 @@ pub(super) async fn enter_application(
     parts: &Parts,
 ) -> Result<Response<Answer>, Reject> {
     if parts.method != Method::GET {
-        return Err(Reject::Method);
+        return Err(Reject::Method("GET"));
     }
     let code = query(parts, "code").unwrap_or_default();
     let secret = cookie(&parts.headers, STATE_COOKIE).map(state_of);
@@ -178,7 +178,7 @@ pub(super) async fn sign_out(
     parts: &Parts,
 ) -> Result<Response<Answer>, Reject> {
     if !matches!(parts.method, Method::GET | Method::POST) {
-        return Err(Reject::Method);
+        return Err(Reject::Method("GET, POST"));
     }
     origins::require_own_origin(site, parts)?;
     match authenticate(connection, settings, site, &parts.headers).await {

@@ -69,7 +69,7 @@ pub(crate) async fn answer(
     let path = parts.uri.path();
     match path {
         rewrite::SCRIPT_PATH if reads => return Ok(rewrite::script()),
-        rewrite::SCRIPT_PATH => return Err(Reject::Method),
+        rewrite::SCRIPT_PATH => return Err(Reject::Method("GET, HEAD")),
         _ => {}
     }
     if site.origin != Origin::Portal {
@@ -104,7 +104,12 @@ pub(crate) async fn answer(
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             Ok(response)
         }
-        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" | "/-/mode" => Err(Reject::Method),
+        "/-/sign-in" if connection.room.portal.service.is_a_cluster() => {
+            Err(Reject::Method("GET, HEAD, POST"))
+        }
+        "/-/sign-in" | "/-/open" | "/-/go" | "/-/health" | "/-/listening" | "/-/mode" => {
+            Err(Reject::Method("GET, HEAD"))
+        }
         _ => Err(RouteError::NotFound.into()),
     }
 }

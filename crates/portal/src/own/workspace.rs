@@ -76,11 +76,11 @@ pub(crate) async fn answer(
         who.require_person()?;
     }
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if is_first && !reads {
+        return Err(Reject::Method("GET, HEAD"));
+    }
     // A file is written as it comes.
     let writes = parts.method == Method::PUT && path.starts_with(FILES);
-    if !(reads || writes || (parts.method == Method::POST && !is_first)) {
-        return Err(Reject::Method);
-    }
     let reader = reader(site, who, parts, reads)?;
     let _place = session.begin_page().ok_or(Reject::TooMany)?;
     let room = &connection.room;

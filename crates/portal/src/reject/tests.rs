@@ -41,7 +41,7 @@ fn rejects() -> Vec<Reject> {
         Reject::BadRequest("its address is malformed"),
         Reject::NoWebSocket,
         Reject::UnknownProtocol,
-        Reject::Method,
+        Reject::Method("GET"),
         Reject::SignOutNotKept(PowerError::Failed("no room".into())),
         Reject::Internal("no reason".into()),
     ]

@@ -1,6 +1,7 @@
 //! Ends a job, gives it more time, shares what it shows.
 
 use portreeve_broker::Forwards;
+use portreeve_broker::forward_edit::EditError;
 use portreeve_jobs::{EntryId, JobRef, here};
 use portreeve_model::{ForwardName, ForwardTarget};
 
@@ -11,6 +12,10 @@ use super::{Hangs, Jobs, Known};
 pub(crate) enum Change {
     /// There is no such job.
     NoJob,
+    /// What was named beside it is not there.
+    NotThere(String),
+    /// What was said does not fit: the field, and a clause.
+    Unfit(&'static str, String),
     /// It is not so that it could be done.
     Not(String),
     /// Slurm, or the system, refused.
@@ -22,6 +27,17 @@ pub(crate) enum Change {
 impl From<Hangs> for Change {
     fn from(_: Hangs) -> Self {
         Self::Hangs
+    }
+}
+
+impl From<EditError> for Change {
+    fn from(error: EditError) -> Self {
+        match error {
+            EditError::NotFound(name) => Self::NotThere(format!("there is no forward called {name}")),
+            EditError::NoSuchGroup(_) => Self::Unfit("group", "there is no such group".to_owned()),
+            EditError::Taken(..) => Self::Not(error.to_string()),
+            EditError::NotPlain(_) | EditError::Io { .. } => Self::Refused(said(&error)),
+        }
     }
 }
 
@@ -103,14 +119,13 @@ impl Jobs {
         let shared = Shared { name, group };
         let asked = shared.clone();
         let done = self.aside(move || {
-            forwards.add(&asked.name, &target).map_err(|error| said(&error))?;
-            forwards.share(&asked.name, &asked.group).map_err(|error| {
+            forwards.add(&asked.name, &target)?;
+            forwards.share(&asked.name, &asked.group).inspect_err(|_| {
                 // Nobody else was meant.
                 let _ = forwards.remove(&asked.name);
-                said(&error)
             })
         });
-        done.await?.map_err(Change::Refused)?;
+        done.await?.map_err(Change::from)?;
         self.changed();
         Ok(shared)
     }
@@ -118,8 +133,7 @@ impl Jobs {
     /// Takes a forward away.
     pub(crate) async fn unshare(&self, name: ForwardName) -> Result<(), Change> {
         let forwards = self.place.forwards.clone();
-        let done = self.aside(move || forwards.remove(&name).map_err(|error| said(&error))).await?;
-        done.map_err(Change::Refused)?;
+        self.aside(move || forwards.remove(&name)).await?.map_err(Change::from)?;
         self.changed();
         Ok(())
     }

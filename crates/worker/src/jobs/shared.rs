@@ -28,10 +28,13 @@ impl Jobs {
         }
         let (shared, history, id) = (self.shared(), self.history.clone(), id.clone());
         let done = self.aside(move || {
-            let gid = account::group_id(&group).ok_or_else(|| format!("there is no group {group}"))?;
-            shared.show(&history, &id, gid).map_err(|error| format!("it can't be shown to {group}: {error}"))
+            let none = || Change::Unfit("group", "there is no such group".to_owned());
+            let gid = account::group_id(&group).ok_or_else(none)?;
+            shared
+                .show(&history, &id, gid)
+                .map_err(|error| Change::Refused(format!("it can't be shown to {group}: {error}")))
         });
-        done.await?.map_err(Change::Refused)
+        done.await?
     }
 
     /// Shows it to nobody any more.

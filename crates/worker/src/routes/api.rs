@@ -36,7 +36,7 @@ struct Start {
 #[serde(untagged)]
 enum Value {
     Text(String),
-    Number(i64),
+    Number(serde_json::Number),
     Boolean(bool),
 }
 
@@ -220,11 +220,18 @@ async fn list_apps(asked: &Asked<'_>) -> Result<Answer, Refused> {
 
 async fn list_jobs(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let search = history::Search::of(asked);
-    let number = |name: &str, otherwise: usize| match asked.parameter(name) {
-        Some(text) => text.parse::<usize>().map_err(|_| Refused::Malformed),
-        None => Ok(otherwise),
-    };
-    let (limit, offset) = (number("limit", limits::HISTORY_PAGE)?.clamp(1, 1000), number("offset", 0)?);
+    let number =
+        |name: &str, otherwise: usize, fits: std::ops::RangeInclusive<usize>| match asked.parameter(name) {
+            Some(text) => text.parse().ok().filter(|number| fits.contains(number)).ok_or_else(|| {
+                Refused::NotUnderstood(format!("{name} is a number from {} to {}.", fits.start(), fits.end()))
+            }),
+            None => Ok(otherwise),
+        };
+    let limit = number("limit", limits::HISTORY_PAGE, 1..=1000)?;
+    let offset = number("offset", 0, 0..=1_000_000_000)?;
+    if !matches!(search.state.as_str(), "" | "going" | "ended" | "failed") {
+        return Err(Refused::NotUnderstood("state is going, ended or failed.".to_owned()));
+    }
     let listed = asked.desk.jobs.list().await;
     let found: Vec<_> = listed.jobs.iter().filter(|known| search.fits(known)).collect();
     let jobs: Vec<JobSaid> = found.iter().skip(offset).take(limit).map(|known| JobSaid::of(known)).collect();

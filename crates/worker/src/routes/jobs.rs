@@ -272,7 +272,12 @@ pub(super) async fn written(asked: &Asked<'_>, history: History, id: &EntryId) -
         Some(_) => return Err(Refused::NotFound),
     };
     let offset = match asked.parameter("offset") {
-        Some(text) => text.parse().map_err(|_| Refused::Malformed)?,
+        // No file reaches further.
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|offset| *offset <= i64::MAX.unsigned_abs())
+            .ok_or_else(|| Refused::NotUnderstood("offset is a number of bytes, from 0 on.".to_owned()))?,
         None => 0,
     };
     let id = id.clone();
@@ -338,6 +343,10 @@ pub(super) async fn cancel_in_slurm(asked: &Asked<'_>, filled: Filled) -> Result
 pub(super) fn said(change: Change) -> Refused {
     match change {
         Change::NoJob => Refused::NotFound,
+        Change::NotThere(why) => Refused::NoFile(sentence(&why)),
+        Change::Unfit(field, why) => {
+            Refused::Unfit { why: sentence(&why), fields: vec![(field.to_owned(), why)] }
+        }
         Change::Not(why) => Refused::Conflict(sentence(&why)),
         Change::Refused(why) => Refused::NotDone(sentence(&why)),
         Change::Hangs => Refused::NotDone("The file system does not answer.".to_owned()),
