@@ -79,7 +79,7 @@ fn the_document_says_what_there_is() {
 #[test]
 fn the_document_is_a_good_one() {
     let Some(validator) = python("python") else {
-        return skip("the_document_is_a_good_one", &"needs openapi-spec-validator in target/tests/venv");
+        return skip("the_document_is_a_good_one", "needs openapi-spec-validator in target/tests/venv");
     };
     let mut command = Command::new(validator);
     command.args(["-m", "openapi_spec_validator"]).arg(repository().join("docs/openapi.json"));
@@ -166,7 +166,7 @@ async fn nonsense_is_refused_in_words() {
 #[tokio::test]
 async fn whatever_is_asked_is_answered_as_the_document_says() {
     let Some(schemathesis) = python("schemathesis") else {
-        return skip("whatever_is_asked", &"needs schemathesis in target/tests/venv");
+        return skip("whatever_is_asked", "needs schemathesis in target/tests/venv");
     };
     let dir = tempfile::tempdir().unwrap();
     let portal = portal(dir.path());
