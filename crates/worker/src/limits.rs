@@ -72,6 +72,10 @@ pub(crate) const BEGINS: i64 = 10;
 pub(crate) const BY_HAND: usize = 200;
 /// A form, in bytes.
 pub(crate) const FORM: usize = 1024 * 1024;
+/// Records of the history that are read in one look.
+pub(crate) const READ_AT_ONCE: usize = 100;
+/// Such looks side by side; one place is left for others.
+pub(crate) const READERS: usize = FILE_LOOKS - 1;
 /// Jobs on one page of the history.
 pub(crate) const HISTORY_PAGE: usize = 50;
 /// What is shown of a job's output at first, in bytes.

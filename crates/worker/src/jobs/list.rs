@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use portreeve_jobs::records::Endpoint;
 use portreeve_jobs::slurm::{Past, Row};
 use portreeve_jobs::state::{Records, judge};
@@ -116,26 +117,13 @@ impl Jobs {
         Listed { made: Instant::now(), generation, jobs, rows, trouble }
     }
 
-    /// The history, of which only what is new or was going on is read.
+    /// The history, of which only what is new or was going on is read: the youngest first, as much as a moment allows, and the rest
+    /// the next time.
     async fn kept(&self, trouble: &mut Vec<String>) -> Result<Vec<Kept>, Hangs> {
+        let until = Instant::now() + limits::PATIENCE;
         let history = self.history.clone();
-        let over: std::collections::BTreeSet<EntryId> = self
-            .known
-            .borrow()
-            .values()
-            .filter(|kept| kept.outcome.is_some())
-            .map(|kept| kept.entry.id.clone())
-            .collect();
-        let read = self
-            .aside(move || {
-                let ids = history.ids()?;
-                let new = ids.iter().filter(|id| !over.contains(*id));
-                let read: Vec<_> = new.map(|id| (id.clone(), history.read(id))).collect();
-                std::io::Result::Ok((ids, read))
-            })
-            .await?;
-        let (ids, read) = match read {
-            Ok(read) => read,
+        let ids = match self.aside(move || history.ids()).await? {
+            Ok(ids) => ids,
             Err(error) => {
                 trouble.push(format!(
                     "Your history in {} can't be listed: {error}.",
@@ -144,21 +132,47 @@ impl Jobs {
                 return Ok(Vec::new());
             }
         };
-        let mut known = self.known.borrow_mut();
-        let there: std::collections::BTreeSet<&EntryId> = ids.iter().collect();
-        known.retain(|id, _| there.contains(id));
-        for (id, kept) in read {
-            match kept {
-                Ok(kept) => drop(known.insert(id, kept)),
-                // It was removed a moment ago.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    trouble.push(format!("The record of the job {id} can't be read: {error}."));
-                    known.remove(&id);
+        let is_over = |id: &EntryId| self.known.borrow().get(id).is_some_and(|kept| kept.outcome.is_some());
+        let new: Vec<EntryId> = ids.iter().filter(|id| !is_over(id)).cloned().collect();
+        let mut unread = new.len();
+        for some in new.chunks(limits::READ_AT_ONCE * limits::READERS) {
+            if Instant::now() >= until {
+                trouble.push(format!(
+                    "Your history is still being read: {unread} of {} jobs are missing.",
+                    ids.len()
+                ));
+                break;
+            }
+            // Side by side: a file system at the other end of a network answers many as fast as one.
+            let readers = some.chunks(limits::READ_AT_ONCE).map(|some| {
+                let (history, some) = (self.history.clone(), some.to_vec());
+                self.aside(move || some.into_iter().map(|id| (history.read(&id), id)).collect::<Vec<_>>())
+            });
+            for read in join_all(readers).await {
+                for (kept, id) in read? {
+                    unread -= 1;
+                    self.take(id, kept, trouble);
                 }
             }
         }
+        let mut known = self.known.borrow_mut();
+        let there: std::collections::BTreeSet<&EntryId> = ids.iter().collect();
+        known.retain(|id, _| there.contains(id));
         Ok(ids.iter().filter_map(|id| known.get(id).cloned()).collect())
+    }
+
+    /// What was read of one.
+    fn take(&self, id: EntryId, kept: std::io::Result<Kept>, trouble: &mut Vec<String>) {
+        let mut known = self.known.borrow_mut();
+        match kept {
+            Ok(kept) => drop(known.insert(id, kept)),
+            // It was removed a moment ago.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                trouble.push(format!("The record of the job {id} can't be read: {error}."));
+                known.remove(&id);
+            }
+        }
     }
 
     /// How one is that has no outcome yet.
