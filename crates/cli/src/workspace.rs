@@ -174,3 +174,30 @@ impl Job {
 fn plain(text: &str) -> String {
     text.chars().filter(|one| !one.is_control() || matches!(one, '\n' | '\t')).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_job_is_called() {
+        let text = r#"{"id":"20261126t160045-abcdefgh","app":"run","title":"Run","system":"main","state":"of-tomorrow",
+            "slurm_job":4711,"submitted":1,"younger":true}"#;
+        let job: Job = serde_json::from_str(text).unwrap();
+        assert_eq!(job.state, State::Unknown);
+        for (typed, means_it) in [
+            ("20261126t160045-abcdefgh", true),
+            ("20261126t16", true),
+            ("4711", true),
+            // A number is Slurm's, and never the beginning of an id: 2026 would be any job of this year.
+            ("20261126", false),
+            ("471", false),
+            ("160045", false),
+            ("20261126t160045-abcdefghi", false),
+        ] {
+            assert_eq!(job.is_called(typed), means_it, "{typed}");
+        }
+        // What is not shown here goes on to programs.
+        assert_eq!(serde_json::to_value(&job).unwrap()["younger"], true);
+    }
+}
