@@ -1,14 +1,15 @@
 //! `portreeve apps`: which applications can be started, and what is wrong with their manifests. Reads files; nothing is asked.
 
-use std::io::Write;
+mod script;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use portreeve_jobs::{Catalog, Source};
+use portreeve_jobs::catalog::{self, Catalog, Found, OWN, SHIPPED, Source};
 use portreeve_model::Problem;
-use portreeve_model::manifest::{Manifest, ManifestFile};
+use portreeve_model::manifest::{AppName, ManifestFile};
 
 use crate::config;
 use crate::table;
@@ -29,26 +30,36 @@ enum Action {
     List,
     /// Report every problem of manifests, with its line
     Check {
-        /// These; without any, all that you can start here
+        /// These; without any, all that you can start here, and which of them stand in others' place
         files: Vec<PathBuf>,
     },
 }
 
+/// What there is for whoever types this.
+struct Here {
+    catalog: Catalog,
+    /// The directory of one's own that does not count.
+    unused: Option<PathBuf>,
+}
+
 pub(crate) fn apps(apps: &Apps) -> anyhow::Result<()> {
     match &apps.action {
-        Some(Action::Check { files }) if !files.is_empty() => checked(files),
-        Some(Action::Check { .. }) => check_all(&catalog(apps)?),
-        Some(Action::List) | None => list(&catalog(apps)?),
+        Some(Action::Check { files }) if !files.is_empty() => told(&checked(files)),
+        Some(Action::Check { .. }) => told(&check_all(&here(apps)?)),
+        Some(Action::List) | None => list(&here(apps)?.catalog),
     }
 }
 
-/// What the workspace would offer to whoever types this.
-fn catalog(apps: &Apps) -> anyhow::Result<Catalog> {
+fn here(apps: &Apps) -> anyhow::Result<Here> {
     let file =
         apps.config.clone().or_else(|| Some(PathBuf::from(config::SYSTEM_FILE)).filter(|file| file.exists()));
     let site = config::read(file.as_deref())?.workspace;
-    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && site.own_apps);
-    Ok(Catalog::read(Some(&site.apps), home.map(|home| home.join(".config/portreeve/apps")).as_deref()))
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let (own, unused) = match home.map(|home| home.join(OWN)) {
+        Some(own) if site.own_apps => (Some(own), None),
+        own => (None, own.filter(|own| own.exists())),
+    };
+    Ok(Here { catalog: Catalog::read(Some(&site.apps), own.as_deref()), unused })
 }
 
 fn list(catalog: &Catalog) -> anyhow::Result<()> {
@@ -79,57 +90,86 @@ fn whose(source: Source) -> &'static str {
     }
 }
 
-fn check_all(catalog: &Catalog) -> anyhow::Result<()> {
+/// All that there are: says which counts of each name, and finds what is wrong with any.
+fn check_all(here: &Here) -> Vec<Problem> {
+    let catalog = &here.catalog;
     let mut problems = catalog.problems.clone();
-    for app in catalog.apps.values() {
-        let script = in_bash(&app.manifest, &format!("{} of {}", app.name, whose(app.source)), None);
-        match script {
-            None => println!("{}: {}, from {}", app.name, app.manifest.title, whose(app.source)),
-            Some(problem) => problems.push(problem),
-        }
+    let mut names: BTreeMap<&AppName, Vec<&Found>> = BTreeMap::new();
+    for found in &catalog.found {
+        names.entry(&found.name).or_default().push(found);
+        problems.extend(script::fault(&text(found), &found.file));
     }
-    told(&problems)
+    for (name, all) in names {
+        let Some((counts, others)) = all.split_last() else { continue };
+        let what = match catalog.apps.get(name) {
+            Some(app) => app.manifest.title.clone(),
+            None if catalog.problems.iter().any(|problem| problem.file == counts.file) => {
+                "not offered, its manifest has problems".to_owned()
+            }
+            None => "not offered, it is switched off".to_owned(),
+        };
+        let instead: Vec<String> = others.iter().map(|other| of(other)).collect();
+        let instead = match &instead[..] {
+            [] => String::new(),
+            all => format!(", in place of the one {}", all.join(" and the one ")),
+        };
+        println!("{name}: {}{instead}: {what}", of(counts));
+    }
+    if let Some(dir) = &here.unused {
+        println!("{} does not count: workspace.own_apps is false here", dir.display());
+    }
+    problems
 }
 
-fn checked(files: &[PathBuf]) -> anyhow::Result<()> {
+/// Where one comes from.
+fn of(found: &Found) -> String {
+    match found.source {
+        Source::Shipped => format!("from {}", whose(found.source)),
+        Source::Site | Source::Own => format!("from {} ({})", whose(found.source), found.file),
+    }
+}
+
+/// Its text, as far as it has one.
+fn text(found: &Found) -> String {
+    match found.source {
+        Source::Shipped => {
+            let shipped = SHIPPED.iter().find(|(name, _)| *name == found.name.as_str());
+            shipped.map(|(_, text)| (*text).to_owned()).unwrap_or_default()
+        }
+        Source::Site | Source::Own => catalog::text_of(Path::new(&found.file)).unwrap_or_default(),
+    }
+}
+
+fn checked(files: &[PathBuf]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for file in files {
-        let name = file.display().to_string();
-        let of_file = |what: String, remedy: &str| Problem {
-            file: name.clone(),
-            line: None,
-            key: String::new(),
-            what,
-            remedy: remedy.to_owned(),
-        };
-        let found = match std::fs::read_to_string(file) {
-            Err(error) => {
-                vec![of_file(format!("it can't be read: {error}"), "name a text that you may read")]
-            }
-            Ok(text) => match ManifestFile::parse(&text, &name) {
-                Err(problems) => problems,
-                Ok(ManifestFile::Disabled) => Vec::new(),
-                Ok(ManifestFile::Application(manifest)) => {
-                    in_bash(&manifest, &name, Some(&text)).into_iter().collect()
-                }
-            },
-        };
-        let mut found: Vec<Problem> = found;
-        let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        if portreeve_model::manifest::AppName::parse(stem).is_none()
-            || file.extension().is_none_or(|end| end != "toml")
-        {
-            found.push(of_file(
-                "the file's name is no application's".to_owned(),
-                "name it with 1 to 32 of a-z 0-9 -, beginning with a letter, and .toml",
-            ));
-        }
+        let found = of_file(file);
         if found.is_empty() {
-            println!("{name}: no problems");
+            println!("{}: no problems", file.display());
         }
         problems.extend(found);
     }
-    told(&problems)
+    problems
+}
+
+fn of_file(file: &Path) -> Vec<Problem> {
+    let name = file.display().to_string();
+    let whole = |what: String, remedy: &str| {
+        let (file, line, key, remedy) = (name.clone(), None, String::new(), remedy.to_owned());
+        Problem { file, line, key, what, remedy }
+    };
+    let text = match catalog::text_of(file) {
+        Ok(text) => text,
+        Err(error) => return vec![whole(format!("it can't be read: {error}"), "make it a readable text")],
+    };
+    let mut found = ManifestFile::parse(&text, &name).err().unwrap_or_default();
+    found.extend(script::fault(&text, &name));
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    if AppName::parse(stem).is_none() || file.extension().is_none_or(|end| end != "toml") {
+        let remedy = "name it with 1 to 32 of a-z 0-9 -, beginning with a letter, and .toml";
+        found.push(whole("the file's name is no application's".to_owned(), remedy));
+    }
+    found
 }
 
 fn told(problems: &[Problem]) -> anyhow::Result<()> {
@@ -139,42 +179,4 @@ fn told(problems: &[Problem]) -> anyhow::Result<()> {
         1 => bail!("one problem"),
         count => bail!("{count} problems"),
     }
-}
-
-/// What the script's own shell finds wrong with it, without running it. A shell that is not here finds nothing.
-fn in_bash(manifest: &Manifest, file: &str, text: Option<&str>) -> Option<Problem> {
-    let first = manifest.script.lines().next()?.trim_start_matches("#!").trim();
-    let shell = Path::new(first.split_whitespace().next()?);
-    if !matches!(shell.file_name()?.to_str()?, "bash" | "sh" | "dash") {
-        return None;
-    }
-    let mut child = Command::new(shell)
-        .arg("-n")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .ok()?;
-    let mut input = child.stdin.take()?;
-    let script = manifest.script.clone();
-    let written = std::thread::spawn(move || input.write_all(script.as_bytes()));
-    let output = child.wait_with_output().ok()?;
-    let _ = written.join();
-    if output.status.success() {
-        return None;
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let complaint: String =
-        said.lines().next().unwrap_or_default().chars().filter(|one| !one.is_control()).collect();
-    // Its line in the script, and where the script begins in the file.
-    let line =
-        complaint.split("line ").nth(1).and_then(|rest| rest.split(':').next()?.trim().parse::<usize>().ok());
-    let begin = text.and_then(|text| text.lines().position(|line| line.trim_start().starts_with("script")));
-    Some(Problem {
-        file: file.to_owned(),
-        line: begin.zip(line).map(|(begin, line)| begin + line),
-        key: "script".to_owned(),
-        what: format!("the shell says: {complaint}"),
-        remedy: "mend the script; `bash -n` tells the same".to_owned(),
-    })
 }

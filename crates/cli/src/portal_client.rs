@@ -1,17 +1,18 @@
-//! A visit to the cluster's portal over HTTPS, as whoever types the command: in with a sign-in address from the login
-//! socket, one question, out again.
+//! A visit to a portal over HTTPS, as whoever types the command: in with a sign-in address from the login socket, questions,
+//! out again. Or each question shows an access token, and there is no session.
 //!
-//! Invariants: the code goes to the address that the login socket gave, and only over TLS with a certificate that the
-//! system (or `--cacert`) trusts; the session ends before the command does, also when the question failed.
+//! Invariants: the code goes to the address that the login socket gave, a token to the one that was named, and only over TLS
+//! with a certificate that the system (or `--cacert`) trusts; the session ends before the command does, also when a question
+//! failed, or the command is interrupted.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, HOST, ORIGIN, SET_COOKIE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, SET_COOKIE, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode};
-use portreeve_model::{Secret, split_host_port};
+use portreeve_model::{Secret, TOKEN_PREFIX, split_host_port};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -29,8 +30,21 @@ const COOKIE_NAME: &str = "__Host-portreeve";
 pub(crate) struct PortalClient {
     host: String,
     port: u16,
-    code: Secret,
+    key: Key,
     tls: TlsConnector,
+}
+
+/// What lets one in.
+enum Key {
+    /// A single-use code, which makes a session.
+    Code(Secret),
+    Token(Secret),
+}
+
+/// What a request shows.
+enum Shown {
+    Cookie(Secret),
+    Token(Secret),
 }
 
 /// What a request brings.
@@ -43,7 +57,7 @@ enum Body {
 /// A visit.
 pub(crate) struct Session<'c> {
     client: &'c PortalClient,
-    cookie: Secret,
+    shown: Shown,
 }
 
 impl PortalClient {
@@ -60,11 +74,33 @@ impl PortalClient {
         if code.is_empty() || !code.chars().all(plain) {
             bail!("what the login socket gave has no code");
         }
-        let (host, port) =
-            split_host_port(authority).context("what the login socket gave has no host name")?;
+        let key = Key::Code(Secret::new(code.to_owned()));
+        Self::at(authority, key, cacert)?.context("what the login socket gave has no host name")
+    }
+
+    /// The portal at this address, `https://HOST/`, which is shown an access token.
+    ///
+    /// # Errors
+    /// When it is no address or no token, or no certificate authority is known.
+    pub(crate) fn with_token(url: &str, token: &str, cacert: Option<&Path>) -> anyhow::Result<Self> {
+        let fits = token
+            .strip_prefix(TOKEN_PREFIX)
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        if !fits {
+            bail!("there is no access token: it is one word that begins with {TOKEN_PREFIX}");
+        }
+        let no_address =
+            || format!("{url:?} is no address of a portal: write https://HOST or https://HOST:PORT");
+        let rest = url.strip_prefix("https://").with_context(no_address)?;
+        let key = Key::Token(Secret::new(token.to_owned()));
+        Self::at(rest.strip_suffix('/').unwrap_or(rest), key, cacert)?.with_context(no_address)
+    }
+
+    fn at(authority: &str, key: Key, cacert: Option<&Path>) -> anyhow::Result<Option<Self>> {
+        let Some((host, port)) = split_host_port(authority) else { return Ok(None) };
         let port = port.map_or(443, |port| port.get());
         let tls = TlsConnector::from(Arc::new(tls(cacert)?));
-        Ok(Self { host: host.to_owned(), port, code: Secret::new(code.to_owned()), tls })
+        Ok(Some(Self { host: host.to_owned(), port, key, tls }))
     }
 
     fn authority(&self) -> String {
@@ -93,7 +129,10 @@ impl PortalClient {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let session = self.enter().await?;
-            let answer = act(&session).await;
+            let answer = tokio::select! {
+                answer = act(&session) => answer,
+                _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+            };
             let left = session.leave().await;
             let answer = answer?;
             left.context(
@@ -104,22 +143,26 @@ impl PortalClient {
     }
 
     async fn enter(&self) -> anyhow::Result<Session<'_>> {
-        let form = Some(Body::Form(format!("code={}", self.code.reveal())));
+        let code = match &self.key {
+            Key::Token(token) => return Ok(Session { client: self, shown: Shown::Token(token.clone()) }),
+            Key::Code(code) => code,
+        };
+        let form = Some(Body::Form(format!("code={}", code.reveal())));
         let reply = self.ask(Method::POST, "/-/enter", None, form).await?;
         let cookie =
             if reply.status == StatusCode::SEE_OTHER { session_cookie(&reply.headers) } else { None };
         let Some(cookie) = cookie else { return Err(self.refused(&reply).context("the sign-in failed")) };
-        Ok(Session { client: self, cookie })
+        Ok(Session { client: self, shown: Shown::Cookie(cookie) })
     }
 
     async fn ask(
         &self,
         method: Method,
         path: &str,
-        cookie: Option<&Secret>,
+        shown: Option<&Shown>,
         body: Option<Body>,
     ) -> anyhow::Result<Reply> {
-        let asked = self.ask_at_length(method, path, cookie, body);
+        let asked = self.ask_at_length(method, path, shown, body);
         tokio::time::timeout(PATIENCE, asked)
             .await
             .map_err(|_| anyhow!("https://{}/ took too long", self.authority()))?
@@ -129,7 +172,7 @@ impl PortalClient {
         &self,
         method: Method,
         path: &str,
-        cookie: Option<&Secret>,
+        shown: Option<&Shown>,
         body: Option<Body>,
     ) -> anyhow::Result<Reply> {
         let authority = self.authority();
@@ -140,9 +183,13 @@ impl PortalClient {
             .header(HOST, &authority)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("portreeve/", env!("CARGO_PKG_VERSION")));
-        if let Some(cookie) = cookie {
-            request = request.header(COOKIE, format!("{COOKIE_NAME}={}", cookie.reveal()));
-        }
+        request = match shown {
+            Some(Shown::Cookie(cookie)) => {
+                request.header(COOKIE, format!("{COOKIE_NAME}={}", cookie.reveal()))
+            }
+            Some(Shown::Token(token)) => request.header(AUTHORIZATION, format!("Bearer {}", token.reveal())),
+            None => request,
+        };
         let body = match body {
             // As our own page would.
             Some(Body::Form(form)) => {
@@ -185,9 +232,12 @@ impl PortalClient {
             .map(|(name, why)| format!("\n  {name}: {}", why.as_str().unwrap_or_default()))
             .filter(|line| !line.trim_start().chars().any(char::is_control))
             .collect();
+        // A sentence more, of the portal's own refusals.
+        let remedy = text("remedy").filter(|text| !text.is_empty()).map(|text| format!(" {text}"));
+        let remedy = remedy.unwrap_or_default();
         match (text("title"), text("detail")) {
             (Some(title), Some(detail)) if detail.is_empty() => anyhow!("the portal says: {title}{fields}"),
-            (Some(title), Some(detail)) => anyhow!("the portal says: {title}: {detail}{fields}"),
+            (Some(title), Some(detail)) => anyhow!("the portal says: {title}: {detail}{remedy}{fields}"),
             _ => anyhow!("https://{}/ answered {}", self.authority(), reply.status),
         }
     }
@@ -195,17 +245,12 @@ impl PortalClient {
 
 impl Session<'_> {
     async fn json(&self, path: &str) -> anyhow::Result<String> {
-        let reply = self.client.ask(Method::GET, path, Some(&self.cookie), None).await?;
+        let reply = self.client.ask(Method::GET, path, Some(&self.shown), None).await?;
         match reply.status {
             StatusCode::OK => Ok(reply.body),
             StatusCode::NOT_FOUND => bail!("this portal has no {path}: it is of another version"),
             _ => Err(self.client.refused(&reply)),
         }
-    }
-
-    /// The portal's, as a browser calls it.
-    pub(crate) fn origin(&self) -> String {
-        format!("https://{}", self.client.authority())
     }
 
     /// Asks `/api/v1/`; the answer's text.
@@ -215,16 +260,27 @@ impl Session<'_> {
         path: &str,
         body: Option<serde_json::Value>,
     ) -> anyhow::Result<String> {
+        Ok(self.reply(method, path, body).await?.body)
+    }
+
+    /// The same, and what stands beside the text.
+    pub(crate) async fn reply(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> anyhow::Result<Reply> {
         let path = format!("/api/v1/{path}");
-        let reply = self.client.ask(method, &path, Some(&self.cookie), body.map(Body::Json)).await?;
-        if reply.status.is_success() { Ok(reply.body) } else { Err(self.client.refused(&reply)) }
+        let reply = self.client.ask(method, &path, Some(&self.shown), body.map(Body::Json)).await?;
+        if reply.status.is_success() { Ok(reply) } else { Err(self.client.refused(&reply)) }
     }
 
     async fn leave(&self) -> anyhow::Result<()> {
-        let reply = self
-            .client
-            .ask(Method::POST, "/-/sign-out", Some(&self.cookie), Some(Body::Form(String::new())))
-            .await?;
+        if matches!(self.shown, Shown::Token(_)) {
+            return Ok(());
+        }
+        let form = Some(Body::Form(String::new()));
+        let reply = self.client.ask(Method::POST, "/-/sign-out", Some(&self.shown), form).await?;
         match reply.status {
             StatusCode::SEE_OTHER => Ok(()),
             _ => Err(self.client.refused(&reply)),
@@ -302,6 +358,20 @@ mod tests {
             "https://portal/x/-/enter?code=a",
         ] {
             assert!(to(bad).is_err(), "{bad}");
+        }
+        for (url, token, fits) in [
+            ("https://portal.example.org/", "ptr_abc", true),
+            ("https://localhost:8443", "ptr_abc", true),
+            ("http://portal/", "ptr_abc", false),
+            ("https://portal/x", "ptr_abc", false),
+            ("https://user@portal/", "ptr_abc", false),
+            ("https:///", "ptr_abc", false),
+            ("https://portal/", "abc", false),
+            ("https://portal/", "ptr_", false),
+            ("https://portal/", "ptr_a\r\nx: y", false),
+        ] {
+            let client = PortalClient::with_token(url, token, Some(&file));
+            assert_eq!(client.is_ok(), fits, "{url} {token:?}");
         }
         std::fs::write(&file, "nothing").unwrap();
         assert!(to("https://portal/-/enter?code=a").is_err(), "nobody to trust");

@@ -19,6 +19,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Login;
+use crate::config::cluster_url;
 use crate::login::{Place, address};
 use crate::portal_client::{PortalClient, Session};
 
@@ -28,6 +29,12 @@ pub(crate) struct Portal {
     /// Certificates of the authorities to trust instead of the system's, PEM [default: your own portal's certificate]
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
+    /// Show the access token in this file, and don't sign in; where nobody can, as in a job. Its scope must be api
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "socket"])]
+    token_file: Option<PathBuf>,
+    /// With a token: the portal's address [default: portal.url of the cluster's configuration]
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    portal: Option<String>,
     #[command(flatten)]
     login: Login,
 }
@@ -35,14 +42,26 @@ pub(crate) struct Portal {
 impl Portal {
     /// Does something there.
     fn visit<T>(&self, act: impl AsyncFnOnce(&Session<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.client()?.visit(act)
+    }
+
+    fn client(&self) -> anyhow::Result<PortalClient> {
+        if let Some(file) = &self.token_file {
+            let token =
+                std::fs::read_to_string(file).with_context(|| format!("{} can't be read", file.display()))?;
+            let url = self.portal.clone().or_else(cluster_url);
+            let url =
+                url.context("this machine does not know its cluster's portal: name it with --portal URL")?;
+            return PortalClient::with_token(&url, token.trim(), self.cacert.as_deref())
+                .with_context(|| file.display().to_string());
+        }
         let place = Place::of(&self.login)?;
         let own = match &place {
             // It makes its certificate itself, unless it was given one.
             Place::Own(state) => Some(state.join("certificate.pem")).filter(|file| file.exists()),
             Place::Cluster(_) => None,
         };
-        let client = PortalClient::to(&address(&place)?, self.cacert.as_deref().or(own.as_deref()))?;
-        client.visit(act)
+        PortalClient::to(&address(&place)?, self.cacert.as_deref().or(own.as_deref()))
     }
 }
 
@@ -64,7 +83,8 @@ struct Job {
     ended: Option<i64>,
     #[serde(default)]
     nodes: String,
-    open: Option<String>,
+    /// Where it is opened, once it is ready.
+    address: Option<String>,
     exit_code: Option<i32>,
     #[serde(default)]
     last_words: String,
@@ -135,6 +155,14 @@ impl List {
 }
 
 impl Job {
+    /// Whether this means it: the beginning of its id, or its number in Slurm.
+    fn is_called(&self, typed: &str) -> bool {
+        match typed.parse::<u32>() {
+            Ok(number) => self.slurm_job == Some(number),
+            Err(_) => self.id.starts_with(typed),
+        }
+    }
+
     async fn ask(session: &Session<'_>, id: &str) -> anyhow::Result<Self> {
         let said = session.api(http::Method::GET, &format!("jobs/{id}"), None).await?;
         serde_json::from_str(&said)
@@ -145,4 +173,31 @@ impl Job {
 /// Without what a terminal would take for a command, but for ends of lines.
 fn plain(text: &str) -> String {
     text.chars().filter(|one| !one.is_control() || matches!(one, '\n' | '\t')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_job_is_called() {
+        let text = r#"{"id":"20261126t160045-abcdefgh","app":"run","title":"Run","system":"main","state":"of-tomorrow",
+            "slurm_job":4711,"submitted":1,"younger":true}"#;
+        let job: Job = serde_json::from_str(text).unwrap();
+        assert_eq!(job.state, State::Unknown);
+        for (typed, means_it) in [
+            ("20261126t160045-abcdefgh", true),
+            ("20261126t16", true),
+            ("4711", true),
+            // A number is Slurm's, and never the beginning of an id: 2026 would be any job of this year.
+            ("20261126", false),
+            ("471", false),
+            ("160045", false),
+            ("20261126t160045-abcdefghi", false),
+        ] {
+            assert_eq!(job.is_called(typed), means_it, "{typed}");
+        }
+        // What is not shown here goes on to programs.
+        assert_eq!(serde_json::to_value(&job).unwrap()["younger"], true);
+    }
 }

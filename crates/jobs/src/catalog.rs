@@ -13,6 +13,9 @@ use portreeve_model::manifest::{AppName, Manifest, ManifestFile};
 use crate::limits;
 use crate::records::{Links, open_file, read_whole};
 
+/// Where one's own are, from home on.
+pub const OWN: &str = ".config/portreeve/apps";
+
 /// The shipped ones, by name.
 pub const SHIPPED: [(&str, &str); 7] = [
     ("command", include_str!("../../../proxy-config/apps/command.toml")),
@@ -46,11 +49,24 @@ pub struct App {
     pub manifest: Manifest,
 }
 
+/// A manifest that there is, good or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Whose manifest it is.
+    pub name: AppName,
+    /// Who offers it.
+    pub source: Source,
+    /// Where it stands; of a shipped one its name alone.
+    pub file: String,
+}
+
 /// All of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// By name.
     pub apps: BTreeMap<AppName, App>,
+    /// Of which manifests. Of the same name, the last one counts.
+    pub found: Vec<Found>,
     /// What is wrong with others.
     pub problems: Vec<Problem>,
 }
@@ -111,7 +127,10 @@ impl Catalog {
                         format!("it can't be read: {error}"),
                         "make it a readable text",
                     ));
-                    self.apps.retain(|known, _| known.as_str() != name);
+                    if let Some(name) = AppName::parse(&name) {
+                        self.apps.remove(&name);
+                        self.found.push(Found { name, source, file: path.display().to_string() });
+                    }
                 }
             }
         }
@@ -127,6 +146,7 @@ impl Catalog {
                 remedy: "name it with 1 to 32 of a-z 0-9 -, beginning with a letter, and .toml".to_owned(),
             });
         };
+        self.found.push(Found { name: name.clone(), source, file: file.to_owned() });
         match ManifestFile::parse(text, file) {
             Ok(ManifestFile::Application(manifest)) => {
                 self.apps.insert(name.clone(), App { name, source, manifest: *manifest });
@@ -146,8 +166,11 @@ impl Catalog {
     }
 }
 
-/// A sysadmin's manifest may be a link.
-fn text_of(path: &Path) -> io::Result<String> {
+/// A manifest's text. A sysadmin's may be a link. Blocks.
+///
+/// # Errors
+/// When it is no file, can't be read, is too long, or no text.
+pub fn text_of(path: &Path) -> io::Result<String> {
     let bytes = read_whole(open_file(path, Links::Followed)?, limits::MANIFEST)?;
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8 text"))
 }
@@ -189,6 +212,14 @@ mod tests {
             (source("terminal"), source("mine"), source("ipt")),
             (Some(Source::Own), Some(Source::Own), Some(Source::Shipped))
         );
+        // Which one counts, and in whose place.
+        let of = |name: &str| {
+            let all = catalog.found.iter().filter(|found| found.name.as_str() == name);
+            all.map(|found| found.source).collect::<Vec<_>>()
+        };
+        assert_eq!(of("jupyter"), [Source::Shipped, Source::Site]);
+        assert_eq!(of("terminal"), [Source::Shipped, Source::Own]);
+        assert_eq!((of("latin"), of("ipt")), (vec![Source::Own], vec![Source::Shipped]));
         let said: Vec<String> = catalog.problems.iter().map(ToString::to_string).collect();
         for part in [
             "compile.toml:1: titel",

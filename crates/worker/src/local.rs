@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use portreeve_broker::{Forwards, Verifier};
 use portreeve_jobs::Person;
+use portreeve_jobs::catalog::OWN;
 use portreeve_model::config::WorkspaceConfig;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
@@ -77,7 +78,7 @@ impl Local {
 async fn serve(settings: Settings, mut connections: mpsc::UnboundedReceiver<UnixStream>) {
     let home = settings.person.home.clone();
     let place = Workplace {
-        own_apps: settings.site.own_apps.then(|| home.join(".config/portreeve/apps")),
+        own_apps: settings.site.own_apps.then(|| home.join(OWN)),
         state: settings.state,
         here: Some(settings.machine.clone()),
         is_up: true,

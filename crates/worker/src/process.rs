@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portreeve_broker::Forwards;
 use portreeve_jobs::Person;
+use portreeve_jobs::catalog::OWN;
 use portreeve_model::config::WorkspaceConfig;
 use tokio::net::UnixStream;
 use tokio::task::{JoinError, JoinSet, LocalSet};
@@ -110,7 +111,7 @@ pub(crate) async fn serve(control: OwnedFd, settings: &Settings) -> Result<(), C
 /// Where this person's jobs are.
 fn workplace(settings: &Settings, forwards: Forwards, site: WorkspaceConfig) -> Workplace {
     let home = settings.person.home.clone();
-    let own_apps = site.own_apps.then(|| home.join(".config/portreeve/apps"));
+    let own_apps = site.own_apps.then(|| home.join(OWN));
     let here = site.on_portal_node.then(|| "portal".to_owned());
     Workplace {
         state: home.join(".local/state/portreeve"),

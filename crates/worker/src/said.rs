@@ -81,6 +81,8 @@ pub(crate) struct JobSaid {
     pub(crate) nodes: String,
     /// Where it is opened, once it is ready.
     pub(crate) open: Option<String>,
+    /// The same with the portal's name; for programs.
+    pub(crate) address: Option<String>,
     pub(crate) node: Option<String>,
     pub(crate) port: Option<u16>,
     pub(crate) last_used: Option<i64>,
@@ -228,6 +230,7 @@ impl JobSaid {
             ended: outcome.map(|outcome| outcome.ended),
             nodes: job.nodes.clone(),
             open: is_ready.then(|| format!("/jobs/{}/open", entry.id)),
+            address: None,
             node: going.map(|endpoint| endpoint.node.clone()),
             port: going.map(|endpoint| endpoint.port),
             last_used: going.and_then(|endpoint| endpoint.last_used),
@@ -242,6 +245,11 @@ impl JobSaid {
             directory: entry.directory.clone(),
             idle_minutes: entry.idle_minutes,
         }
+    }
+
+    /// For a program, which opens it at this portal (`https://HOST`).
+    pub(crate) fn at(self, origin: &str) -> Self {
+        Self { address: self.open.as_ref().map(|open| format!("{origin}{open}")), ..self }
     }
 
     /// What the person should know before it happens.

@@ -47,14 +47,8 @@ pub(crate) fn cancel(cancel: &Cancel) -> anyhow::Result<()> {
 /// The address of the one that is meant.
 async fn meant(session: &Session<'_>, going: &List, typed: &str) -> anyhow::Result<String> {
     let number = typed.parse::<u32>().ok();
-    let mut fits: Vec<String> = going
-        .jobs
-        .iter()
-        .filter(|job| {
-            (number.is_none() && job.id.starts_with(typed)) || (number.is_some() && job.slurm_job == number)
-        })
-        .map(|job| format!("jobs/{}", job.id))
-        .collect();
+    let mut fits: Vec<String> =
+        going.jobs.iter().filter(|job| job.is_called(typed)).map(|job| format!("jobs/{}", job.id)).collect();
     if let (Some(number), true) = (number, fits.is_empty()) {
         // One that was handed over elsewhere.
         let said = session.api(Method::GET, "queue", None).await?;

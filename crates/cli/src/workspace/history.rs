@@ -1,16 +1,22 @@
 //! `portreeve history`: all that ever ran, or one of it whole.
 
+use anyhow::bail;
 use clap::Args;
 use http::Method;
 
 use super::jobs::show;
 use super::{Job, List, Portal, plain};
+use crate::portal_client::Session;
 use crate::table;
+
+/// Answers of a mebibyte that are asked for of what a job wrote.
+const ANSWERS: usize = 16;
 
 /// `portreeve history`
 #[derive(Debug, Args)]
 pub(crate) struct History {
-    /// One job: all that was filled in, its script and what it wrote
+    /// One job, by its id, as much of it as makes it clear, or its number in Slurm: all that was filled in, its script and what
+    /// it wrote
     id: Option<String>,
     /// Only those in which all these words stand somewhere
     #[arg(long, value_name = "WORDS", conflicts_with = "id")]
@@ -43,11 +49,10 @@ pub(crate) fn history(history: &History) -> anyhow::Result<()> {
 
 fn one(history: &History, id: &str) -> anyhow::Result<()> {
     let (job, [script, output, errors]) = history.portal.visit(async |session| {
-        let text = async |what: &str| session.api(Method::GET, &format!("jobs/{id}/{what}"), None).await;
-        let job = Job::ask(session, id).await?;
-        let texts =
-            [text("script").await?, text("output?stream=output").await?, text("output?stream=errors").await?];
-        Ok((job, texts))
+        let job = meant(session, id).await?;
+        let script = session.api(Method::GET, &format!("jobs/{}/script", job.id), None).await?;
+        let (output, errors) = (wrote(session, &job, "output").await?, wrote(session, &job, "errors").await?);
+        Ok((job, [script, output, errors]))
     })?;
     if history.json {
         return table::json(
@@ -56,6 +61,36 @@ fn one(history: &History, id: &str) -> anyhow::Result<()> {
     }
     print!("{}", told(&job, &script, &output, &errors));
     Ok(())
+}
+
+/// The one that is meant.
+async fn meant(session: &Session<'_>, typed: &str) -> anyhow::Result<Job> {
+    let found = List::ask(session, &[("q", typed), ("limit", "1000")]).await?;
+    let mut fits: Vec<Job> = found.jobs.into_iter().filter(|job| job.is_called(typed)).collect();
+    match (fits.pop(), &fits[..]) {
+        (Some(one), []) => Ok(one),
+        (Some(one), others) => {
+            let all: Vec<&str> = others.iter().chain([&one]).map(|job| job.id.as_str()).collect();
+            bail!("{typed} could be any of {}: write more of the id", all.join(", "))
+        }
+        (None, _) => bail!("nothing of yours is called {typed}; `portreeve history` shows what there is"),
+    }
+}
+
+/// What it wrote; of very much, the beginning.
+async fn wrote(session: &Session<'_>, job: &Job, stream: &str) -> anyhow::Result<String> {
+    let (mut text, mut offset) = (String::new(), 0);
+    for _ in 0..ANSWERS {
+        let path = format!("jobs/{}/output?stream={stream}&offset={offset}", job.id);
+        let reply = session.reply(Method::GET, &path, None).await?;
+        text += &reply.body;
+        let at = |name: &str| reply.headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
+        match (at("x-portreeve-next"), at("x-portreeve-end")) {
+            (Some(next), Some(end)) if offset < next && next < end => offset = next,
+            _ => return Ok(text),
+        }
+    }
+    Ok(text + "\n... it goes on in the job's directory\n")
 }
 
 fn told(job: &Job, script: &str, output: &str, errors: &str) -> String {

@@ -33,7 +33,7 @@ pub(super) fn show(list: &List, nothing: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let rows: Vec<[String; 6]> = list.jobs.iter().map(row).collect();
-    table::print(["ID", "APPLICATION", "WHERE", "STATE", "WHEN", "REASON"], &rows)?;
+    table::print(["ID", "APPLICATION", "WHERE", "STATE", "WHEN", "REASON OR ADDRESS"], &rows)?;
     if list.jobs.len() < list.found {
         eprintln!("{} more", list.found - list.jobs.len());
     }
@@ -61,6 +61,9 @@ fn row(job: &Job) -> [String; 6] {
         place,
         job.state.word().to_owned(),
         when,
-        format!("{}{why}", job.reason),
+        match &job.address {
+            Some(address) if job.reason.is_empty() => format!("{address}{why}"),
+            _ => format!("{}{why}", job.reason),
+        },
     ]
 }

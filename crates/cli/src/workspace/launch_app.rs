@@ -1,7 +1,7 @@
 //! `portreeve launch-app`: starts an application as its form would.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,6 +15,8 @@ use crate::table;
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
+/// A portal that is being restarted may be silent for so long.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// `portreeve launch-app`
 #[derive(Debug, Args)]
@@ -74,18 +76,18 @@ pub(crate) fn launch_app(launch: &LaunchApp) -> anyhow::Result<()> {
             .with_context(|| format!("{app} was not started (`portreeve apps` lists what there is)"))?;
         let job: Job = serde_json::from_str(&said).context("the portal's answer is not understood")?;
         if !launch.wait {
-            return Ok(Some((job, session.origin())));
+            return Ok(Some(job));
         }
         if !launch.json {
             eprintln!("{}: started", job.id);
         }
-        Ok(Some((until(session, &job.id, launch.json).await?, session.origin())))
+        until(session, &job.id, launch.json).await.map(Some)
     })?;
-    let Some((job, origin)) = job else { return Ok(()) };
+    let Some(job) = job else { return Ok(()) };
     if launch.json {
         table::json(&job)?;
-    } else if let Some(open) = &job.open {
-        println!("{}", plain(&format!("{origin}{open}")));
+    } else if let Some(address) = &job.address {
+        println!("{}", plain(address));
     } else {
         println!("{}", job.id);
     }
@@ -101,10 +103,20 @@ pub(crate) fn launch_app(launch: &LaunchApp) -> anyhow::Result<()> {
 
 /// As soon as it can be opened, or is over; says how it goes meanwhile.
 async fn until(session: &Session<'_>, id: &str, quiet: bool) -> anyhow::Result<Job> {
-    let mut told = String::new();
+    let (mut told, mut heard) = (String::new(), Instant::now());
     loop {
-        let job = Job::ask(session, id).await?;
-        if job.open.is_some() || job.state.is_over() {
+        let job = match Job::ask(session, id).await {
+            Ok(job) => job,
+            Err(_) if heard.elapsed() < SILENCE => {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            Err(error) => {
+                return Err(error.context(format!("{id} was started, and is not heard of any more")));
+            }
+        };
+        heard = Instant::now();
+        if job.address.is_some() || job.state.is_over() {
             return Ok(job);
         }
         let how = [job.state.word(), &job.reason, job.doubt.as_deref().unwrap_or_default()];

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Asked, address, apps, events, files, history, jobs, parsed, shared};
 use crate::body;
-use crate::jobs::Wanted;
+use crate::jobs::{Known, Wanted};
 use crate::limits;
 use crate::respond::{self, Answer, Refused};
 use crate::said::{AppSaid, ByHandSaid, FormSaid, JobSaid, RowSaid, SharedSaid};
@@ -131,11 +131,11 @@ where
             let wanted = desk.jobs.with_defaults(name, start.into()).await.map_err(apps::refused)?;
             let id = desk.jobs.start(name, &wanted, own).await.map_err(apps::refused)?;
             let known = jobs::find(asked, &id).await?;
-            respond::json(&JobSaid::of(&known))
+            respond::json(&said(asked, &known))
                 .map(|answer| respond::with_status(answer, StatusCode::CREATED))
         }
         ["jobs"] if reads => list_jobs(asked).await,
-        ["jobs", id] if reads => respond::json(&JobSaid::of(&jobs::find(asked, &parsed(id)?).await?)),
+        ["jobs", id] if reads => respond::json(&said(asked, &jobs::find(asked, &parsed(id)?).await?)),
         ["jobs", id, "output"] if reads => jobs::output(asked, &parsed(id)?).await,
         ["jobs", id, "script"] if reads => script(asked, id).await,
         ["jobs", id, "cancel"] if *method == Method::POST => {
@@ -210,6 +210,10 @@ where
     }
 }
 
+fn said(asked: &Asked<'_>, known: &Known) -> JobSaid {
+    JobSaid::of(known).at(&asked.visit.origin)
+}
+
 async fn list_apps(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let hangs = |_| Refused::NotDone("The file system does not answer.".to_owned());
     let catalog = asked.desk.jobs.catalog().await.map_err(hangs)?;
@@ -234,7 +238,7 @@ async fn list_jobs(asked: &Asked<'_>) -> Result<Answer, Refused> {
     }
     let listed = asked.desk.jobs.list().await;
     let found: Vec<_> = listed.jobs.iter().filter(|known| search.fits(known)).collect();
-    let jobs: Vec<JobSaid> = found.iter().skip(offset).take(limit).map(|known| JobSaid::of(known)).collect();
+    let jobs: Vec<JobSaid> = found.iter().skip(offset).take(limit).map(|known| said(asked, known)).collect();
     respond::json(&serde_json::json!({ "jobs": jobs, "found": found.len(), "trouble": listed.trouble }))
 }
 
