@@ -13,6 +13,7 @@ import * as referees from "./referees.mjs";
 import * as rewriting from "./rewriting.mjs";
 import * as signIn from "./sign_in.mjs";
 import * as site from "./site.mjs";
+import * as terminal from "./terminal.mjs";
 import * as workspace from "./workspace.mjs";
 
 const launched = [
@@ -35,7 +36,7 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, patience * 60_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, referees, site, workspace, attacks })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, referees, terminal, site, workspace, attacks })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {

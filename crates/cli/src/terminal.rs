@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use portreeve_terminal::{Settings, Terminal as Server, Token};
+use portreeve_terminal::{Settings, TOKEN_VARIABLE, Terminal as Server, Token};
+
+use crate::launch::exit_code;
 
 /// `portreeve terminal`
 #[derive(Debug, Args)]
@@ -30,9 +32,9 @@ pub(crate) fn terminal(terminal: &Terminal) -> anyhow::Result<ExitCode> {
     let found =
         terminal.listen.to_socket_addrs().with_context(|| format!("{} is no address", terminal.listen))?;
     let address = found.into_iter().next().with_context(|| format!("{} has no address", terminal.listen))?;
-    let given = std::env::var("PORTREEVE_TOKEN").ok();
+    let given = std::env::var(TOKEN_VARIABLE).ok();
     let token = match &given {
-        Some(text) => Token::parse(text).context("PORTREEVE_TOKEN is no token")?,
+        Some(text) => Token::parse(text).with_context(|| format!("{TOKEN_VARIABLE} is no token"))?,
         None => Token::generate()?,
     };
     let mut settings = Settings::new(terminal.program.clone(), address, token.clone());
@@ -47,5 +49,5 @@ pub(crate) fn terminal(terminal: &Terminal) -> anyhow::Result<ExitCode> {
     if given.is_none() {
         println!("http://{}/?token={}", server.address(), token.reveal());
     }
-    Ok(server.run()?.exit_code().into())
+    Ok(exit_code(server.run()?).into())
 }

@@ -6,7 +6,7 @@
   const title = at('title').textContent;
   let writer = { you: false, may: false, other: false };
   let until = 0;
-  let ended = false;
+  let ended = '';
   let linked = false;
 
   const state = (name, text) => {
@@ -34,12 +34,19 @@
     found: text => { at('found').value = text; },
   });
 
+  const files = new Files(open => {
+    at('show-files').setAttribute('aria-expanded', String(open));
+    if (!open) screen.term.focus();
+  });
+
   const allow = () => {
     const may = !ended && linked && writer.may;
     screen.allow(writer.you && !ended, may && (writer.you || !writer.other));
     at('take').hidden = !may || writer.you || !writer.other;
     at('paste').disabled = !may || (writer.other && !writer.you);
     document.body.classList.toggle('looks', !writer.you);
+    at('show-files').hidden = !writer.may;
+    files.allow(writer.may && linked);
     if (!ended && linked) state('connected', !writer.you && writer.other ? 'connected, read-only' : 'connected');
   };
 
@@ -75,8 +82,8 @@
         case 'exited': {
           const how = 'code' in message ? `ended with code ${message.code}` : `ended by signal ${message.signal}`;
           screen.then(() => {
-            ended = true;
-            state('ended', how);
+            ended = how;
+            state('ended', writer.may ? `${how} – Files works for 5 minutes more` : how);
             allow();
           });
           break;
@@ -95,6 +102,7 @@
     dead: () => {
       linked = false;
       allow();
+      if (ended) state('ended', ended);
     },
   });
 
@@ -166,6 +174,7 @@
     screen.term.focus();
   });
   at('find').addEventListener('click', () => search(at('search').hidden));
+  at('show-files').addEventListener('click', () => files.show(!files.shown));
   at('copy').addEventListener('click', copy);
   at('paste').addEventListener('click', paste);
   at('smaller').addEventListener('click', () => screen.larger(-1));

@@ -16,5 +16,6 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         token.clone(),
     ))?;
     println!("http://{}/?token={}", terminal.address(), token.reveal());
-    Ok(terminal.run()?.exit_code().into())
+    let code = terminal.run()?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.unwrap_or(1).into())
 }

@@ -20,12 +20,20 @@ pub(crate) struct Admitted {
     may_type: bool,
 }
 
+/// Proof that somebody asks who may type, and so do whatever the user may: fetch files and send them.
+#[derive(Debug)]
+pub(crate) struct Keeper(());
+
 impl Admitted {
     pub(crate) fn may_type(&self) -> bool {
         self.may_type
     }
 
-    /// Whether its WebSocket is opened by a page of ours, or by a program that knows the token.
+    pub(crate) fn keeper(&self) -> Option<Keeper> {
+        self.may_type.then_some(Keeper(()))
+    }
+
+    /// Whether what acts (a WebSocket, an upload) comes from a page of ours, or from a program that knows the token.
     pub(crate) fn may_converse(&self, headers: &HeaderMap) -> bool {
         match headers.get(header::ORIGIN) {
             None => self.by_authorization,

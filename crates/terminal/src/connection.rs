@@ -19,7 +19,7 @@ pub(crate) async fn serve(stream: TcpStream, desk: Rc<Desk>) {
     }
     let service = service_fn(move |request| {
         let desk = Rc::clone(&desk);
-        async move { Ok::<_, Infallible>(routes::answer(&desk, request)) }
+        async move { Ok::<_, Infallible>(routes::answer(&desk, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -14,13 +14,19 @@ pub(crate) struct Desk {
     /// Where it really listens.
     pub(crate) port: u16,
     pub(crate) room: Rc<Room>,
+    program: Option<u32>,
     /// Connections, and the conversations that some of them become.
     tasks: RefCell<JoinSet<()>>,
 }
 
 impl Desk {
-    pub(crate) fn new(settings: Settings, port: u16, room: Rc<Room>) -> Self {
-        Self { settings, port, room, tasks: RefCell::default() }
+    pub(crate) fn new(settings: Settings, port: u16, room: Rc<Room>, program: Option<u32>) -> Self {
+        Self { settings, port, room, program, tasks: RefCell::default() }
+    }
+
+    /// The program's process, as long as it runs: then the number may be somebody else's.
+    pub(crate) fn program(&self) -> Option<u32> {
+        self.program.filter(|_| !self.room.has_ended())
     }
 
     /// Runs it beside everything else, at most until the desk is cleared.

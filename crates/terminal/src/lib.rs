@@ -9,6 +9,7 @@
 //! | `log`, `front`, `escape` | its output: the last of it as it came, a picture of what came before |
 //! | `room`, `seat` | who looks, who types, and how far each of them is |
 //! | `connection`, `routes` | HTTP/1.1; which request goes where, a file below it for each |
+//! | `place`, `whereabouts` | what the page calls a file; where the program is |
 //! | `access` | who may look, and who may type |
 //! | `respond` | answers, and which refusal has which status |
 //! | `viewer`, `message` | the conversation with one browser |
@@ -28,6 +29,7 @@ mod front;
 mod limits;
 mod log;
 mod message;
+mod place;
 mod program;
 mod respond;
 mod room;
@@ -37,8 +39,8 @@ mod seat;
 mod settings;
 mod size;
 mod viewer;
+mod whereabouts;
 
-pub use ended::Ended;
 pub use program::ProgramError;
 pub use run::{Stop, Terminal, TerminalError, run};
-pub use settings::{Settings, Token, TokenError};
+pub use settings::{Settings, TOKEN_VARIABLE, Token, TokenError};

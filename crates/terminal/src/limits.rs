@@ -59,8 +59,19 @@ pub(crate) const HEAD_FIELDS: usize = 100;
 /// After a connection that could not be accepted: there are too many open files, and soon fewer.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long the server stays for the browsers once the program has ended.
+/// How long the server stays once the program has ended, for browsers that have yet to show it.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
+/// How long it stays then while somebody is there who may fetch what the program wrote. Its job is held for so long.
+pub(crate) const FETCH: Duration = Duration::from_secs(300);
+
+/// Entries of a directory that the page lists.
+pub(crate) const LISTED: usize = 5000;
+/// What is read of a file at once, in bytes: one such piece waits for a browser that is slow.
+pub(crate) const FILE_PIECE: usize = 256 * 1024;
+/// An upload of which nothing came for so long is given up.
+pub(crate) const UPLOAD_SILENCE: Duration = Duration::from_secs(60);
+/// For so long the rest of an upload that was refused is read, so that its browser reads the answer.
+pub(crate) const DISCARD: Duration = Duration::from_secs(10);
 
 /// A token's length. The shortest has 95 bits if it is random letters and digits.
 pub(crate) const TOKEN: std::ops::RangeInclusive<usize> = 16..=256;

@@ -4,6 +4,7 @@
 //! takes none, they wait here, at most `limits::INPUT` pieces. No program outlives this process's interest in it.
 
 use std::io;
+use std::process::ExitStatus;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -15,10 +16,9 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::ended::Ended;
 use crate::limits;
 use crate::room::Room;
-use crate::settings::Settings;
+use crate::settings::{Settings, TOKEN_VARIABLE};
 use crate::size::Size;
 
 /// Why there is no program.
@@ -61,6 +61,8 @@ pub(crate) fn start(settings: &Settings) -> Result<(Program, OwnedReadPty, Owned
         // Of the terminal that this process has, if any.
         .env_remove("LINES")
         .env_remove("COLUMNS")
+        // What it prints may be seen by others.
+        .env_remove(TOKEN_VARIABLE)
         .envs(settings.environment.iter().map(|(key, value)| (key, value)))
         .kill_on_drop(true);
     if let Some(directory) = &settings.directory {
@@ -80,13 +82,18 @@ fn pty_size(size: Size) -> pty_process::Size {
 }
 
 impl Program {
+    /// Its process.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Its end.
-    pub(crate) async fn ended(&mut self) -> Result<Ended, ProgramError> {
-        self.child.wait().await.map(Ended::from).map_err(ProgramError::Wait)
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus, ProgramError> {
+        self.child.wait().await.map_err(ProgramError::Wait)
     }
 
     /// Tells it that its terminal has gone. If that does not end it, it is ended.
-    pub(crate) async fn hang_up(&mut self) -> Result<Ended, ProgramError> {
+    pub(crate) async fn hang_up(&mut self) -> Result<ExitStatus, ProgramError> {
         // One that is stopped could not hear it.
         self.signal(Signal::SIGHUP);
         self.signal(Signal::SIGCONT);

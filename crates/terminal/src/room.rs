@@ -125,6 +125,18 @@ impl Room {
         }
     }
 
+    /// Waits until nobody is here who may type.
+    pub(crate) async fn left(&self) {
+        while self.inside.borrow().viewers.values().any(|viewer| viewer.may_type) {
+            self.moved.notified().await;
+        }
+    }
+
+    /// Whether the program has.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.inside.borrow().ended.is_some()
+    }
+
     /// Somebody comes, unless there are too many. Whoever comes again, or finds nobody typing, types.
     pub(crate) fn enter(self: &Rc<Self>, arrival: Arrival) -> Option<Guest> {
         let wake = Rc::new(Notify::new());

@@ -4,6 +4,8 @@
 //! path but relative to the request's: where the portal shows this server is not known here.
 
 mod assets;
+mod file;
+mod files;
 mod page;
 mod socket;
 
@@ -17,11 +19,11 @@ use crate::desk::Desk;
 use crate::respond::{self, Answer, Refused};
 
 /// Answers.
-pub(crate) fn answer(desk: &Rc<Desk>, request: Request<Incoming>) -> Answer {
-    routed(desk, request).unwrap_or_else(Refused::answer)
+pub(crate) async fn answer(desk: &Rc<Desk>, request: Request<Incoming>) -> Answer {
+    routed(desk, request).await.unwrap_or_else(Refused::answer)
 }
 
-fn routed(desk: &Rc<Desk>, request: Request<Incoming>) -> Result<Answer, Refused> {
+async fn routed(desk: &Rc<Desk>, request: Request<Incoming>) -> Result<Answer, Refused> {
     let path = request.uri().path().trim_start_matches('/');
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if path.is_empty() && reads && access::shows_token(request.uri(), &desk.settings.token) {
@@ -30,8 +32,11 @@ fn routed(desk: &Rc<Desk>, request: Request<Incoming>) -> Result<Answer, Refused
     }
     let admitted = access::admit(request.headers(), &desk.settings, desk.port).ok_or(Refused::Token)?;
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let keeper = || admitted.keeper().ok_or(Refused::Looks);
     match (first, rest) {
-        _ if !reads => Err(Refused::Method),
+        ("file", "") => file::file(&admitted, &keeper()?, desk, request).await,
+        _ if !reads => Err(Refused::Method("GET, HEAD")),
+        ("files", "") => files::files(&keeper()?, desk, request.uri()).await,
         ("", "") => page::page(&admitted, &desk.settings),
         ("ws", "") => socket::open(&admitted, desk, request),
         ("assets", name) => assets::asset(&admitted, name),

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::process::ExitStatus;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ impl Stop {
 ///
 /// # Errors
 /// When the address can't be listened on, or the program can't be started.
-pub fn run(settings: Settings) -> Result<Ended, TerminalError> {
+pub fn run(settings: Settings) -> Result<ExitStatus, TerminalError> {
     Terminal::bind(settings)?.run()
 }
 
@@ -102,15 +103,18 @@ impl Terminal {
     ///
     /// # Errors
     /// When the program can't be started.
-    pub fn run(self) -> Result<Ended, TerminalError> {
+    pub fn run(self) -> Result<ExitStatus, TerminalError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(TerminalError::Runtime)?;
-        LocalSet::new().block_on(&runtime, self.serve())
+        let ended = LocalSet::new().block_on(&runtime, self.serve());
+        // A file system that hangs does not hold up the end.
+        runtime.shutdown_timeout(limits::GOODBYE);
+        ended
     }
 
-    async fn serve(self) -> Result<Ended, TerminalError> {
+    async fn serve(self) -> Result<ExitStatus, TerminalError> {
         let listener = TcpListener::from_std(self.listener).map_err(TerminalError::Runtime)?;
         let run = random::<16>().map_err(TerminalError::Random)?;
         let mut told = Told::new(self.stop).map_err(TerminalError::Runtime)?;
@@ -118,7 +122,7 @@ impl Terminal {
         let (sizes, size) = watch::channel(Size::FIRST);
         let room = Rc::new(Room::new(run, self.settings.title.clone(), typed, sizes));
         let (mut program, output, input) = program::start(&self.settings)?;
-        let desk = Rc::new(Desk::new(self.settings, self.address.port(), Rc::clone(&room)));
+        let desk = Rc::new(Desk::new(self.settings, self.address.port(), Rc::clone(&room), program.id()));
 
         let mut ends = JoinSet::new();
         ends.spawn_local(program::read(output, Rc::clone(&room)));
@@ -127,10 +131,9 @@ impl Terminal {
         let shown = async {
             let ended = lived(&mut program, &mut told).await?;
             let _ = timeout(limits::DRAIN, ends.join_next()).await;
-            room.end(ended);
+            room.end(Ended::from(ended));
             tokio::select! {
-                () = sleep(desk.settings.linger) => {}
-                () = room.seen() => {}
+                () = lingered(&desk) => {}
                 () = told.said() => {}
             }
             room.close();
@@ -147,13 +150,19 @@ impl Terminal {
 }
 
 /// Waits for the program's end, which may be asked for.
-async fn lived(program: &mut Program, told: &mut Told) -> Result<Ended, ProgramError> {
+async fn lived(program: &mut Program, told: &mut Told) -> Result<ExitStatus, ProgramError> {
     tokio::select! {
         ended = program.ended() => return ended,
         () = told.said() => {}
     }
     tracing::info!("the terminal is to end; its program is hung up on");
     program.hang_up().await
+}
+
+/// For browsers that have yet to show the program's end, and then for those that may fetch what it wrote.
+async fn lingered(desk: &Desk) {
+    let _ = timeout(desk.settings.linger, desk.room.seen()).await;
+    let _ = timeout(desk.settings.fetch, desk.room.left()).await;
 }
 
 async fn accept(listener: &TcpListener, desk: &Rc<Desk>) -> std::convert::Infallible {

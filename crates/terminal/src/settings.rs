@@ -29,6 +29,10 @@ pub struct Settings {
     pub environment: Vec<(OsString, OsString)>,
     /// How long the server stays once the program has ended, for browsers to show its end.
     pub linger: Duration,
+    /// How long it stays then for a browser of somebody who may type, to fetch what the program wrote.
+    pub fetch: Duration,
+    /// Where paths begin that do not begin with a slash, and what `~` means.
+    pub home: PathBuf,
 }
 
 impl Settings {
@@ -46,9 +50,14 @@ impl Settings {
             directory: None,
             environment: Vec::new(),
             linger: limits::LINGER,
+            fetch: limits::FETCH,
+            home: std::env::home_dir().unwrap_or_else(|| PathBuf::from("/")),
         }
     }
 }
+
+/// The environment variable that a token is given in. The program does not get it.
+pub const TOKEN_VARIABLE: &str = "PORTREEVE_TOKEN";
 
 /// What lets a browser in. Letters, digits, `-`, `_`, `.` and `~`; 16 to 256 of them.
 #[derive(Clone)]

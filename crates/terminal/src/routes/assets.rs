@@ -32,6 +32,7 @@ pub(super) static ALL: &[File] = files![
     "vendor/addon-web-links.js",
     "link.js",
     "screen.js",
+    "files.js",
     "terminal.js",
 ];
 

@@ -21,7 +21,7 @@ pub(super) fn open(
     mut request: Request<Incoming>,
 ) -> Result<Answer, Refused> {
     if request.method() != Method::GET {
-        return Err(Refused::Method);
+        return Err(Refused::Method("GET"));
     }
     let key = key(request.headers()).ok_or(Refused::NotASocket)?;
     if !admitted.may_converse(request.headers()) {

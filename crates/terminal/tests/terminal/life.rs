@@ -1,10 +1,11 @@
 //! How a terminal ends.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use portreeve_terminal::{Ended, ProgramError, Settings, Terminal, TerminalError, Token};
+use portreeve_terminal::{ProgramError, Settings, Terminal, TerminalError, Token};
 use serde_json::json;
 
 use crate::world::{Browser, Process, Server, TOKEN, settings};
@@ -21,7 +22,7 @@ async fn the_programs_code_is_told_after_all_output() {
     late.until_exited().await;
     assert!(late.shows("done"));
     drop((browser, late));
-    assert_eq!(server.ended().await, Ended::Code(7));
+    assert_eq!(server.ended().await.code(), Some(7));
 }
 
 #[tokio::test]
@@ -30,7 +31,7 @@ async fn it_stays_for_browsers_and_no_longer_than_it_is_to() {
     settings.linger = Duration::from_millis(300);
     let began = Instant::now();
     let server = Server::with(settings);
-    assert_eq!(server.ended().await.exit_code(), 3);
+    assert_eq!(server.ended().await.code(), Some(3));
     assert!(began.elapsed() >= Duration::from_millis(300));
 
     let server = Server::of("exit 3");
@@ -50,7 +51,7 @@ async fn a_child_that_keeps_the_terminal_does_not_keep_the_server() {
     browser.until_exited().await;
     assert!(browser.shows("done"));
     drop(browser);
-    assert_eq!(server.ended().await, Ended::Code(4));
+    assert_eq!(server.ended().await.code(), Some(4));
 }
 
 #[tokio::test]
@@ -81,7 +82,7 @@ async fn a_program_that_hears_nothing_is_killed() {
     assert!(asked.elapsed() >= Duration::from_secs(10));
     assert_eq!(browser.last("exited").unwrap()["signal"], 9);
     drop(browser);
-    assert_eq!(server.ended().await, Ended::Signal(9));
+    assert_eq!(server.ended().await.signal(), Some(9));
 }
 
 #[test]

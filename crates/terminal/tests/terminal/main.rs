@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod files;
 mod hostile;
 mod life;
 mod log;

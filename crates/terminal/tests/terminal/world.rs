@@ -1,13 +1,14 @@
 //! A terminal, and a browser as its page would be.
 
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use portreeve_terminal::{Ended, Settings, Stop, Terminal, TerminalError, Token};
+use portreeve_terminal::{Settings, Stop, Terminal, TerminalError, Token};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -25,7 +26,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Server {
     pub(crate) port: u16,
     pub(crate) stop: Stop,
-    running: JoinHandle<Result<Ended, TerminalError>>,
+    running: JoinHandle<Result<ExitStatus, TerminalError>>,
 }
 
 pub(crate) fn settings(script: &str) -> Settings {
@@ -56,10 +57,19 @@ impl Server {
     }
 
     /// Waits for its end.
-    pub(crate) async fn ended(self) -> Ended {
+    pub(crate) async fn ended(self) -> ExitStatus {
         let joined = tokio::task::spawn_blocking(move || self.running.join().unwrap());
         timeout(PATIENCE, joined).await.expect("the terminal does not end").unwrap().unwrap()
     }
+}
+
+/// The whole answer to a request that ends with its connection.
+pub(crate) async fn asked(port: u16, request: impl AsRef<[u8]>) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(request.as_ref()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("no answer").unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// A browser that shows the terminal.
@@ -282,5 +292,6 @@ fn in_a_process() {
     let Ok(script) = std::env::var(SCRIPT) else { return };
     let terminal = Terminal::bind(settings(&script)).unwrap();
     println!("\nthe port is {}", terminal.address().port());
-    std::process::exit(terminal.run().unwrap().exit_code().into());
+    let ended = terminal.run().unwrap();
+    std::process::exit(ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap()));
 }
