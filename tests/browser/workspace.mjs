@@ -172,6 +172,7 @@ async function compile(meet) {
 }
 
 const screen = (page) => page.locator(".xterm-screen").first();
+const shows = (page, text) => page.locator(".xterm-rows > div").filter({ hasText: text }).first().waitFor();
 
 async function terminal(meet) {
   await meet(names.terminal, "alice", async (visitor) => {
@@ -182,15 +183,15 @@ async function terminal(meet) {
     const shell = await opened(visitor);
     await screen(shell).click();
     await shell.keyboard.type("echo on-$(hostname)-$((6*7)); mark=kept\n");
-    await shell.getByText("on-c1-42").first().waitFor();
+    await shows(shell, "on-c1-42");
     await visitor.context.setOffline(true);
     await shell.waitForTimeout(300);
     await visitor.context.setOffline(false);
     await shell.reload();
-    await shell.getByText("on-c1-42").first().waitFor();
+    await shows(shell, "on-c1-42");
     await screen(shell).click();
     await shell.keyboard.type("echo it-is-$mark\n");
-    await shell.getByText("it-is-kept").first().waitFor();
+    await shows(shell, "it-is-kept");
     await shell.screenshot({ path: join(screenshots, "workspace-terminal.png") });
     await shell.keyboard.type("exit\n");
     await until(page, "ended");
@@ -202,17 +203,20 @@ async function ipt(meet) {
   await meet(names.ipt, "alice", async (visitor) => {
     const { page } = visitor;
     const source = "int main(void) {\n  int i, sum = 0;\n  for (i = 0; i < 10; i++) sum += i;\n  return sum;\n}\n";
-    await on("login", "alice", `mkdir -p ~/ipt && printf '%s' '${source}' >~/ipt/sum.c && rm -f ~/ipt/rose_*`);
+    const tool = readFileSync(join(import.meta.dirname, "parallelize.py"), "base64");
+    await on("login", "alice", `mkdir -p ~/ipt && cd ~/ipt && printf '%s' '${source}' >sum.c && rm -f rose_* && echo '${tool}' | base64 -d >tool.py`);
     await form(visitor, "Parallelize a program");
-    await page.getByLabel("Command").fill("/opt/portreeve/tests/ipt");
+    await page.getByLabel("Command").fill("python3 /home/alice/ipt/tool.py");
     await page.getByLabel("Program to parallelize").fill("ipt/sum.c");
     await page.getByLabel("Work in").fill("ipt");
     await start(page);
     await until(page, "ready");
     const dialog = await opened(visitor);
     await screen(dialog).click();
-    for (const [question, answer] of [["CUDA", "2"], ["function", "1"], ["for loop", "y"], ["eduction", "sum"]]) {
-      await dialog.getByText(question).first().waitFor();
+    const said = [["3 CUDA", "2"], ["Which function", "1"], ["for loop you are", "y"], ["a reduction", "y"], ["Which operation", "+"],
+      ["Which variable", "sum"], ["private variables", "n"]];
+    for (const [question, answer] of said) {
+      await shows(dialog, question);
       await dialog.keyboard.type(`${answer}\n`);
     }
     await until(page, "ended");
