@@ -133,6 +133,9 @@ pub fn judge(entry: &Entry, records: &Records, seen: Seen<'_>, now: i64) -> Job 
             judged.going(State::Queued, "it is being handed over")
         }
         Seen::Gone(_) if now - entry.submitted < limits::UNKNOWN => judged.going(judged.state_of_program(), ""),
+        Seen::Gone(_) if entry.job.is_none() => {
+            judged.lost("Slurm never took it: it did not answer when this was handed over")
+        }
         Seen::Gone(_) => judged.lost("Slurm does not know it any more, and it left no word about its end: its node may have died"),
         Seen::Dead if entry.job.is_none() => judged.lost("it never began: the portal was stopped while it started it"),
         Seen::Dead => judged.lost("its process is gone, and left no word about its end: it was killed, or this machine was restarted"),

@@ -279,7 +279,10 @@ fn usual(field: &Field, site: Option<&Site>) -> String {
     let minutes =
         field.answer(&field.default, None).ok().and_then(|answer| answer.as_str().parse::<i64>().ok());
     match (limit, minutes) {
-        (Some(limit), Some(minutes)) if minutes * 60 > limit => format!("{}m", (limit / 60).max(1)),
+        (Some(limit), Some(minutes)) if minutes * 60 > limit => match limit / 60 {
+            hours if hours % 60 == 0 && hours > 0 => format!("{}h", hours / 60),
+            minutes => format!("{}m", minutes.max(1)),
+        },
         _ => field.default.clone(),
     }
 }

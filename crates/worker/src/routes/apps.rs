@@ -43,6 +43,11 @@ impl FormPage<'_> {
         self.wrong.iter().filter(|(name, _)| self.form.fields.iter().all(|field| field.name != *name))
     }
 
+    /// Where Slurm has nothing to choose from, nothing is asked.
+    fn offers_something(field: &FieldSaid) -> bool {
+        field.required || field.choices.as_ref().is_none_or(|choices| !choices.is_empty())
+    }
+
     fn is_on(field: &FieldSaid) -> bool {
         matches!(field.value.as_str(), "1" | "on" | "true")
     }

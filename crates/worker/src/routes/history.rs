@@ -83,7 +83,8 @@ impl HistoryPage {
         let said = job.values.iter().filter(|(name, value)| {
             !value.is_empty() && !matches!(name.as_str(), "time" | "cores" | "nodes" | "tasks")
         });
-        let values: Vec<String> = said.take(3).map(|(_, value)| shown(value, 60)).collect();
+        let values: Vec<String> =
+            said.take(3).map(|(_, value)| shown(&value.replace('\n', " "), 60)).collect();
         values.join(", ")
     }
 

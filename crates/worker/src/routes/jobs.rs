@@ -189,6 +189,14 @@ pub(crate) fn word(state: State) -> &'static str {
 }
 
 impl QueuePage {
+    /// `1 node`, `2 nodes`.
+    fn count(number: impl std::borrow::Borrow<u32>, what: &str) -> String {
+        match *number.borrow() {
+            1 => format!("1 {what}"),
+            number => format!("{number} {what}s"),
+        }
+    }
+
     /// Why it waits.
     fn reason(said: &RowSaid) -> Option<String> {
         let reason = said.row.reason.as_str();
