@@ -111,8 +111,11 @@ class Files {
     try {
       const listing = await this.#ask(at === undefined ? 'files' : `files?path=${at}`);
       if (turn !== this.asked) return false;
+      // The same one again is there for the same reason.
+      if (listing.why === 'asked' && listing.at === this.listing?.at) listing.why = this.listing.why;
       this.listing = listing;
-      this.path.value = listing.path;
+      this.path.value = this.#short;
+      this.path.scrollLeft = this.path.scrollWidth;
       this.#explain((Files.WHY[listing.why] ?? '') + (listing.outside ? 'Outside of your home.' : ''));
       this.#draw();
       return true;
@@ -120,6 +123,12 @@ class Files {
       if (turn === this.asked) this.#explain(error.message, true);
       return error.status === 409 ? at : false;
     }
+  }
+
+  /* The path, from home on if it lies there. */
+  get #short() {
+    const { path, home } = this.listing ?? { path: '', home: '' };
+    return path === home || path.startsWith(`${home}/`) ? `~${path.slice(home.length)}` : path;
   }
 
   #explain(text, wrong = false) {
@@ -183,10 +192,10 @@ class Files {
   /* Into the directory that the path names now, one after the other. */
   async #send(files) {
     if (files.length === 0) return;
-    if (this.path.value !== this.listing?.path) {
+    if (this.path.value !== this.#short) {
       if (await this.#list(encodeURIComponent(this.path.value.toWellFormed())) !== true) return;
     }
-    const { at, path } = this.listing;
+    const [at, path] = [this.listing.at, this.#short];
     for (const file of files) {
       const name = file.name.toWellFormed();
       const row = this.#row(name);
@@ -236,7 +245,7 @@ class Files {
       // Exactly what is there now is replaced, if that is wanted.
       const now = await this.#ask(`files?path=${directory}`).catch(() => null);
       const there = now?.entries.find(entry => entry.at === at || entry.name === name);
-      over(`${path} has a file of that name already${there ? `: ${Files.#size(there.size)}` : ''}.`, true, {
+      over(`It is in ${path} already${there?.etag ? `, with ${Files.#size(there.size)}` : ''}.`, true, {
         ...(there?.etag ? { Replace: () => again({ etag: there.etag }) } : {}),
         Skip: () => row.say('Not sent.'),
       });

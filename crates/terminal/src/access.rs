@@ -12,6 +12,9 @@ const USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 /// The authority that the browser sees, says the portal.
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// How the browser came, says the portal.
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// A request that showed the token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Admitted {
@@ -60,6 +63,11 @@ pub(crate) fn admit(headers: &HeaderMap, settings: &Settings, port: u16) -> Opti
 pub(crate) fn shows_token(uri: &Uri, token: &Token) -> bool {
     let pairs = uri.query().into_iter().flat_map(|query| query.split('&'));
     pairs.filter_map(|pair| pair.strip_prefix("token=")).any(|shown| token.is(shown.as_bytes()))
+}
+
+/// Whether the browser's connection is encrypted, so that its cookie need never be sent over another one.
+pub(crate) fn is_by_tls(headers: &HeaderMap) -> bool {
+    headers.get(PROTO).is_some_and(|proto| proto == "https")
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&[u8]> {

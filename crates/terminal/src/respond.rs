@@ -165,7 +165,6 @@ pub(crate) fn file(
     let mut answer = of_type("application/octet-stream", Bytes::new());
     *answer.body_mut() = body;
     set(&mut answer, header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox");
-    set(&mut answer, CROSS_ORIGIN_RESOURCE_POLICY, "same-origin");
     for (name, value) in [
         (header::CONTENT_DISPOSITION, attachment(name)),
         (header::CONTENT_LENGTH, status.size.to_string()),
@@ -211,11 +210,12 @@ pub(crate) fn asset(kind: &'static str, content: &'static [u8]) -> Answer {
 }
 
 /// On to the page, with the cookie that opens it.
-pub(crate) fn let_in(cookie: &str) -> Result<Answer, Refused> {
+pub(crate) fn let_in(cookie: &str, by_tls: bool) -> Result<Answer, Refused> {
     let mut answer = of_type("text/plain; charset=utf-8", Bytes::new());
     *answer.status_mut() = StatusCode::SEE_OTHER;
     set(&mut answer, header::LOCATION, "./");
-    let cookie = HeaderValue::from_str(&format!("{cookie}; HttpOnly; SameSite=Strict; Path=/"));
+    let secure = if by_tls { "; Secure" } else { "" };
+    let cookie = HeaderValue::from_str(&format!("{cookie}; HttpOnly; SameSite=Strict; Path=/{secure}"));
     let mut cookie = cookie.map_err(|_| Refused::Failed)?;
     cookie.set_sensitive(true);
     answer.headers_mut().insert(header::SET_COOKIE, cookie);
@@ -240,6 +240,7 @@ fn of_type(kind: &'static str, body: Bytes) -> Answer {
     set(&mut answer, header::CONTENT_SECURITY_POLICY, POLICY);
     set(&mut answer, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(&mut answer, header::REFERRER_POLICY, "no-referrer");
+    set(&mut answer, CROSS_ORIGIN_RESOURCE_POLICY, "same-origin");
     answer
 }
 

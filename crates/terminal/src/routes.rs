@@ -28,7 +28,8 @@ async fn routed(desk: &Rc<Desk>, request: Request<Incoming>) -> Result<Answer, R
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if path.is_empty() && reads && access::shows_token(request.uri(), &desk.settings.token) {
         let name = access::cookie_name(desk.port);
-        return respond::let_in(&format!("{name}={}", desk.settings.token.reveal()));
+        let cookie = format!("{name}={}", desk.settings.token.reveal());
+        return respond::let_in(&cookie, access::is_by_tls(request.headers()));
     }
     let admitted = access::admit(request.headers(), &desk.settings, desk.port).ok_or(Refused::Token)?;
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));

@@ -129,11 +129,11 @@ impl Terminal {
         let mut writes = JoinSet::new();
         writes.spawn_local(program::write(input, to_type, size));
         let shown = async {
-            let ended = lived(&mut program, &mut told).await?;
+            let (ended, asked_to) = lived(&mut program, &mut told).await?;
             let _ = timeout(limits::DRAIN, ends.join_next()).await;
             room.end(Ended::from(ended));
             tokio::select! {
-                () = lingered(&desk) => {}
+                () = lingered(&desk, asked_to) => {}
                 () = told.said() => {}
             }
             room.close();
@@ -149,20 +149,23 @@ impl Terminal {
     }
 }
 
-/// Waits for the program's end, which may be asked for.
-async fn lived(program: &mut Program, told: &mut Told) -> Result<ExitStatus, ProgramError> {
+/// Waits for the program's end, which may be asked for. Says whether it was.
+async fn lived(program: &mut Program, told: &mut Told) -> Result<(ExitStatus, bool), ProgramError> {
     tokio::select! {
-        ended = program.ended() => return ended,
+        ended = program.ended() => return Ok((ended?, false)),
         () = told.said() => {}
     }
     tracing::info!("the terminal is to end; its program is hung up on");
-    program.hang_up().await
+    Ok((program.hang_up().await?, true))
 }
 
-/// For browsers that have yet to show the program's end, and then for those that may fetch what it wrote.
-async fn lingered(desk: &Desk) {
+/// For browsers that have yet to show the program's end, and then for those that may fetch what it wrote, unless the
+/// whole is to end.
+async fn lingered(desk: &Desk, asked_to: bool) {
     let _ = timeout(desk.settings.linger, desk.room.seen()).await;
-    let _ = timeout(desk.settings.fetch, desk.room.left()).await;
+    if !asked_to {
+        let _ = timeout(desk.settings.fetch, desk.room.left()).await;
+    }
 }
 
 async fn accept(listener: &TcpListener, desk: &Rc<Desk>) -> std::convert::Infallible {

@@ -21,6 +21,8 @@ async fn the_link_lets_in_by_a_cookie() {
         answer.contains(&format!("\r\nset-cookie: {cookie}; HttpOnly; SameSite=Strict; Path=/\r\n")),
         "{answer}"
     );
+    let by_tls = get(server.port, &format!("/?token={TOKEN}"), "x-forwarded-proto: https\r\n").await;
+    assert!(by_tls.contains(&format!("{cookie}; HttpOnly; SameSite=Strict; Path=/; Secure\r\n")), "{by_tls}");
 
     for fields in [format!("cookie: {cookie}\r\n"), format!("authorization: Bearer {TOKEN}\r\n")] {
         let page = get(server.port, "/", &fields).await;
