@@ -62,7 +62,7 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long the server stays once the program has ended, for browsers that have yet to show it.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// How long it stays then while somebody is there who may fetch what the program wrote. Its job is held for so long.
-pub(crate) const FETCH: Duration = Duration::from_secs(300);
+pub(crate) const FETCH: Duration = Duration::from_secs(120);
 
 /// Entries of a directory that the page lists.
 pub(crate) const LISTED: usize = 5000;
