@@ -83,7 +83,7 @@
           const how = 'code' in message ? `ended with code ${message.code}` : `ended by signal ${message.signal}`;
           screen.then(() => {
             ended = how;
-            state('ended', writer.may ? `${how} – Files works for 5 minutes more` : how);
+            state('ended', writer.may ? `${how} – Files works for 2 minutes more` : how);
             allow();
           });
           break;
