@@ -28,7 +28,11 @@ impl Place {
         };
         let names: Vec<&[u8]> =
             whole.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
-        if names.is_empty() { Ok(Self(None)) } else { RelPath::parse(&names.join(&b'/')).map(|path| Self(Some(path))) }
+        if names.is_empty() {
+            Ok(Self(None))
+        } else {
+            RelPath::parse(&names.join(&b'/')).map(|path| Self(Some(path)))
+        }
     }
 
     /// The value of `path` in an address's query.
@@ -109,7 +113,10 @@ mod tests {
         let strange = of("x=1&path=%2Fa%0A%22%26%3D+%FF/b").unwrap().unwrap();
         assert_eq!(strange.path().as_os_str().as_bytes(), b"/a\n\"&=+\xff/b");
         assert_eq!(strange.encoded(), "/a%0A%22%26%3D%2B%FF/b");
-        assert_eq!(Place::of_query(Some(&format!("path={}", strange.encoded())), Path::new("/")), Some(Ok(strange)));
+        assert_eq!(
+            Place::of_query(Some(&format!("path={}", strange.encoded())), Path::new("/")),
+            Some(Ok(strange))
+        );
         assert_eq!(of("paths=1"), None);
         assert!(of("path=%2e%2e").unwrap().is_err());
     }

@@ -74,7 +74,9 @@ impl Refused {
             Self::Origin => {
                 (StatusCode::FORBIDDEN, "This was asked for by a page that is not the terminal's.")
             }
-            Self::Looks => (StatusCode::FORBIDDEN, "You may look at this terminal; its files are not shared."),
+            Self::Looks => {
+                (StatusCode::FORBIDDEN, "You may look at this terminal; its files are not shared.")
+            }
             Self::NotFound => (StatusCode::NOT_FOUND, "There is no such path."),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "This path takes another method."),
             Self::Condition => (
@@ -82,9 +84,7 @@ impl Refused {
                 "Say If-None-Match: * to store a new file, or If-Match: ETAG for the one to replace.",
             ),
             Self::Cut => (StatusCode::REQUEST_TIMEOUT, "The rest did not come. Nothing was stored."),
-            Self::NotASocket => {
-                (StatusCode::UPGRADE_REQUIRED, "This path is for a WebSocket of version 13.")
-            }
+            Self::NotASocket => (StatusCode::UPGRADE_REQUIRED, "This path is for a WebSocket of version 13."),
             Self::Path(PathError::DotDot) => (StatusCode::BAD_REQUEST, "Write the path without \"..\"."),
             Self::Path(error) => return (StatusCode::BAD_REQUEST, sentence(error)),
             Self::File(error) => return file_said(error),
@@ -115,7 +115,9 @@ fn file_said(error: &Error) -> (StatusCode, String) {
         Error::NotFound => StatusCode::NOT_FOUND,
         Error::Denied | Error::Outside => StatusCode::FORBIDDEN,
         Error::Exists | Error::Changed => StatusCode::PRECONDITION_FAILED,
-        Error::NotADirectory | Error::IsADirectory | Error::NotRegular(_) | Error::Loop => StatusCode::CONFLICT,
+        Error::NotADirectory | Error::IsADirectory | Error::NotRegular(_) | Error::Loop => {
+            StatusCode::CONFLICT
+        }
         Error::TooLong => StatusCode::BAD_REQUEST,
         Error::Full => {
             return (StatusCode::INSUFFICIENT_STORAGE, "Your disk is full. Nothing was stored.".to_owned());
@@ -138,7 +140,9 @@ fn sentence(error: &dyn std::error::Error) -> String {
         None => error.to_string(),
     };
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
 }
 
 /// For the page's scripts.

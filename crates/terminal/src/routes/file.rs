@@ -108,7 +108,8 @@ fn condition(headers: &HeaderMap) -> Result<Only, Refused> {
     match (one(header::IF_NONE_MATCH), one(header::IF_MATCH)) {
         (Some("*"), None) => Ok(Only::IfAbsent),
         (None, Some(etag)) => {
-            let identity = etag.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(Identity::parse);
+            let identity =
+                etag.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(Identity::parse);
             identity.map(Only::IfStill).ok_or(Refused::Condition)
         }
         _ => Err(Refused::Condition),

@@ -74,8 +74,10 @@ pub(super) async fn files(_: &Keeper, desk: &Desk, uri: &Uri) -> Result<Answer, 
         None => {
             let there = program.and_then(whereabouts::directory);
             let why = if there.is_some() { Why::Program } else { Why::Began };
-            let path = there.or(began).or_else(|| std::env::current_dir().ok()).unwrap_or_else(|| home.clone());
-            let place = Place::parse(path.as_os_str().as_encoded_bytes(), &home).map_err(|_| Error::NotFound)?;
+            let began = || began.unwrap_or_else(|| ".".into()).canonicalize().ok();
+            let path = there.or_else(began).unwrap_or_else(|| home.clone());
+            let place =
+                Place::parse(path.as_os_str().as_encoded_bytes(), &home).map_err(|_| Error::NotFound)?;
             list(&place, why, home)
         }
     });
@@ -88,7 +90,9 @@ fn list(place: &Place, why: Why, home: PathBuf) -> Result<Listing, Error> {
         entries.push(item(&at, entry));
         ControlFlow::Continue(())
     })?;
-    entries.sort_by_cached_key(|item| (Reverse(item.is == Is::Directory), item.name.to_lowercase(), item.at.clone()));
+    entries.sort_by_cached_key(|item| {
+        (Reverse(item.is == Is::Directory), item.name.to_lowercase(), item.at.clone())
+    });
     let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let path = place.path();
     Ok(Listing {

@@ -22,7 +22,9 @@ const STRANGE_AT: &str = "a%20%22b%22%0Ac%3B%C3%A4%27%25%F0%9F%98%80.txt";
 
 /// What our own page says besides.
 fn ours(port: u16) -> String {
-    format!("host: c1:9\r\norigin: http://c1:9\r\ncookie: portreeve-terminal-{port}={TOKEN}\r\nconnection: close\r\n")
+    format!(
+        "host: c1:9\r\norigin: http://c1:9\r\ncookie: portreeve-terminal-{port}={TOKEN}\r\nconnection: close\r\n"
+    )
 }
 
 async fn get(port: u16, address: &str, fields: &str) -> String {
@@ -57,7 +59,10 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[track_caller]
 fn is(answer: &str, status: u16, text: &str) {
-    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text), "{status} {text}: {answer}");
+    assert!(
+        answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(text),
+        "{status} {text}: {answer}"
+    );
 }
 
 /// A terminal whose user has a home of their own, and in it a file.
@@ -149,10 +154,12 @@ async fn who_may_not_type_has_no_files() {
         is(&asked(port, request).await, 403, "your workspace");
     }
     // A token in the address opens the page, and nothing else.
-    let request = format!("GET /file?path=old&token={TOKEN} HTTP/1.1\r\nhost: c1:9\r\nconnection: close\r\n\r\n");
+    let request =
+        format!("GET /file?path=old&token={TOKEN} HTTP/1.1\r\nhost: c1:9\r\nconnection: close\r\n\r\n");
     is(&asked(port, request).await, 403, "your workspace");
 
-    let cookie = format!("cookie: portreeve-terminal-{port}={TOKEN}\r\nconnection: close\r\nhost: c1:9\r\n{NEW}");
+    let cookie =
+        format!("cookie: portreeve-terminal-{port}={TOKEN}\r\nconnection: close\r\nhost: c1:9\r\n{NEW}");
     for origin in ["origin: http://evil.example\r\n", "origin: null\r\n", "origin: http://c1:8\r\n", ""] {
         let request = put_request("file?path=new", &format!("{cookie}{origin}"), b"x");
         is(&asked(port, request).await, 403, "not the terminal's");
@@ -197,13 +204,16 @@ async fn what_can_not_be_done_is_said() {
     ] {
         is(&get(port, address, "").await, status, text);
     }
-    for (address, status, text) in
-        [("file?path=none/x", 404, "no such file"), ("file?path=dir", 412, "already"), ("file?path=old/x", 409, "not a")]
-    {
+    for (address, status, text) in [
+        ("file?path=none/x", 404, "no such file"),
+        ("file?path=dir", 412, "already"),
+        ("file?path=old/x", 409, "not a"),
+    ] {
         is(&put(port, address, NEW, b"x").await, status, text);
     }
     let all = listing(port, "?path=~").await;
-    let kinds: Vec<_> = ["away", "broken", "dir", "fifo", "old"].map(|name| entry(&all, name)["is"].clone()).to_vec();
+    let kinds: Vec<_> =
+        ["away", "broken", "dir", "fifo", "old"].map(|name| entry(&all, name)["is"].clone()).to_vec();
     assert_eq!(kinds, ["directory", "other", "directory", "other", "file"]);
     assert_eq!(listing(port, "?path=away").await["outside"], true);
     assert_eq!(listing(port, "?path=dir").await["outside"], false);
@@ -224,7 +234,8 @@ async fn half_an_upload_leaves_nothing() {
             assert!(!String::from_utf8_lossy(&answer).contains(" 201 "));
         }
     }
-    let head = format!("PUT /file?path=half HTTP/1.1\r\n{}{NEW}transfer-encoding: chunked\r\n\r\n", ours(port));
+    let head =
+        format!("PUT /file?path=half HTTP/1.1\r\n{}{NEW}transfer-encoding: chunked\r\n\r\n", ours(port));
     let answer = asked(port, format!("{head}5\r\nhello\r\nnonsense\r\n")).await;
     assert!(!answer.contains(" 201 "), "{answer}");
     // What has no name yet, or a hidden one, goes a moment later.
@@ -280,8 +291,9 @@ async fn the_directory_is_the_programs() {
         fs::create_dir(real.join(name)).unwrap();
     }
     // With job control, what runs in the foreground is a group of its own.
-    let mut settings =
-        settings("set -m; cd ../shell; echo ready; read go; sh -c 'cd ../job; echo working; read go'; echo back; read go");
+    let mut settings = settings(
+        "set -m; cd ../shell; echo ready; read go; sh -c 'cd ../job; echo working; read go'; echo back; read go",
+    );
     settings.home = real.clone();
     settings.directory = Some(real.join("began"));
     (settings.linger, settings.fetch) = (Duration::from_millis(100), Duration::from_millis(500));
