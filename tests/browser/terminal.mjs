@@ -18,6 +18,7 @@ const names = {
   size: "terminal: the program knows the window's size",
   text: "terminal: characters cut in two, wide ones, and 24-bit colour",
   cut: "terminal: after a cut the same program comes back, with what was missed and what was before",
+  gone: "terminal: a page whose job has gone says so",
   looks: "terminal: who only looks sees everything, and neither types nor has files",
   paste: "terminal: several lines are pasted as one",
   copy: "terminal: a word is copied",
@@ -26,7 +27,7 @@ const names = {
   roundTrip: "terminal: files of every name go to the program's directory and come back",
   replace: "terminal: a file is replaced only when that was said",
   cancel: "terminal: an upload that is cancelled or cut leaves nothing",
-  drop: "terminal: what is dropped on it is stored; a directory is not",
+  drop: "terminal: what is dropped on it is stored",
   walk: "terminal: directories are walked, and one outside of home is said to be",
   dialog: "terminal: a program's questions are answered, and its file is fetched after its end",
   pictures: "terminal: phone and desktop, light and dark",
@@ -188,6 +189,11 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     for (let page_ = 0; page_ < 40 && !(await shown(page)).includes("line 150\n"); page_++) await page.keyboard.press("Shift+PageUp");
     contains(await shown(page), "line 150\n", "what scrolled out");
   }, { known: [/ws: net::ERR_INTERNET_DISCONNECTED/, /console: WebSocket connection .* failed/, /request failed: HEAD/] });
+
+  await inShell(names.gone, async (_, app, page) => {
+    await app.end();
+    await state(page, "its job may have ended");
+  }, { known: [/^50[0-9]: HEAD/, /console: WebSocket connection .* failed/] });
 
   await inShell(names.looks, async (visitor, app, page) => {
     const other = await seenAs("somebody-else", app.port);

@@ -192,7 +192,7 @@ class Files {
   /* Into the directory that the path names now, one after the other. */
   async #send(files) {
     if (files.length === 0) return;
-    if (this.path.value !== this.#short) {
+    if (!this.listing || this.path.value !== this.#short) {
       if (await this.#list(encodeURIComponent(this.path.value.toWellFormed())) !== true) return;
     }
     const [at, path] = [this.listing.at, this.#short];

@@ -21,6 +21,7 @@ class Link {
     this.pause = Link.FIRST_PAUSE;
     this.failures = 0;
     this.reason = '';
+    this.trouble = '';
     this.ended = false;
     this.timer = 0;
     addEventListener('online', () => this.#hurry());
@@ -130,9 +131,8 @@ class Link {
     this.on.dead();
     if (this.ended) return;
     if (!this.greeted && ++this.failures % 3 === 2) this.#ask();
-    if (this.failures < 2) this.refused = false;
-    const text = this.reason || (this.refused ? 'no access any more: open it from the workspace again' : 'reconnecting…');
-    this.on.state(this.refused ? 'refused' : 'reconnecting', text);
+    if (this.failures < 2) this.trouble = '';
+    this.on.state(this.trouble ? 'refused' : 'reconnecting', this.reason || this.trouble || 'reconnecting…');
     this.timer = setTimeout(() => this.#connect(), this.pause);
     this.pause = Math.min(this.pause * 2, Link.LONGEST_PAUSE);
   }
@@ -141,9 +141,11 @@ class Link {
   async #ask() {
     try {
       const answer = await fetch('./', { method: 'HEAD', cache: 'no-store', redirect: 'manual' });
-      this.refused = answer.type === 'opaqueredirect' || answer.status === 401 || answer.status === 403;
+      const refused = answer.type === 'opaqueredirect' || answer.status === 401 || answer.status === 403;
+      if (refused) this.trouble = 'no access any more: open it from the workspace again';
+      else this.trouble = answer.ok ? '' : 'nothing answers: its job may have ended. Trying again…';
     } catch {
-      this.refused = false;
+      this.trouble = '';
     }
   }
 

@@ -74,8 +74,8 @@ pub(super) async fn files(_: &Keeper, desk: &Desk, uri: &Uri) -> Result<Answer, 
         None => {
             let there = program.and_then(whereabouts::directory);
             let why = if there.is_some() { Why::Program } else { Why::Began };
-            let path =
-                there.or(began).or_else(|| std::env::current_dir().ok()).unwrap_or_else(|| home.clone());
+            let began = || began.unwrap_or_else(|| ".".into()).canonicalize().ok();
+            let path = there.or_else(began).unwrap_or_else(|| home.clone());
             let place =
                 Place::parse(path.as_os_str().as_encoded_bytes(), &home).map_err(|_| Error::NotFound)?;
             list(&place, why, home)
