@@ -81,7 +81,29 @@ fn an_application_is_started_opened_shared_and_ended() {
             502 => assert!(asked.1.contains("Access") || asked.1.contains("ermi"), "{}", asked.1),
             _ => panic!("{asked:?}"),
         }
-        assert_eq!(job.ask("cancel", Value::Null).await.0, 204);
+        // By a token, for what it is good for.
+        let create = |scope: &str| {
+            let name = format!("jobs-{scope}");
+            as_user(site, "alice", &format!("portreeve token revoke {name} >/dev/null 2>&1 || true"));
+            as_user(
+                site,
+                "alice",
+                &format!("portreeve token create --name {name} --scope {scope} 2>/dev/null"),
+            )
+        };
+        let bearer = |token: &str| site.stranger().with("authorization", &format!("Bearer {}", token.trim()));
+        let (by_api, by_files) = (bearer(&create("api")), bearer(&create("files")));
+        assert_eq!(by_api.api("GET", &job.path(""), Value::Null).await.json()["state"], "ready");
+        by_files.api("GET", &job.path(""), Value::Null).await.assert_refused(403, "scope");
+        let file = "files/home/alice/shown/here.txt";
+        assert_eq!(by_files.api("GET", file, Value::Null).await.text(), "so it is\n");
+        by_api.api("GET", file, Value::Null).await.assert_refused(403, "scope");
+        // From a terminal, by its number in Slurm.
+        let typed = |command: &str| {
+            as_user(site, "alice", &format!("portreeve {command} --cacert /etc/portreeve/ca.pem"))
+        };
+        assert!(typed("jobs").contains(&job.id));
+        typed(&format!("cancel {number}"));
         let ended = job.until_state("ended").await;
         assert!(ended["reason"].as_str().unwrap().contains("you"), "{ended:#}");
         assert!(job.output("errors").await.contains("GET /here.txt"));

@@ -212,3 +212,34 @@ async fn whatever_is_asked_is_answered_as_the_document_says() {
     println!("{}", summary.join(", "));
     assert!(said.contains("Tested: "), "{said}");
 }
+
+#[tokio::test]
+async fn what_is_over_is_read_once_and_a_bad_record_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let portal = portal(dir.path());
+    let client = portal.sign_in().await.program();
+    let start = json!({ "values": { "text": "kept" } });
+    let id = client.api("POST", "apps/harmless/jobs", start).await.json()["id"].as_str().unwrap().to_owned();
+    let started = std::time::Instant::now();
+    while client.api("GET", &format!("jobs/{id}"), Value::Null).await.json()["state"] != "ended" {
+        assert!(started.elapsed().as_secs() < 20, "it does not end");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let jobs = portal.state().join("jobs");
+    std::fs::write(jobs.join(&id).join("entry.json"), "{").unwrap();
+    let other = jobs.join("20260101t000000-abcdefgh");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("entry.json"), "{").unwrap();
+    // Until the list is made anew.
+    let said = loop {
+        let said = client.api("GET", "jobs", Value::Null).await.json();
+        if said["trouble"].as_array().unwrap().len() == 1 {
+            break said;
+        }
+        assert!(started.elapsed().as_secs() < 30, "{said}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    // Of 10,000 that are over, none is read again.
+    assert_eq!((&said["found"], &said["jobs"][0]["values"]["text"]), (&json!(1), &json!("kept")));
+    assert!(said["trouble"][0].as_str().unwrap().contains("20260101t000000-abcdefgh"), "{said}");
+}
