@@ -2,7 +2,7 @@
 (() => {
   const secret = document.currentScript.dataset.page, home = document.currentScript.dataset.home;
   const headers = { "x-portreeve-page": secret };
-  const whole = (path) => (path.startsWith("/") ? path : `${home}/${path}`);
+  const whole = (path) => (path.startsWith("/") ? path : `${home}/${path.replace(/^~(\/|$)/, "")}`);
   const address = (path) => "/api/v1/files" + path.split("/").map(encodeURIComponent).join("/");
   const plain = (path) => path.split("/").reduce((names, name) => {
     if (name === "..") names.pop(); else if (name && name !== ".") names.push(name);
