@@ -56,22 +56,35 @@ fn several_systems_and_the_portals_own_node() {
         let _alone = site.alone();
         let lines = "[workspace]\\non_portal_node = true\\n[[cluster]]\\nname = \"main\"\\n\
             [[cluster]]\\nname = \"gone\"\\ncommands = \"/nonexistent\"\\n\
+            [[cluster]]\\nname = \"odd\"\\ncommands = \"/opt/odd\"\\n\
+            [[cluster]]\\nname = \"slow\"\\ncommands = \"/opt/slow\"\\n\
             [[cluster]]\\nname = \"second\"\\nslurm_conf = \"/etc/slurm/second.conf\"\\n";
         let _changed = site.breaks(
             "login",
             &format!(
                 "cp -p {FILE} {FILE}.kept; cp /etc/slurm/slurm.conf /etc/slurm/second.conf
+                mkdir -p /opt/odd /opt/slow; for command in squeue sinfo sbatch; do
+                    echo 'echo the moon is made of it' >/opt/odd/$command; echo 'exec sleep 300' >/opt/slow/$command
+                    sed -i '1i #!/bin/sh' /opt/odd/$command /opt/slow/$command; chmod +x /opt/odd/$command /opt/slow/$command
+                done
                 printf '{lines}' >>{FILE}; {RESTART}"
             ),
-            &format!("mv {FILE}.kept {FILE}; rm -f /etc/slurm/second.conf; {RESTART}"),
+            &format!("mv {FILE}.kept {FILE}; rm -rf /etc/slurm/second.conf /opt/odd /opt/slow; {RESTART}"),
         );
         site.settled().await;
         let alice = site.sign_in("alice").await;
         let said = alice.api("GET", "systems", Value::Null).await.json();
         let names: Vec<_> =
             said["systems"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
-        assert_eq!(names, ["main", "gone", "second", "portal"]);
-        assert!(said["systems"][1]["doubt"].is_string() && said["systems"][0]["doubt"].is_null(), "{said:#}");
+        assert_eq!(names, ["main", "gone", "odd", "slow", "second", "portal"]);
+        let doubt = |at: usize| said["systems"][at]["doubt"].as_str().unwrap_or_default().to_owned();
+        assert_eq!((doubt(0), doubt(4)), (String::new(), String::new()), "{said:#}");
+        assert!(doubt(1).contains("is not there") && doubt(2).contains("not understood"), "{said:#}");
+        assert!(doubt(3).contains("not answer"), "{said:#}");
+        let trouble = alice.api("GET", "jobs", Value::Null).await.json()["trouble"].to_string();
+        for part in ["Slurm of gone", "Slurm of odd", "Slurm of slow"] {
+            assert!(trouble.contains(part), "{part}: {trouble}");
+        }
         let server = json!({ "command": "exec python3 -m http.server {port} --bind {host}" });
         let start = |system: &str| json!({ "system": system, "values": server });
         let there = Started::of(&alice, "command", start("second")).await;
@@ -86,9 +99,9 @@ fn several_systems_and_the_portals_own_node() {
         let port = ready[1]["port"].as_u64().unwrap();
         let owner = site.root("login", &format!("ss -Hltnpe 'sport = :{port}' | grep -o 'uid:[0-9]*'"));
         assert_eq!(owner, format!("uid:{}", site.root("login", "id -u alice")));
-        for system in ["gone", "none"] {
+        for system in ["gone", "odd", "none"] {
             let answer = alice.api("POST", "apps/command/jobs", start(system)).await;
-            assert_eq!(answer.status, if system == "gone" { 502 } else { 422 }, "{}", answer.text());
+            assert_eq!(answer.status, if system == "none" { 422 } else { 502 }, "{}", answer.text());
         }
         for job in [&there, &here] {
             assert_eq!(job.ask("cancel", Value::Null).await.0, 204);
