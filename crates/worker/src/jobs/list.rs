@@ -88,8 +88,10 @@ impl Jobs {
             }
         };
         let (mut rows, mut away) = (Vec::new(), Vec::new());
-        for system in self.systems.iter() {
-            let said = system.queue(Duration::ZERO, limits::PATIENCE).await;
+        // One that is slow holds the others up no longer than itself.
+        let asked = self.systems.iter().map(|system| system.queue(Duration::ZERO, limits::PATIENCE));
+        let said = join_all(asked).await;
+        for (system, said) in self.systems.iter().zip(said) {
             if let Some(last) = &said.last {
                 rows.extend(last.iter().map(|row| (system.name.clone(), row.clone())));
             }

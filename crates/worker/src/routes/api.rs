@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use hyper::body::Body;
 use portreeve_model::ForwardName;
@@ -255,8 +256,9 @@ async fn script(asked: &Asked<'_>, id: &str) -> Result<Answer, Refused> {
 
 async fn list_systems(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let mut systems = Vec::new();
-    for system in asked.desk.jobs.systems.iter() {
-        let said = system.site(limits::PATIENCE).await;
+    let all = &asked.desk.jobs.systems;
+    let said = join_all(all.iter().map(|system| system.site(limits::PATIENCE))).await;
+    for (system, said) in all.iter().zip(said) {
         let site = said.last.map(|site| (*site).clone()).unwrap_or_default();
         systems.push(serde_json::json!({
             "name": system.name,

@@ -1,6 +1,7 @@
 //! `/jobs`: the queue; `/jobs/ID`: one job, its output, and what can be done with it.
 
 use askama::Template;
+use futures_util::future::join_all;
 use portreeve_jobs::history::{ERRORS, OUTPUT};
 use portreeve_jobs::slurm::{JobState, Partition};
 use portreeve_jobs::state::plainly;
@@ -31,8 +32,9 @@ pub(super) async fn queue(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let jobs = &asked.desk.jobs;
     let listed = jobs.list().await;
     let mut systems = Vec::new();
-    for system in jobs.systems.iter().filter(|system| !system.is_here()) {
-        let said = system.site(limits::PATIENCE).await;
+    let slurms: Vec<_> = jobs.systems.iter().filter(|system| !system.is_here()).collect();
+    let said = join_all(slurms.iter().map(|system| system.site(limits::PATIENCE))).await;
+    for (system, said) in slurms.iter().zip(said) {
         let partitions = said.last.map(|site| site.partitions.clone()).unwrap_or_default();
         systems.push((system.name.clone(), partitions, said.doubt));
     }
