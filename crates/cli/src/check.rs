@@ -12,6 +12,7 @@ mod groups;
 mod pam;
 mod portal;
 mod slurm;
+mod workspace;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -124,6 +125,7 @@ fn look(at: &Installation, live: bool) -> usize {
         ("pam", pam::check),
         ("forwards", forwards::check),
         ("slurm", slurm::check),
+        ("workspace", workspace::check),
         ("broker", broker::check),
         ("portal", portal::check),
         ("agents", agents::connected),
