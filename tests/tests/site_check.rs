@@ -27,6 +27,7 @@ fn an_installed_site_is_well() {
             "pam: ok: /etc/pam.d/portreeve has lines for auth and account",
             "forwards: ok: /home/portal-forwards is root's, mode 1777",
             "slurm: ok: it answers, and has 2 node(s)",
+            "workspace: ok: 7 applications can be started",
             "broker: ok: it answers, for https://portal.cluster.example/",
             "portal: ok: it answers as portal.cluster.example",
             "agents: ok: 3 of 3 are connected",
