@@ -78,6 +78,8 @@ pub(crate) enum Reject {
     BadRequest(&'static str),
     #[error("its body is longer than a mebibyte")]
     TooLarge,
+    #[error("its body did not come in time")]
+    Late,
     #[error("the application did not complete the change of protocol")]
     NoWebSocket,
     #[error("only WebSockets are carried over HTTP/2")]
@@ -334,15 +336,26 @@ impl Reject {
                 "Several codes from your address were refused.",
                 form.sign_in_later(),
             ),
-            Self::BadRequest(what) => {
-                text(S::BAD_REQUEST, "bad-request", "The request can't be understood", *what, ASK_AGAIN)
-            }
+            Self::BadRequest(what) => text(
+                S::BAD_REQUEST,
+                "bad-request",
+                "The request can't be understood",
+                sentence(what),
+                ASK_AGAIN,
+            ),
             Self::TooLarge => text(
                 S::PAYLOAD_TOO_LARGE,
                 "too-large",
                 "That is more than can be taken",
                 sentence(self),
                 ASK_AGAIN,
+            ),
+            Self::Late => text(
+                S::REQUEST_TIMEOUT,
+                "late",
+                "The request did not come in time",
+                sentence(self),
+                "Try again, on a connection that is faster.",
             ),
             Self::Method(_) => {
                 text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), ASK_AGAIN)
@@ -401,7 +414,7 @@ fn what_to_do(refusal: &Refusal, form: Form) -> &'static str {
 }
 
 /// An error's text with a capital and a full stop.
-fn sentence(error: &dyn std::error::Error) -> String {
+fn sentence(error: &(impl std::fmt::Display + ?Sized)) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

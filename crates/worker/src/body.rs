@@ -1,9 +1,14 @@
 //! A request's body. Invariant: nothing is kept of what is longer than its limit, or late.
 
+use std::collections::BTreeMap;
+use std::fmt::Formatter;
+use std::marker::PhantomData;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use portreeve_model::wire::worker::MAX_BODY;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use tokio::time::timeout;
 
 use crate::limits;
@@ -28,6 +33,34 @@ where
     })
 }
 
+/// A map that says nothing twice: of two values nobody knows which one counts.
+pub(crate) fn each_once<'de, T, D>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct EachOnce<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for EachOnce<T> {
+        type Value = BTreeMap<String, T>;
+
+        fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut values = BTreeMap::new();
+            while let Some((name, value)) = map.next_entry::<String, T>()? {
+                if values.contains_key(&name) {
+                    return Err(serde::de::Error::custom(format!("{name} is there twice")));
+                }
+                values.insert(name, value);
+            }
+            Ok(values)
+        }
+    }
+    deserializer.deserialize_map(EachOnce(PhantomData))
+}
+
 /// What a form says (application/x-www-form-urlencoded), in its order.
 pub(crate) async fn form<B>(body: B) -> Result<Filled, Refused>
 where
@@ -49,7 +82,7 @@ impl Filled {
     }
 
     /// All fields whose name begins so, without it.
-    pub(crate) fn beginning_with(&self, prefix: &str) -> std::collections::BTreeMap<String, String> {
+    pub(crate) fn beginning_with(&self, prefix: &str) -> BTreeMap<String, String> {
         let named = self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
         named.map(|(key, value)| (key.to_owned(), value.clone())).collect()
     }

@@ -3,10 +3,15 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use crate::desk::Desk;
 use crate::limits;
@@ -15,9 +20,16 @@ use crate::stall::Stall;
 
 /// Serves it to its end; after the first answer unless it is `lasting`.
 pub(crate) async fn serve(stream: UnixStream, desk: Rc<Desk>, lasting: bool) {
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let desk = Rc::clone(&desk);
-        async move { Ok::<_, Infallible>(routes::answer(&desk, request).await) }
+        async move {
+            let (parts, mut body) = request.into_parts();
+            let answer = routes::answer(&desk, Request::from_parts(parts, &mut body)).await;
+            if !body.is_end_stream() {
+                spawn_local(discard(body));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -30,4 +42,10 @@ pub(crate) async fn serve(stream: UnixStream, desk: Rc<Desk>, lasting: bool) {
     if let Err(error) = served.await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended");
     }
+}
+
+/// Were the connection closed with something unread in it, the answer would be lost as well.
+async fn discard(mut body: Incoming) {
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(limits::DISCARD, reading).await;
 }

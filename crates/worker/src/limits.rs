@@ -14,6 +14,8 @@ pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 pub(crate) const HEAD_FIELDS: usize = 64;
 /// A request's whole body; late is answered with 408.
 pub(crate) const BODY: Duration = Duration::from_secs(10);
+/// What nobody wants to read of a body is taken for so long, so that the answer is not lost.
+pub(crate) const DISCARD: Duration = Duration::from_secs(5);
 /// A portal that takes nothing of an answer for so long has its connection ended.
 pub(crate) const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Listing the directory of forwards, which may be on a file system that hangs; then the page says so.

@@ -64,6 +64,8 @@ pub(crate) enum Refused {
     Method { allowed: &'static str },
     /// The body is longer than allowed.
     TooLarge,
+    /// The body says that it is something else than JSON.
+    NotJson,
     /// The body did not come in time.
     Late,
     /// The request is not what the path takes.
@@ -101,6 +103,9 @@ impl Refused {
                 (StatusCode::METHOD_NOT_ALLOWED, "method", "This address takes another method")
             }
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "That is more than can be taken"),
+            Self::NotJson => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", "The body is not of a kind that is taken")
+            }
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The request did not come in time"),
             Self::Malformed | Self::NotUnderstood(_) => {
                 (StatusCode::BAD_REQUEST, "malformed", "This request is not understood")
@@ -134,6 +139,10 @@ impl Refused {
             | Self::NoFile(text)
             | Self::Denied(text)
             | Self::Precondition(text) => text.clone(),
+            Self::Method { allowed } => format!("It takes {allowed}."),
+            Self::TooLarge => "A body is no longer than a mebibyte.".to_owned(),
+            Self::NotJson => "Send JSON, and say so: Content-Type: application/json.".to_owned(),
+            Self::TooMany => "Close some, or ask without watching.".to_owned(),
             Self::NotOurPage => "Open the workspace, and try it there once more.".to_owned(),
             Self::Failed => "The log of your worker has more.".to_owned(),
             _ => String::new(),

@@ -46,6 +46,8 @@ pub(crate) struct Asked<'d> {
     pub(crate) visit: Visit,
     pub(crate) method: Method,
     pub(crate) query: String,
+    /// It says that its body is JSON, or says nothing.
+    pub(crate) sends_json: bool,
     pub(crate) if_match: Option<String>,
     pub(crate) if_none_match: Option<String>,
 }
@@ -74,6 +76,7 @@ where
     let asked = Asked {
         desk,
         visit,
+        sends_json: field(header::CONTENT_TYPE).is_none_or(|kind| is_json(&kind)),
         if_match: field(header::IF_MATCH),
         if_none_match: field(header::IF_NONE_MATCH),
         method: parts.method,
@@ -129,6 +132,10 @@ where
     }
 }
 
+fn is_json(kind: &str) -> bool {
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
 fn parsed(id: &str) -> Result<EntryId, Refused> {
     EntryId::parse(id).ok_or(Refused::NotFound)
 }
@@ -147,7 +154,12 @@ impl Asked<'_> {
 
     /// The decoded value of a parameter of the query.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        self.said(name).filter(|value| !value.is_empty())
+    }
+
+    /// The same, also if it is empty.
+    pub(crate) fn said(&self, name: &str) -> Option<String> {
         let found = form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name);
-        found.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+        found.map(|(_, value)| value.into_owned())
     }
 }

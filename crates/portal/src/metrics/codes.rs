@@ -32,6 +32,7 @@ pub(super) const CODES: &[&str] = &[
     "group-not-looked",
     "group-unknown",
     "internal",
+    "late",
     "loopback-only",
     "method",
     "no-descriptor",

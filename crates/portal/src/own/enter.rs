@@ -238,6 +238,6 @@ pub(super) async fn read_form(body: FrontBody) -> Result<Bytes, Reject> {
     match read.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(_)) => Err(Reject::BadRequest("the form is too large or was cut off")),
-        Err(_) => Err(Reject::BadRequest("the form took too long")),
+        Err(_) => Err(Reject::Late),
     }
 }

@@ -10,6 +10,7 @@ use data_encoding::BASE64URL_NOPAD;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use portreeve_model::wire::worker::{self, MAX_BODY, NodeView, Nodes, Visit};
 use portreeve_model::{Scope, Secret};
@@ -180,11 +181,15 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
 }
 
 async fn whole(body: FrontBody) -> Result<Bytes, Reject> {
+    // What is announced is refused before it comes.
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(Reject::TooLarge);
+    }
     match timeout(limits::REQUEST_HEAD, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Reject::TooLarge),
         Ok(Err(_)) => Err(Reject::BadRequest("its body was cut off")),
-        Err(_) => Err(Reject::BadRequest("its body took too long")),
+        Err(_) => Err(Reject::Late),
     }
 }
 

@@ -39,6 +39,7 @@ fn rejects() -> Vec<Reject> {
         Reject::TooMany,
         Reject::TooManyCodes,
         Reject::BadRequest("its address is malformed"),
+        Reject::Late,
         Reject::NoWebSocket,
         Reject::UnknownProtocol,
         Reject::Method("GET"),

@@ -26,10 +26,14 @@ impl Jobs {
         if !known.job.state.is_over() {
             return Err(Change::Not("it is shown once it is over".to_owned()));
         }
-        let (shared, history, id) = (self.shared(), self.history.clone(), id.clone());
+        let (shared, history, id, dir) =
+            (self.shared(), self.history.clone(), id.clone(), self.place.site.shared.clone());
         let done = self.aside(move || {
             let none = || Change::Unfit("group", "there is no such group".to_owned());
             let gid = account::group_id(&group).ok_or_else(none)?;
+            if !dir.is_dir() {
+                return Err(Change::Not("there is no place here to show anything".to_owned()));
+            }
             shared
                 .show(&history, &id, gid)
                 .map_err(|error| Change::Refused(format!("it can't be shown to {group}: {error}")))

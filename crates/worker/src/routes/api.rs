@@ -7,11 +7,12 @@ use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use hyper::body::Body;
 use portreeve_model::ForwardName;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Asked, address, apps, events, files, history, jobs, parsed, shared};
 use crate::body;
-use crate::jobs::{Known, Wanted};
+use crate::jobs::{Known, NotStarted, Wanted};
 use crate::limits;
 use crate::respond::{self, Answer, Refused};
 use crate::said::{AppSaid, ByHandSaid, FormSaid, JobSaid, RowSaid, SharedSaid};
@@ -26,7 +27,7 @@ const OPENAPI: &str = include_str!("../../../../docs/openapi.json");
 struct Start {
     #[serde(default)]
     system: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::each_once")]
     values: BTreeMap<String, Value>,
     #[serde(default)]
     idle_minutes: Option<u32>,
@@ -109,14 +110,17 @@ where
             if let Some(system) = system {
                 form = desk
                     .jobs
-                    .form(name, Some(Wanted { system, ..form.wanted }))
+                    .form(name, Some(Wanted { system: system.clone(), ..form.wanted }))
                     .await
                     .map_err(apps::refused)?;
+                if form.wanted.system != system {
+                    return Err(apps::refused(NotStarted::NoSystem));
+                }
             }
             respond::json(&FormSaid::from(&form))
         }
         ["apps", name, "preview"] if *method == Method::POST => {
-            let start: Start = body::json(body).await?;
+            let start: Start = sent(asked, body).await?;
             let wanted = desk.jobs.with_defaults(name, start.into()).await.map_err(apps::refused)?;
             let draft = desk.jobs.preview(name, &wanted).await.map_err(apps::refused)?;
             respond::json(&Preview {
@@ -127,7 +131,7 @@ where
             })
         }
         ["apps", name, "jobs"] if *method == Method::POST => {
-            let start: Start = body::json(body).await?;
+            let start: Start = sent(asked, body).await?;
             let own = asked.visit.own_origins.as_ref().is_some_and(|origins| origins.tagged);
             let wanted = desk.jobs.with_defaults(name, start.into()).await.map_err(apps::refused)?;
             let id = desk.jobs.start(name, &wanted, own).await.map_err(apps::refused)?;
@@ -144,7 +148,7 @@ where
             Ok(respond::nothing())
         }
         ["jobs", id, "show"] if *method == Method::POST => {
-            let Show { group } = body::json(body).await?;
+            let Show { group } = sent(asked, body).await?;
             desk.jobs.show(&parsed(id)?, group).await.map_err(jobs::said)?;
             Ok(respond::nothing())
         }
@@ -165,7 +169,7 @@ where
         ["shared", id, "output"] if reads => shared::output(asked, &parsed(id)?).await,
         ["shared", id, "script"] if reads => shared::script(asked, &parsed(id)?).await,
         ["jobs", id, "extend"] if *method == Method::POST => {
-            let Extend { minutes } = body::json(body).await?;
+            let Extend { minutes } = sent(asked, body).await?;
             if !(1..=10_080).contains(&minutes) {
                 let fields = vec![("minutes".to_owned(), "it must be from 1 to 10080".to_owned())];
                 return Err(Refused::Unfit { why: "That is no time to add.".to_owned(), fields });
@@ -174,7 +178,7 @@ where
             Ok(respond::nothing())
         }
         ["jobs", id, "share"] if *method == Method::POST => {
-            let Share { name, group } = body::json(body).await?;
+            let Share { name, group } = sent(asked, body).await?;
             let name = ForwardName::parse(&name).map_err(|error| Refused::Unfit {
                 why: "This is no name.".to_owned(),
                 fields: vec![("name".to_owned(), error.to_string())],
@@ -215,6 +219,16 @@ fn said(asked: &Asked<'_>, known: &Known) -> JobSaid {
     JobSaid::of(known).at(&asked.visit.origin)
 }
 
+/// What a body says. A page of another site can't say that it is JSON without asking first.
+async fn sent<T, B>(asked: &Asked<'_>, body: B) -> Result<T, Refused>
+where
+    T: DeserializeOwned,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if asked.sends_json { body::json(body).await } else { Err(Refused::NotJson) }
+}
+
 async fn list_apps(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let hangs = |_| Refused::NotDone("The file system does not answer.".to_owned());
     let catalog = asked.desk.jobs.catalog().await.map_err(hangs)?;
@@ -225,13 +239,13 @@ async fn list_apps(asked: &Asked<'_>) -> Result<Answer, Refused> {
 
 async fn list_jobs(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let search = history::Search::of(asked);
-    let number =
-        |name: &str, otherwise: usize, fits: std::ops::RangeInclusive<usize>| match asked.parameter(name) {
-            Some(text) => text.parse().ok().filter(|number| fits.contains(number)).ok_or_else(|| {
-                Refused::NotUnderstood(format!("{name} is a number from {} to {}.", fits.start(), fits.end()))
-            }),
-            None => Ok(otherwise),
-        };
+    let number = |name: &str, otherwise: usize, fits: std::ops::RangeInclusive<usize>| match asked.said(name)
+    {
+        Some(text) => text.parse().ok().filter(|number| fits.contains(number)).ok_or_else(|| {
+            Refused::NotUnderstood(format!("{name} is a number from {} to {}.", fits.start(), fits.end()))
+        }),
+        None => Ok(otherwise),
+    };
     let limit = number("limit", limits::HISTORY_PAGE, 1..=1000)?;
     let offset = number("offset", 0, 0..=1_000_000_000)?;
     if !matches!(search.state.as_str(), "" | "going" | "ended" | "failed") {

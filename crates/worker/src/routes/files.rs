@@ -48,6 +48,10 @@ impl Place {
         };
         let mut path = Vec::new();
         for name in names {
+            // A sign that encodes nothing would stand for itself.
+            if !name.split('%').skip(1).all(begins_with_two_digits) {
+                return Err(wrong("a percent sign in it is not followed by two hexadecimal digits"));
+            }
             let name: Vec<u8> = percent_decode_str(name).collect();
             if name.is_empty() {
                 return Err(wrong("it has an empty name in it"));
@@ -74,6 +78,10 @@ pub(super) fn address(path: &str) -> String {
         "" | "." => address,
         name => address + "/" + &segment(name.as_bytes()),
     })
+}
+
+fn begins_with_two_digits(text: &str) -> bool {
+    matches!(text.as_bytes(), [one, two, ..] if one.is_ascii_hexdigit() && two.is_ascii_hexdigit())
 }
 
 fn wrong(why: &str) -> Refused {

@@ -276,12 +276,12 @@ pub(super) async fn output(asked: &Asked<'_>, id: &EntryId) -> Result<Answer, Re
 
 /// The same of any history.
 pub(super) async fn written(asked: &Asked<'_>, history: History, id: &EntryId) -> Result<Answer, Refused> {
-    let name = match asked.parameter("stream").as_deref() {
+    let name = match asked.said("stream").as_deref() {
         None | Some("output") => OUTPUT,
         Some("errors") => ERRORS,
-        Some(_) => return Err(Refused::NotFound),
+        Some(_) => return Err(Refused::NotUnderstood("stream is output or errors.".to_owned())),
     };
-    let offset = match asked.parameter("offset") {
+    let offset = match asked.said("offset") {
         // No file reaches further.
         Some(text) => text
             .parse()
