@@ -235,6 +235,30 @@ async fn a_refusal_is_read_whatever_was_sent_with_it() {
     assert_eq!(answer.expect("it is not waited for").status(), 413);
 }
 
+#[tokio::test]
+async fn who_does_not_send_the_rest_is_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let portal = portal(dir.path());
+    let client = portal.sign_in().await.program();
+    let file = dir.path().join("half");
+    let begin = |method, path: &str| {
+        let rest = futures_util::stream::pending();
+        let first = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"{")))]);
+        let body = StreamBody::new(futures_util::StreamExt::chain(first, rest));
+        client.prepare(method, path).map(|()| body.boxed())
+    };
+    let answered = async |request| {
+        let mut link = client.link().await;
+        tokio::time::timeout(Duration::from_secs(40), link.send(request)).await.unwrap().unwrap().status()
+    };
+    let (put, post) = tokio::join!(
+        answered(begin("PUT", &format!("/api/v1/files{}", file.display()))),
+        answered(begin("POST", "/api/v1/apps/harmless/preview")),
+    );
+    assert_eq!((put.as_u16(), post.as_u16()), (408, 408));
+    assert!(!file.exists());
+}
+
 /// The document, of what there is here: the application, a job that is over, and files of this directory alone.
 fn document_of(job: &str, files: &Path) -> Value {
     let mut document = document();

@@ -285,7 +285,9 @@ pub(crate) fn open_file(path: &Path, links: Links) -> io::Result<File> {
 
 /// All of it, if it has no more bytes than that.
 pub(crate) fn read_whole(file: File, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // With room for it and a little more, it is one call, and another one that finds its end.
+    let size = file.metadata()?.len().min(most);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 64);
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long"));

@@ -233,6 +233,13 @@ impl Reject {
                 "You have as many requests and connections open as you may.",
                 "Close some tabs, or wait a moment.",
             ),
+            Self::Late | Self::Worker(WorkerError::BodyLate) => text(
+                S::REQUEST_TIMEOUT,
+                "late",
+                "The request did not come in time",
+                "Its body did not come in time.",
+                "Try again, on a connection that is faster.",
+            ),
             Self::Worker(error) => text(
                 S::SERVICE_UNAVAILABLE,
                 "worker",
@@ -349,13 +356,6 @@ impl Reject {
                 "That is more than can be taken",
                 sentence(self),
                 ASK_AGAIN,
-            ),
-            Self::Late => text(
-                S::REQUEST_TIMEOUT,
-                "late",
-                "The request did not come in time",
-                sentence(self),
-                "Try again, on a connection that is faster.",
             ),
             Self::Method(_) => {
                 text(S::METHOD_NOT_ALLOWED, "method", "This can't be done here", sentence(self), ASK_AGAIN)

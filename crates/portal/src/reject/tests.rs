@@ -34,6 +34,7 @@ fn rejects() -> Vec<Reject> {
         Reject::Wait(7),
         Reject::Worker(WorkerError::Over),
         Reject::Worker(WorkerError::TooMany),
+        Reject::Worker(WorkerError::BodyLate),
         Reject::ForeignHere { has_origins: false },
         Reject::CrossSite,
         Reject::TooMany,

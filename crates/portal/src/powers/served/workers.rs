@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -57,8 +57,16 @@ pub(crate) struct Kept {
 pub(crate) enum Sent {
     /// All at once.
     Whole(Option<Bytes>),
-    /// As it comes from the browser; when something came last.
-    Stream(FrontBody, Rc<Cell<Instant>>),
+    /// As it comes from the browser.
+    Stream(FrontBody, Rc<Progress>),
+}
+
+/// How far what a browser sends has come.
+pub(crate) struct Progress {
+    /// When something came last.
+    since: Cell<Instant>,
+    /// The worker has taken all that came.
+    is_browsers_turn: Cell<bool>,
 }
 
 impl Body for Sent {
@@ -72,9 +80,12 @@ impl Body for Sent {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(body, progress) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                progress.set(Instant::now());
-                Poll::Ready(frame)
+                let frame = Pin::new(body).poll_frame(cx);
+                progress.is_browsers_turn.set(frame.is_pending());
+                if frame.is_ready() {
+                    progress.since.set(Instant::now());
+                }
+                frame
             }
         }
     }
@@ -135,6 +146,9 @@ pub(crate) enum WorkerError {
     /// It does not answer.
     #[error("your worker does not answer")]
     Late,
+    /// The browser does not send it the rest.
+    #[error("the body did not come in time")]
+    BodyLate,
     /// It does not know this session, or is not told what it must be told.
     #[error("your worker answered with status {0}")]
     Status(StatusCode),
@@ -165,29 +179,32 @@ impl Workers {
         }
     }
 
-    /// What the worker answers to a body that takes its time. Asked once. Late is who neither takes anything of it nor answers.
+    /// What the worker answers to a body that takes its time. Asked once. Late is whose turn it is: the browser, or the worker that
+    /// neither takes anything of it nor answers.
     pub(crate) async fn send(
         &self,
         session: &Session,
         request: Request<()>,
         body: FrontBody,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
-        let progress = Rc::new(Cell::new(Instant::now()));
+        let progress =
+            Rc::new(Progress { since: Cell::new(Instant::now()), is_browsers_turn: Cell::new(false) });
         let request = request.map(|()| Sent::Stream(body, Rc::clone(&progress)));
         // One that was kept may be ending at its other end, and what was sent can't be sent again.
         let since = Instant::now();
         let mut sender =
             timeout(limits::WORKER_ANSWER, self.connect(session)).await.map_err(|_| WorkerError::Late)??;
-        progress.set(Instant::now());
+        progress.since.set(Instant::now());
         let mut exchange = pin!(async {
             let answer = sender.send_request(request).await.map_err(broke_off)?;
             Ok((answer, Kept { sender, since }))
         });
         loop {
-            let late = progress.get() + limits::WORKER_ANSWER;
+            let late = progress.since.get() + limits::WORKER_ANSWER;
             match timeout_at(late, &mut exchange).await {
                 Ok(answered) => return answered,
-                Err(_) if progress.get() + limits::WORKER_ANSWER > late => {}
+                Err(_) if progress.since.get() + limits::WORKER_ANSWER > late => {}
+                Err(_) if progress.is_browsers_turn.get() => return Err(WorkerError::BodyLate),
                 Err(_) => return Err(WorkerError::Late),
             }
         }
