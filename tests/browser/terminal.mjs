@@ -186,8 +186,10 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await state(page, "connected");
     await shows(page, `again-${pid.slice(4)}`);
     await page.locator(".xterm-screen").click();
-    for (let page_ = 0; page_ < 40 && !(await shown(page)).includes("line 150\n"); page_++) await page.keyboard.press("Shift+PageUp");
-    contains(await shown(page), "line 150\n", "what scrolled out");
+    await until("what scrolled out", async () => {
+      await page.keyboard.press("Shift+PageUp");
+      return /mine \d+\nline 1\nline 2\n/.test(await shown(page));
+    });
   }, { known: [/ws: net::ERR_INTERNET_DISCONNECTED/, /console: WebSocket connection .* failed/, /request failed: HEAD/] });
 
   await inShell(names.gone, async (_, app, page) => {
@@ -245,10 +247,14 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
   await inShell(names.search, async (_, app, page) => {
     await enter(page, "seq -f 'needle-%g' 3; seq 200; echo last-$((1))");
     await shows(page, "last-1");
+    const rows = await page.locator(".xterm-rows > div").count();
     await page.keyboard.press("Control+Shift+F");
     await page.getByRole("searchbox").fill("needle-2");
     await page.locator("#found").filter({ hasText: "1 of 1" }).waitFor();
     await shows(page, "needle-2");
+    await page.screenshot({ path: join(screenshots, "terminal-search.png") });
+    // A resized terminal would lose the match.
+    same(await page.locator(".xterm-rows > div").count(), rows, "the rows");
     await page.getByRole("searchbox").fill("no such");
     await page.locator("#found").filter({ hasText: "nothing found" }).waitFor();
     await page.keyboard.press("Escape");
