@@ -201,7 +201,8 @@ impl Machine {
     fn configure(&self, host: &str, more: &str) {
         let (port, forwards) = (self.portal.port(), self.etc.path("forwards"));
         let text = format!(
-            "[portal]\nurl = \"https://{host}:{port}\"\n{more}[forwards]\ndirectory = {forwards:?}\n"
+            "[portal]\nurl = \"https://{host}:{port}\"\n{more}[forwards]\ndirectory = {forwards:?}\n\
+             [workspace]\nportreeve = \"/bin/sh\"\nshared = {forwards:?}\n"
         );
         self.etc.write("etc/portreeve/portreeve.toml", &text);
     }
@@ -309,6 +310,7 @@ fn a_node_where_all_is_well() {
                 "pam: ok: /etc/pam.d/portreeve has lines for auth and account",
                 "forwards: ok: ",
                 "slurm: ok: it answers, and has 1 node(s)",
+                "workspace: ok: 7 applications can be started",
                 &format!("broker: ok: it answers, for {url}"),
                 &format!("portal: ok: it answers as {authority}"),
                 "agents: ok: 1 of 1 are connected",
