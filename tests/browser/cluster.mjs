@@ -28,7 +28,8 @@ export function isThere(report, names) {
 
 /** Runs a shell on a node. */
 export async function on(node, user, script) {
-  const args = ["--dir", cluster, "exec", node, user, "bash", "-c", script];
+  // A bash whose standard input is a socket, as Node's pipes are, takes itself for a remote shell and reads ~/.bashrc.
+  const args = ["--dir", cluster, "exec", node, user, "bash", "--norc", "-c", script];
   const { stdout } = await promisify(execFile)(program, args, { maxBuffer: 1 << 24 });
   return stdout.trim();
 }

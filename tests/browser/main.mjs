@@ -29,7 +29,7 @@ const report = new Report(process.argv[2] ?? "");
 const browser = await chromium.launch({
   executablePath: process.env.PORTREEVE_CHROMIUM, headless: true, args: launched, chromiumSandbox,
 });
-const patience = process.env.PORTREEVE_TESTS_ALL === "1" ? 25 : 10;
+const patience = process.env.PORTREEVE_TESTS_ALL === "1" ? 25 : 15;
 const overall = setTimeout(async () => {
   report.failed("all", `not done after ${patience} minutes`);
   await endChildren();

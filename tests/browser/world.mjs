@@ -43,7 +43,8 @@ export class World {
       writeFileSync(join(world.dir, "portreeve.toml"), config);
       args.push("--config", join(world.dir, "portreeve.toml"));
     }
-    world.portal = start(program, args, { stdout: out, stderr: world.log });
+    // Its jobs run login shells, whose profiles are no part of the test.
+    world.portal = start(program, args, { stdout: out, stderr: world.log, env: { ...process.env, HOME: world.dir } });
     const printed = await until("the portal is ready", () => {
       const text = readFileSync(out, "utf8");
       return /^sign in: .*\n/m.test(text) && text;

@@ -27,8 +27,10 @@ pub struct PortalOptions {
     pub listen: Option<String>,
     /// `--metrics`; a bare name is that of a socket beside the configuration.
     pub metrics: Option<String>,
-    /// Who runs it; by default whoever runs the tests.
+    /// Who runs it; by default whoever runs the tests, with another home directory.
     pub person: Option<Person>,
+    /// That directory; a new temporary one by default.
+    pub home: Option<PathBuf>,
     /// A command that executes the rest of its line, and puts the portal under constraints before (`prlimit`,
     /// `unshare`).
     pub under: Vec<String>,
@@ -116,7 +118,14 @@ impl Portal {
         if let Some(person) = &options.person {
             person.own(home.path());
         }
-        let mut running = Running::under(&options.under, "portreeve", &arguments, options.person.as_ref());
+        let mut under = Vec::new();
+        if options.person.is_none() {
+            // Its jobs run login shells, whose profiles are no part of the test.
+            let home = options.home.as_deref().unwrap_or(home.path());
+            under.extend(["env".to_owned(), format!("HOME={}", home.display())]);
+        }
+        under.extend_from_slice(&options.under);
+        let mut running = Running::under(&under, "portreeve", &arguments, options.person.as_ref());
         let lines = [running.line(PATIENCE), running.line(PATIENCE)];
         let [Some(first), Some(second)] = lines else {
             let status = running.wait(Duration::from_secs(1));
@@ -235,6 +244,7 @@ impl Portal {
         let options = PortalOptions {
             state: Some(self.state.clone()),
             listen: Some(format!("127.0.0.1:{}", self.port)),
+            home: Some(self.options.home.clone().unwrap_or_else(|| self.home.path().to_owned())),
             ..self.options.clone()
         };
         let again = Self::start(options);
