@@ -72,6 +72,16 @@ fn an_application_is_started_opened_shared_and_ended() {
         assert_eq!(site.until_status(&bob, &path, 200).await.text(), "so it is\n");
         assert_eq!(alice.api("POST", &format!("forwards/{name}/unshare"), Value::Null).await.status, 204);
         site.until_status(&bob, &path, 404).await;
+        // A name that leads elsewhere is not taken for it, and one that was taken for it goes with it.
+        as_user(site, "alice", "portreeve forward add alice-own-forward http://c2:4711/");
+        let (status, why) = job.ask("share", json!({ "name": "alice-own-forward", "group": "proj" })).await;
+        assert!(status == 409 && why.contains("already"), "{status} {why}");
+        let forwards = as_user(site, "alice", "portreeve forward list");
+        assert!(forwards.contains("http://c2:4711/"), "{forwards}");
+        for _ in 0..2 {
+            assert_eq!(job.ask("share", json!({ "name": name, "group": "proj" })).await.0, 204);
+        }
+        site.until_status(&bob, &path, 200).await;
         // The time that it has left.
         let before = ready["deadline"].as_i64().unwrap();
         let asked = job.ask("extend", json!({ "minutes": 30 })).await;
@@ -108,6 +118,9 @@ fn an_application_is_started_opened_shared_and_ended() {
         assert!(ended["reason"].as_str().unwrap().contains("you"), "{ended:#}");
         assert!(job.output("errors").await.contains("GET /here.txt"));
         alice.get(&place).await.assert_refused(503, "not-listening");
+        site.until_status(&bob, &path, 404).await;
+        as_user(site, "alice", "portreeve forward remove alice-own-forward");
+        assert!(!as_user(site, "alice", "portreeve forward list").contains(name));
     });
 }
 
@@ -144,6 +157,13 @@ fn what_is_typed_is_data() {
         assert!(environment.contains("A=$(touch pwned5)\nB=`touch pwned6`"), "{environment}");
         assert!(!environment.contains("PORTREEVE_TOKEN"), "{environment}");
         assert_eq!(as_user(site, "alice", "ls ~/hostile | grep pwned; true"), "");
+        // Half a quote is no command line, and nothing of it is run.
+        let half = json!({ "program": "hostile/said.sh", "arguments": "all 'but the last", "directory": "hostile", "time": "5m" });
+        as_user(site, "alice", "rm ~/hostile/said");
+        let job = Started::new(&alice, "run", half).await;
+        let failed = job.until_state("failed").await;
+        assert!(failed["last_words"].as_str().unwrap().contains("quote"), "{failed:#}");
+        assert_eq!(as_user(site, "alice", "ls ~/hostile | grep said$; true"), "");
         // What does not fit is refused in words, field by field, and nothing is started.
         let before = alice.api("GET", "jobs?app=run", Value::Null).await.json()["found"].clone();
         let long = "x".repeat(900_000);

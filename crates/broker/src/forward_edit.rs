@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::PathBuf;
 
 use nix::unistd::Uid;
-use portreeve_model::{ForwardName, ForwardTarget};
+use portreeve_model::{ForwardFile, ForwardName, ForwardTarget};
 
 use crate::account::group_id;
 use crate::forwards::Forwards;
@@ -20,6 +20,9 @@ pub enum EditError {
     /// First to create a name owns it.
     #[error("the name {0} belongs to somebody else (uid {1}); choose another")]
     Taken(ForwardName, u32),
+    /// One of our own, which is left as it is.
+    #[error("you have a forward called {0} already; choose another name")]
+    Exists(ForwardName),
     /// Nothing of that name.
     #[error("there is no forward called {0}; `portreeve forward list` shows yours")]
     NotFound(ForwardName),
@@ -57,6 +60,44 @@ impl Forwards {
             Err(EditError::NotFound(_)) => self.create(name, line.as_bytes()).map(|()| true),
             Err(other) => Err(other),
         }
+    }
+
+    /// The same with a name that must be new.
+    ///
+    /// # Errors
+    /// When there is a forward of that name, whoever owns it, or the file can't be written.
+    pub fn add_new(&self, name: &ForwardName, target: &ForwardTarget) -> Result<(), EditError> {
+        match self.own(name) {
+            Ok(_) => Err(EditError::Exists(name.clone())),
+            Err(EditError::NotFound(_)) => self.create(name, format!("{}\n", target.to_line()).as_bytes()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Removes the file if it is ours and leads to `target` still. Returns whether it did; a name that leads elsewhere by now,
+    /// or is somebody else's, is left alone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn remove_leading_to(&self, name: &ForwardName, target: &ForwardTarget) -> Result<bool, EditError> {
+        match self.own(name) {
+            Ok(_) => {}
+            Err(EditError::Io { doing, path, source }) => return Err(EditError::Io { doing, path, source }),
+            Err(_) => return Ok(false),
+        }
+        let leads_there = self.leads_to(name, target);
+        if leads_there {
+            self.remove(name)?;
+        }
+        Ok(leads_there)
+    }
+
+    /// Whether this forward, whoever owns it, leads to `target`.
+    #[must_use]
+    pub fn leads_to(&self, name: &ForwardName, target: &ForwardTarget) -> bool {
+        let leads_there =
+            |file| matches!(file, ForwardFile::Target { target: found, .. } if found == *target);
+        self.read(name).is_ok_and(|read| leads_there(read.file))
     }
 
     /// Empties the file: the name stays reserved, the address answers "disabled".
@@ -162,8 +203,6 @@ impl Forwards {
 
 #[cfg(test)]
 mod tests {
-    use portreeve_model::ForwardFile;
-
     use super::*;
 
     fn target(text: &str) -> ForwardTarget {
@@ -187,6 +226,25 @@ mod tests {
         forwards.remove(&name).unwrap();
         assert!(matches!(forwards.remove(&name), Err(EditError::NotFound(_))));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+
+    #[test]
+    fn one_for_a_while_takes_no_place_and_goes_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let forwards = Forwards::in_dir(dir.path().to_owned());
+        let name = ForwardName::parse("alice-tb").unwrap();
+        let (here, there) = (target("http://c1:8888/"), target("http://c1:9999/"));
+        forwards.add_new(&name, &here).unwrap();
+        for other in [&here, &there] {
+            assert!(matches!(forwards.add_new(&name, other), Err(EditError::Exists(_))));
+        }
+        assert!(!forwards.remove_leading_to(&name, &there).unwrap());
+        forwards.disable(&name).unwrap();
+        assert!(!forwards.remove_leading_to(&name, &here).unwrap(), "the name stays reserved");
+        forwards.add(&name, &here).unwrap();
+        assert!(forwards.remove_leading_to(&name, &here).unwrap());
+        assert!(!forwards.remove_leading_to(&name, &here).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

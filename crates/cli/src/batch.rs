@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use portreeve_jobs::history::SCRIPT;
 use portreeve_jobs::limits::FILES_MADE;
 use portreeve_jobs::records::{self, Endpoint, Record, Run, Usage};
+use portreeve_jobs::shares;
 use portreeve_portal::now;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +41,7 @@ pub(crate) fn batch() -> anyhow::Result<ExitCode> {
 async fn run(dir: &Path) -> anyhow::Result<ExitCode> {
     // Of a run before this one, which Slurm ended and began anew.
     let _ = std::fs::remove_file(dir.join(Endpoint::FILE));
+    end_shares(dir);
     let node = std::env::var("SLURMD_NODENAME").ok().or_else(|| portreeve_sys::host_name().ok());
     let mut record = Run { node: node.unwrap_or_default(), started: now(), ..Run::default() };
     records::write(dir, &record).with_context(|| format!("{} can't be written", dir.display()))?;
@@ -74,6 +76,7 @@ async fn run(dir: &Path) -> anyhow::Result<ExitCode> {
         }
     };
     let _ = killpg(group, Signal::SIGKILL);
+    end_shares(dir);
     record.ended = Some(now());
     (record.exit_code, record.signal) = (status.code(), status.signal());
     record.usage = usage();
@@ -82,6 +85,13 @@ async fn run(dir: &Path) -> anyhow::Result<ExitCode> {
         eprintln!("portreeve: how the job ended can't be noted in {}: {error}", dir.display());
     }
     Ok(exit_code(status).into())
+}
+
+/// The port may next be that of something which is meant for nobody else.
+fn end_shares(dir: &Path) {
+    if let Err(error) = shares::end(dir) {
+        eprintln!("portreeve: with whom it is shared can't be undone: {}: {error}", dir.display());
+    }
 }
 
 /// What the script's first line says: the program, and at most one argument (execve(2)). So that it runs where home is mounted

@@ -9,6 +9,7 @@
 //! | `here` | starts and ends jobs on this machine |
 //! | `history` | one directory for each job that was ever started |
 //! | `shared` | jobs that are over, shown to a group |
+//! | `shares` | what a job's application is lent to a group by |
 //! | `records` | what stands in its files |
 //! | `state` | what all that says about a job: its state, and the reason |
 //!
@@ -23,6 +24,7 @@ pub mod history;
 pub mod limits;
 pub mod records;
 pub mod shared;
+pub mod shares;
 pub mod slurm;
 pub mod state;
 pub mod submission;

@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use crate::history::{ERRORS, History, Kept, OUTPUT, SCRIPT};
 use crate::limits;
 use crate::records::{self, Entry, EntryId, Outcome, Record};
@@ -54,9 +56,10 @@ impl Shared {
         let outcome = outcome.ok_or_else(|| io::Error::other("it is not over yet"))?;
         self.hide(id)?;
         let whole = self.dir.join(id.as_str());
-        let unfinished = self.dir.join(format!(".{id}"));
+        // Of a name that nobody can have taken.
+        let unfinished = self.dir.join(format!(".{}", EntryId::new(entry.submitted)?));
+        DirBuilder::new().mode(0o700).create(&unfinished)?;
         let made = (|| {
-            DirBuilder::new().mode(0o700).create(&unfinished)?;
             records::write(&unfinished, &entry)?;
             records::write(&unfinished, &outcome)?;
             records::write_file(&unfinished, SCRIPT, history.script(id)?.as_bytes())?;
@@ -79,15 +82,17 @@ impl Shared {
     /// Shows it to nobody any more.
     ///
     /// # Errors
-    /// When the system refuses. That it is not shown is none.
+    /// When the system refuses. That it is not shown is none; nor is what somebody else has put there under its name.
     pub fn hide(&self, id: &EntryId) -> io::Result<()> {
-        for name in [format!(".{id}"), id.to_string()] {
-            match std::fs::remove_dir_all(self.dir.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+        let whole = self.dir.join(id.as_str());
+        let not_there = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        match std::fs::symlink_metadata(&whole) {
+            Ok(meta) if meta.uid() != geteuid().as_raw() => return Ok(()),
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&whole),
+            Ok(_) => std::fs::remove_file(&whole),
+            Err(error) => Err(error),
         }
-        Ok(())
+        .or_else(|error| if not_there(&error) { Ok(()) } else { Err(error) })
     }
 
     /// All that this process may read, the youngest first, one's own among them.
@@ -162,6 +167,20 @@ mod tests {
         let copy = dir.path().join(entry.id.as_str());
         assert_eq!((mode(copy.clone()), mode(copy.join(SCRIPT))), (0o750, 0o640));
         shared.hide(&entry.id).unwrap();
+        shared.hide(&entry.id).unwrap();
+        assert_eq!(shared.list().unwrap(), []);
+    }
+
+    #[test]
+    fn what_lies_beside_it_keeps_nobody_from_hiding_it() {
+        let (state, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (history, shared) = (History::below(state.path()), Shared::at(dir.path()));
+        let (entry, gid) = (entry(1000), nix::unistd::getgid().as_raw());
+        history.create(&entry, "").unwrap();
+        history.finish(&entry.id, &outcome()).unwrap();
+        // As somebody would who saw it before.
+        std::fs::write(dir.path().join(format!(".{}", entry.id)), "").unwrap();
+        shared.show(&history, &entry.id, gid).unwrap();
         shared.hide(&entry.id).unwrap();
         assert_eq!(shared.list().unwrap(), []);
     }

@@ -1,6 +1,6 @@
 //! One question of an application's form.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use super::is_word;
 
@@ -47,6 +47,9 @@ pub struct Field {
     pub resource: Option<Resource>,
 }
 
+/// What a pattern may take in memory once it is compiled, in bytes.
+const PATTERN_BYTES: usize = 64 * 1024;
+
 /// What the whole of an answer must match: in the language that the crate `regex` and HTML's `pattern` have in common.
 #[derive(Debug, Clone)]
 pub struct Pattern {
@@ -60,9 +63,10 @@ impl Pattern {
     /// # Errors
     /// Why it is none, in the words of the crate `regex`.
     pub fn parse(written: &str) -> Result<Self, regex::Error> {
+        let compiled = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
         // By itself first: a bracket too many must not close the one that is put around it.
-        Regex::new(written)?;
-        Ok(Self { written: written.to_owned(), whole: Regex::new(&format!("^(?:{written})$"))? })
+        compiled(written)?;
+        Ok(Self { written: written.to_owned(), whole: compiled(&format!("^(?:{written})$"))? })
     }
 
     /// As written.

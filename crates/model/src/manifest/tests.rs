@@ -136,6 +136,10 @@ fn every_problem_has_its_line() {
             &["app.toml:6: field.pattern: error: unopened group"],
         ),
         (
+            &format!("{script}[[field]]\nname = \"a\"\npattern = \"(?:[a-z]{{1000}}){{1000}}\"\n"),
+            &["app.toml:6: field.pattern: Compiled regex exceeds size limit"],
+        ),
+        (
             &format!("{script}[[field]]\nname = \"a\"\nkind = \"number\"\nmin = 5\nmax = 1\n"),
             &["app.toml:4: field.max: there is no number from 5 to 1"],
         ),

@@ -1,8 +1,7 @@
 //! Ends a job, gives it more time, shares what it shows.
 
-use portreeve_broker::Forwards;
 use portreeve_broker::forward_edit::EditError;
-use portreeve_jobs::{EntryId, JobRef, here};
+use portreeve_jobs::{EntryId, JobRef, here, shares};
 use portreeve_model::{ForwardName, ForwardTarget};
 
 use super::{Hangs, Jobs, Known};
@@ -35,17 +34,10 @@ impl From<EditError> for Change {
         match error {
             EditError::NotFound(name) => Self::NotThere(format!("there is no forward called {name}")),
             EditError::NoSuchGroup(_) => Self::Unfit("group", "there is no such group".to_owned()),
-            EditError::Taken(..) => Self::Not(error.to_string()),
+            EditError::Taken(..) | EditError::Exists(_) => Self::Not(error.to_string()),
             EditError::NotPlain(_) | EditError::Io { .. } => Self::Refused(said(&error)),
         }
     }
-}
-
-/// Where a group finds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Shared {
-    pub(crate) name: ForwardName,
-    pub(crate) group: String,
 }
 
 impl Jobs {
@@ -100,13 +92,8 @@ impl Jobs {
         done
     }
 
-    /// Lets the members of a group use it, by a forward.
-    pub(crate) async fn share(
-        &self,
-        id: &EntryId,
-        name: ForwardName,
-        group: String,
-    ) -> Result<Shared, Change> {
+    /// Lets the members of a group use it, by a forward that goes when it ends.
+    pub(crate) async fn share(&self, id: &EntryId, name: ForwardName, group: String) -> Result<(), Change> {
         let known = self.known(id).await?;
         let Some(endpoint) = known.endpoint.filter(|_| known.job.state == portreeve_jobs::State::Ready)
         else {
@@ -115,19 +102,11 @@ impl Jobs {
         let scheme = if endpoint.tls { "https" } else { "http" };
         let line = format!("{scheme}://{}:{}/", endpoint.node, endpoint.port);
         let target = ForwardTarget::parse(&line).map_err(|error| Change::Refused(error.to_string()))?;
-        let forwards: Forwards = self.place.forwards.clone();
-        let shared = Shared { name, group };
-        let asked = shared.clone();
-        let done = self.aside(move || {
-            forwards.add(&asked.name, &target)?;
-            forwards.share(&asked.name, &asked.group).inspect_err(|_| {
-                // Nobody else was meant.
-                let _ = forwards.remove(&asked.name);
-            })
-        });
+        let (forwards, directory) = (self.place.forwards.clone(), self.history.directory(id));
+        let done = self.aside(move || shares::begin(&directory, &forwards, &name, &target, &group));
         done.await?.map_err(Change::from)?;
         self.changed();
-        Ok(shared)
+        Ok(())
     }
 
     /// Takes a forward away.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use portreeve_jobs::records::Endpoint;
 use portreeve_jobs::slurm::{Past, Row};
 use portreeve_jobs::state::{Records, judge};
-use portreeve_jobs::{Entry, EntryId, Job, JobRef, Kept, Outcome, Seen, here};
+use portreeve_jobs::{Entry, EntryId, Job, JobRef, Kept, Outcome, Seen, here, shares};
 use tokio::time::Instant;
 
 use super::{Hangs, Jobs};
@@ -243,7 +243,12 @@ impl Jobs {
     /// Notes how it ended, for good. What could not be written is judged anew the next time.
     async fn finish(&self, entry: &Entry, outcome: &Outcome) {
         let (history, id, noted) = (self.history.clone(), entry.id.clone(), outcome.clone());
-        match self.aside(move || history.finish(&id, &noted)).await {
+        let done = self.aside(move || {
+            // Before it is never looked at again.
+            shares::end(&history.directory(&id))?;
+            history.finish(&id, &noted)
+        });
+        match done.await {
             Ok(Ok(())) => {
                 let kept = Kept { entry: entry.clone(), outcome: Some(outcome.clone()) };
                 self.known.borrow_mut().insert(entry.id.clone(), kept);

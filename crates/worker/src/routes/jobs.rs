@@ -326,7 +326,7 @@ pub(super) async fn change(asked: &Asked<'_>, id: &EntryId, filled: Filled) -> R
                 why: format!("This is no name: {error}."),
                 fields: vec![],
             })?;
-            jobs.share(id, name, group.to_owned()).await.map(drop)
+            jobs.share(id, name, group.to_owned()).await
         }
         Some("show") => jobs.show(id, filled.value("group").unwrap_or_default().to_owned()).await,
         Some("hide") => jobs.hide(id).await,
