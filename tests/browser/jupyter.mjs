@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { end, freePort, listening, start } from "./children.mjs";
+import { end, freePort, listening, start, until } from "./children.mjs";
 import { DESKTOP, same, screenshots, suite } from "./world.mjs";
 
 const venv = process.env.PORTREEVE_TEST_VENV;
@@ -159,11 +159,17 @@ export async function runsATerminal(page) {
   await page.locator(".jp-Terminal .xterm-screen").click();
   await page.keyboard.type("mkdir made-by-$((6*7))\n");
   const made = page.locator(".jp-DirListing-item", { hasText: "made-by-42" });
-  await made.waitFor();
+  await listed(page, made, 1);
   await page.locator(".jp-Terminal .xterm-screen").click();
   await page.keyboard.type("rmdir made-by-42\n");
-  await made.waitFor({ state: "detached" });
+  await listed(page, made, 0);
 }
+
+/** Until so many are in the list of files, which JupyterLab itself looks at every ten seconds only. */
+const listed = (page, item, count) => until("the list of files is as it should be", async () => {
+  await page.locator("[data-command='filebrowser:refresh']:visible").first().click();
+  return (await item.count()) === count;
+});
 
 /** The README's picture, with PORTREEVE_KEEP_SCREENSHOTS=1; else one to look at. */
 async function picture(page) {
