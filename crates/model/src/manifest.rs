@@ -4,13 +4,15 @@
 //! Invariants: every problem of a file is reported at once, with its line, and an unknown key is one of them. What a person fills
 //! in is never part of the script: it reaches the script as environment variables, and Slurm as arguments that were checked.
 //!
-//! `read` takes the keys and judges them; `field` is one question of the form; `value` judges an answer.
+//! `read` takes the keys and judges them; `field` is one question of the form, `pattern` what its answer must look like; `value` judges an answer.
 
 mod field;
+mod pattern;
 mod read;
 mod value;
 
-pub use field::{Choice, Field, FieldKind, FieldName, Offered, Pattern, Resource};
+pub use field::{Choice, Field, FieldKind, FieldName, Offered, Resource};
+pub use pattern::Pattern;
 pub use value::{Answer, BadAnswer, MEMORY_GIB, Minutes};
 
 use crate::config::Problem;

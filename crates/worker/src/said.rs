@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use portreeve_jobs::slurm::Row;
 use portreeve_jobs::{App, Outcome, Source, State, Usage};
-use portreeve_model::manifest::{Choice, Field, FieldKind};
+use portreeve_model::manifest::{Choice, Field, FieldKind, Pattern};
 use serde::Serialize;
 
 use crate::jobs::{ByHand, Form, Jobs, Known, ShownToMe};
@@ -183,7 +183,7 @@ fn field_said(field: &Field, form: &Form) -> FieldSaid {
         FieldKind::Text { pattern, most, lines } => {
             said.kind = if *lines { "lines" } else { "text" };
             said.max_length = Some(*most);
-            said.pattern = pattern.as_ref().map(|pattern| pattern.as_str().to_owned());
+            said.pattern = pattern.as_ref().map(Pattern::in_html);
         }
         FieldKind::Number { min, max } => {
             (said.kind, said.min, said.max) = ("number", Some(*min), Some(*max))

@@ -1,8 +1,6 @@
 //! One question of an application's form.
 
-use regex::{Regex, RegexBuilder};
-
-use super::is_word;
+use super::{Pattern, is_word};
 
 /// A field's name: 1 to 32 of a-z 0-9 _, beginning with a letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,47 +44,6 @@ pub struct Field {
     /// What of the job the answer decides, besides being told to the script.
     pub resource: Option<Resource>,
 }
-
-/// What a pattern may take in memory once it is compiled, in bytes.
-const PATTERN_BYTES: usize = 64 * 1024;
-
-/// What the whole of an answer must match: in the language that the crate `regex` and HTML's `pattern` have in common.
-#[derive(Debug, Clone)]
-pub struct Pattern {
-    written: String,
-    whole: Regex,
-}
-
-impl Pattern {
-    /// Of an expression as written.
-    ///
-    /// # Errors
-    /// Why it is none, in the words of the crate `regex`.
-    pub fn parse(written: &str) -> Result<Self, regex::Error> {
-        let compiled = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
-        // By itself first: a bracket too many must not close the one that is put around it.
-        compiled(written)?;
-        Ok(Self { written: written.to_owned(), whole: compiled(&format!("^(?:{written})$"))? })
-    }
-
-    /// As written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.written
-    }
-
-    pub(super) fn matches(&self, text: &str) -> bool {
-        self.whole.is_match(text)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.written == other.written
-    }
-}
-
-impl Eq for Pattern {}
 
 /// Which answers a field takes.
 #[derive(Debug, Clone, PartialEq, Eq)]

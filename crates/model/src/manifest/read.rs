@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::field::{Choice, Field, FieldKind, FieldName, Offered, Pattern, Resource};
+use super::field::{Choice, Field, FieldKind, FieldName, Offered, Resource};
 use super::value::{BYTES, Minutes};
-use super::{Manifest, ManifestFile, Open};
+use super::{Manifest, ManifestFile, Open, Pattern};
 use crate::config::{Notes, Problem, Section, number};
 
 /// Fields of a form at most.
