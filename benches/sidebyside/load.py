@@ -4,22 +4,26 @@ Invariant: a sample with anything wrong carries its problems; no number of it is
 """
 
 import json
+import math
 import re
+import time
 from dataclasses import asdict, dataclass, field
 
-from .process import PROXY_CORE, BenchError, core_busy_seconds, find_program
+from .process import LOAD_CORE, PROXY_CORE, BenchError, core_busy_seconds, find_program
 
 CHECK_SECONDS = 1  # the warm-up, in which every body is looked at
 GRACE_SECONDS = 15  # beyond its duration, what a load generator may take to end
+OPEN_SECONDS = 120  # to open all of many connections
+SETTLE_SECONDS = 2  # before the memory of open connections is read
 SIZE_TOLERANCE = 0.01  # of a response's mean size, between the warm-up and the measurement
 
 # Only `done` is defined, so that wrk makes and reads requests without Lua while it measures.
 WRK_MEASURE = """
 done = function(summary, latency)
   local e = summary.errors
-  io.write(string.format('RESULT {"requests":%d,"seconds":%.6f,"bytes":%.0f,"p50_us":%.0f,"p99_us":%.0f,'
+  io.write(string.format('RESULT {"requests":%d,"seconds":%.6f,"bytes":%.0f,"p50_us":%.0f,"p99_us":%.0f,"p999_us":%.0f,'
     .. '"status":%d,"connect":%d,"read":%d,"write":%d,"timeout":%d,"wrong":%d}\\n',
-    summary.requests, summary.duration / 1e6, summary.bytes, latency:percentile(50), latency:percentile(99),
+    summary.requests, summary.duration / 1e6, summary.bytes, latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
     e.status, e.connect, e.read, e.write, e.timeout, WRONG and WRONG() or 0))
 end
 """
@@ -47,8 +51,10 @@ class Load:
     seconds: float
     p50_us: float
     p99_us: float
+    p999_us: float
     bytes_each: float
     problems: list
+    resumed: int = None  # handshakes that built on an earlier one
 
 
 @dataclass
@@ -58,9 +64,14 @@ class Sample:
     round: int
     requests: int = None
     requests_per_second: float = None
+    mb_per_second: float = None
     p50_us: float = None
     p99_us: float = None
+    p999_us: float = None
     cpu_us_per_request: float = None
+    cpu_us_per_mb: float = None
+    kib_each: float = None  # of the target's memory, for each open connection
+    idle_cpu_share: float = None  # of a core, while connections only stay open
     rss_idle_mib: float = None
     rss_after_mib: float = None
     tls: str = None
@@ -73,14 +84,31 @@ class Sample:
 
 
 class Generator:
-    """wrk for HTTP/1.1, h2load for HTTP/2."""
+    """wrk and h2load where they can, else our own program, which looks at every answer by itself."""
 
-    def __init__(self, shop, protocol, streams):
-        self.shop, self.streams = shop, streams
-        self.run = self._h2load if protocol == "h2" else self._wrk
+    def __init__(self, shop, program, trust):
+        self.shop, self.program, self.trust = shop, program, trust
 
-    # `size`: of each body.
-    def _wrk(self, end, connections, seconds, size, check):
+    def run(self, workload, end, connections, seconds, size, check):
+        """`size`: of each body."""
+        if workload.load == "wrk":
+            return self.wrk(end, connections, seconds, size, check)
+        if workload.load == "h2load":
+            return self._h2load(end, connections, seconds, size)
+        argv = self.own(workload.load, end, *workload.options)
+        if workload.load != "pages":
+            argv += ["--connections", str(connections)]
+        text = self.shop.run(workload.load, [*argv, "--seconds", str(seconds)], 2 * seconds + GRACE_SECONDS)
+        return parse_own(text, workload.resumes)
+
+    def own(self, what, end, *options):
+        argv = [self.program, what, "--address", f"127.0.0.1:{end.port}", "--host", f"{end.host}:{end.port}", "--path", end.path]
+        argv += ["--trust", self.trust] if end.tls else []
+        for name, value in end.headers.items():
+            argv += ["--header", f"{name}: {value}"]
+        return [*argv, *options]
+
+    def wrk(self, end, connections, seconds, size, check):
         url = f"{'https' if end.tls else 'http'}://127.0.0.1:{end.port}{end.path}"
         argv = [find_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "5s"]
         script = f"SIZE = {size}\n{WRK_CHECK}" if check else WRK_MEASURE
@@ -89,16 +117,32 @@ class Generator:
             argv += ["-H", f"{name}: {value}"]
         return parse_wrk(self.shop.run("wrk", [*argv, url], seconds + GRACE_SECONDS))
 
-    def _h2load(self, end, connections, seconds, size, check):
+    def _h2load(self, end, connections, seconds, size):
         url = f"{'https' if end.tls else 'http'}://{end.host}:{end.port}{end.path}"
         log = self.shop.folder / "h2load.log"
         log.unlink(missing_ok=True)
-        argv = [find_program("h2load"), "-t1", f"-c{connections}", f"-m{self.streams}", f"-D{seconds}"]
+        argv = [find_program("h2load"), "-t1", f"-c{connections}", "-m1", f"-D{seconds}"]
         argv += [f"--connect-to=127.0.0.1:{end.port}", f"--log-file={log}"]
         for name, value in end.headers.items():
             argv += ["-H", f"{name}: {value}"]
         text = self.shop.run("h2load", [*argv, url], seconds + GRACE_SECONDS)
         return parse_h2load(text, log.read_text() if log.exists() else "", seconds, size)
+
+
+def parse_own(text, resumes):
+    try:
+        r = json.loads(text.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise BenchError("the load generator printed no result") from None
+    problems = list(r["problems"])
+    if resumes and r["resumed"] < 0.99 * r["requests"]:
+        problems.append(f"only {r['resumed']} of {r['requests']} handshakes built on an earlier one")
+    if not resumes and r["resumed"]:
+        problems.append(f"{r['resumed']} handshakes built on an earlier one")
+    if not r["requests"]:
+        problems.append("no request was answered")
+    each = r["bytes"] / r["requests"] if r["requests"] else 0.0
+    return Load(r["requests"], r["seconds"], r["p50_us"], r["p99_us"], r["p999_us"], each, problems, r["resumed"])
 
 
 def parse_wrk(text):
@@ -112,8 +156,8 @@ def parse_wrk(text):
     }
     problems = [f"{r[key]} x {text}" for key, text in means.items() if r[key]]
     if not r["requests"]:
-        return Load(0, r["seconds"], None, None, 0.0, problems + ["no request was answered"])
-    return Load(r["requests"], r["seconds"], r["p50_us"], r["p99_us"], r["bytes"] / r["requests"], problems)
+        return Load(0, r["seconds"], None, None, None, 0.0, problems + ["no request was answered"])
+    return Load(r["requests"], r["seconds"], r["p50_us"], r["p99_us"], r["p999_us"], r["bytes"] / r["requests"], problems)
 
 
 def parse_h2load(text, log, seconds, size):
@@ -134,32 +178,39 @@ def parse_h2load(text, log, seconds, size):
     if "Application protocol: h2" not in text:
         problems.append("HTTP/2 was not agreed")
     if not done or not rows:
-        return Load(0, seconds, None, None, 0.0, problems + ["no request was answered"])
+        return Load(0, seconds, None, None, None, 0.0, problems + ["no request was answered"])
     times = sorted(int(row[2]) for row in rows)
     each = int(data[1]) / done
     if abs(each / size - 1) > SIZE_TOLERANCE:
         problems.append(f"bodies of {each:.0f} bytes on average")
-    return Load(done, seconds, percentile(times, 50), percentile(times, 99), each, problems)
+    return Load(done, seconds, *(percentile(times, p) for p in (50, 99, 99.9)), each, problems)
 
 
 def percentile(ordered, percent):
     """The nearest-rank percentile of numbers in ascending order."""
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+    return ordered[max(0, math.ceil(round(len(ordered) * percent / 100, 6)) - 1)]
 
 
-def measure(shop, backend, targets, generator, name, connections, seconds, number):
+def measure(shop, backend, targets, generator, name, workload, connections, seconds, number):
     """Starts the target, checks it, loads it, ends it. Whatever goes wrong with it is in the sample."""
     sample, child = Sample(number), None
     before_start = len(shop.children)
     try:
-        child, end = targets.start(name)
-        sample.tls, size = end.probe()
+        child, end = targets.start(name, workload)
+        size = None
+        if workload.asks not in ("echo", "sink"):
+            sample.tls, size = end.probe()
         if child:
             sample.rss_idle_mib = child.rss_mib()
-        check = generator.run(end, connections, CHECK_SECONDS, size, check=True)
-        sample.problems += [f"warm-up: {p}" for p in check.problems]
-        if not sample.problems:
-            _measure_running(sample, backend, generator, child, end, connections, seconds, size, check)
+        if workload.load == "idle":
+            _measure_idle(sample, shop, generator, child, end, connections, seconds)
+        else:
+            check = generator.run(workload, end, connections, CHECK_SECONDS, size, check=True)
+            sample.problems += [f"warm-up: {p}" for p in check.problems]
+            if not sample.problems:
+                _measure_running(sample, backend, generator, child, workload, end, connections, seconds, size, check)
+        if child and child.process.poll() is not None:
+            sample.problems.append(f"ended while measured: {child.log_tail()}")
     except (BenchError, OSError) as error:
         if backend.child.process.poll() is not None:
             raise BenchError(f"the backend ended: {backend.child.log_tail()}") from error
@@ -170,29 +221,62 @@ def measure(shop, backend, targets, generator, name, connections, seconds, numbe
     return sample
 
 
-def _measure_running(sample, backend, generator, child, end, connections, seconds, size, check):
+def _measure_running(sample, backend, generator, child, workload, end, connections, seconds, size, check):
     log = child.log.stat().st_size if child else 0
     accepted, begun = backend.counts()
     busy, cpu = core_busy_seconds(PROXY_CORE), child.cpu_seconds() if child else 0.0
-    load = generator.run(end, connections, seconds, size, check=False)
+    load = generator.run(workload, end, connections, seconds, size, check=False)
     cpu = (child.cpu_seconds() if child else 0.0) - cpu
     busy = core_busy_seconds(PROXY_CORE) - busy
     accepted_after, begun_after = backend.counts()
 
     sample.problems += load.problems
-    sample.requests, sample.p50_us, sample.p99_us = load.requests, load.p50_us, load.p99_us
+    sample.requests, sample.p50_us, sample.p99_us, sample.p999_us = load.requests, load.p50_us, load.p99_us, load.p999_us
     sample.requests_per_second = load.requests / load.seconds
-    sample.upstream_opened = accepted_after - accepted - 1
+    sample.mb_per_second = load.requests * load.bytes_each / load.seconds / 1e6
     sample.others_share = max(0.0, busy - cpu) / load.seconds
     if child:
         sample.rss_after_mib = child.rss_mib()
         sample.log_bytes = child.log.stat().st_size - log
         if load.requests:
             sample.cpu_us_per_request = cpu * 1e6 / load.requests
-        if child.process.poll() is not None:
-            sample.problems.append(f"ended while measured: {child.log_tail()}")
+        if load.bytes_each:
+            sample.cpu_us_per_mb = cpu * 1e12 / (load.requests * load.bytes_each)
+    if workload.asks in ("echo", "sink"):
+        return
+    sample.upstream_opened = accepted_after - accepted - 1
     # Answers that the backend never gave: a cache, or a page of the proxy's own. One is the question itself.
-    if (reached := begun_after - begun - 1) < load.requests:
+    each = 1 if workload.load != "pages" else 0
+    if (reached := begun_after - begun - 1) < load.requests * each:
         sample.problems.append(f"{load.requests - reached} x answered without the backend")
     if load.requests and abs(load.bytes_each / check.bytes_each - 1) > SIZE_TOLERANCE:
         sample.problems.append(f"answers of {load.bytes_each:.0f} bytes, {check.bytes_each:.0f} in the warm-up")
+
+
+def _measure_idle(sample, shop, generator, child, end, connections, seconds):
+    """Opens all, waits, reads memory and CPU, asks something else meanwhile, and sees whether all of them still answer."""
+    before = child.rss_mib() if child else 0.0
+    hold = 2 * seconds + SETTLE_SECONDS + GRACE_SECONDS
+    argv = generator.own("idle", end, "--connections", str(connections), "--seconds", str(hold))
+    opener = shop.start("idle", argv, LOAD_CORE)
+    _wait_said(opener, f"open {connections}", OPEN_SECONDS)
+    time.sleep(SETTLE_SECONDS)
+    cpu = child.cpu_seconds() if child else 0.0
+    time.sleep(seconds)
+    if child:
+        sample.idle_cpu_share = (child.cpu_seconds() - cpu) / seconds
+        sample.rss_after_mib = child.rss_mib()
+        sample.kib_each = (sample.rss_after_mib - before) * 1024 / connections
+    meanwhile = generator.wrk(end, 1, seconds, 1, check=False)
+    sample.problems += meanwhile.problems
+    sample.requests, sample.p50_us, sample.p99_us, sample.p999_us = (
+        meanwhile.requests, meanwhile.p50_us, meanwhile.p99_us, meanwhile.p999_us)
+    _wait_said(opener, f"alive {connections}", hold + GRACE_SECONDS)
+
+
+def _wait_said(child, text, seconds):
+    until = time.monotonic() + seconds
+    while text not in (said := child.out.read_text().splitlines()):
+        if child.process.poll() is not None or time.monotonic() > until:
+            raise BenchError(f"not `{text}` but {said}: {child.log_tail()}")
+        time.sleep(0.05)

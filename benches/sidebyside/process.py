@@ -4,6 +4,7 @@ Invariant: nothing is signalled that was not started here, and nothing started h
 """
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ PROXY_CORE = 1  # the one process tree that is measured
 NOBODY = 1  # `daemon`: who everything runs as when the run is started by root (an account with a name)
 STOP_SECONDS = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
+DESCRIPTORS = min(65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # of each process
+TUNNELS = (DESCRIPTORS - 200) // 2  # through a proxy, each of which has two sockets
 
 
 class BenchError(Exception):
@@ -152,7 +155,7 @@ class Workshop:
         path.mkdir(mode=0o700)
         return self.own(path)
 
-    def start(self, name, argv, core):
+    def start(self, name, argv, core, environment={}):
         """Starts a program on one core, in a session of its own: Ctrl-C reaches it through `stop` only."""
         self._count += 1
         log = self.write(f"{self._count}-{name}.err", "")
@@ -160,9 +163,9 @@ class Workshop:
         drop = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--bounding-set=-all"]
         who = drop if os.getuid() == 0 else []
         # The parent-death signal covers the one case that no handler can: this run being killed outright.
-        command = [find_program("setpriv"), *who, "--pdeathsig", "TERM"]
+        command = [find_program("prlimit"), f"--nofile={DESCRIPTORS}", find_program("setpriv"), *who, "--pdeathsig", "TERM"]
         command += [find_program("taskset"), "-c", str(core), *map(str, argv)]
-        env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "HOME": str(self.folder)}
+        env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "HOME": str(self.folder), **environment}
         with open(log, "wb") as err, open(out, "wb") as std:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=std, stderr=err,

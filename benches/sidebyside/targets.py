@@ -1,8 +1,4 @@
-"""What is measured: the backend that answers, and each proxy that can stand in front of it.
-
-Invariant: every proxy gets the same key and certificate, one worker or thread, a keep-alive
-connection pool towards the backend, and no access log.
-"""
+"""Where load can go: to the backend itself, or to it through a proxy."""
 
 import http.client
 import random
@@ -10,28 +6,21 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from . import page
-from .process import LOAD_CORE, PROXY_CORE, BenchError, find_program
+from .peers import NGINX, PEERS, Setup
+from .process import DESCRIPTORS, LOAD_CORE, PROXY_CORE, BenchError, find_program
 
 BODY = bytes(range(256)) * 4  # 1 KiB, and nothing that a proxy would want to rewrite
-PATH, PAGE, TEXT = "/1k.bin", "/page.html", "/page.txt"
+LARGE = 100 << 20
+PATHS = {"file": "/1k.bin", "large": "/large.bin", "page": "/page.html", "echo": "/echo", "sink": "/sink"}
+TEXT = "/page.txt"
 COOKIE = "__Host-portreeve"
 START_SECONDS = 10.0
 PROBE_SECONDS = 5.0
 
-NGINX_COMMON = """\
-daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log stderr warn;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; types {{ }} default_type application/octet-stream;
-  keepalive_requests 1000000000; keepalive_timeout 3600s;
-  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
-  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-"""
-BACKEND = NGINX_COMMON + """\
+BACKEND = """\
   sendfile on; open_file_cache max=16 inactive=3600s; open_file_cache_valid 3600s;
   server {{
     listen 127.0.0.1:{h1}; root {root};
@@ -45,77 +34,6 @@ BACKEND = NGINX_COMMON + """\
   }}
   server {{ listen 127.0.0.1:{h2c} http2; root {root}; sendfile off; }}
   server {{ listen 127.0.0.1:{status}; location = /status {{ stub_status; }} }}
-}}
-"""
-NGINX = NGINX_COMMON + """\
-  upstream backend {{ server 127.0.0.1:{backend}; keepalive 64; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} ssl{h2}; ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_certificate {certificate}; ssl_certificate_key {key};
-    ssl_session_cache off; ssl_session_tickets off;
-    proxy_http_version 1.1; proxy_set_header Connection "";
-    {location}
-  }}
-}}
-"""
-NGINX_PLAIN = "location / { proxy_pass http://backend; }"
-NGINX_LINKS = """\
-location {prefix}/ {{
-      proxy_pass http://backend/; sub_filter_once off;
-      sub_filter 'href="/' 'href="{prefix}/'; sub_filter 'src="/' 'src="{prefix}/';
-    }}"""
-# Beside what is loaded and proxied: how Debian sets up the modules, as far as links go.
-APACHE = """\
-ServerRoot {dir}
-PidFile {dir}/apache.pid
-ErrorLog {dir}/error.log
-LogLevel error
-ServerName localhost
-Listen 127.0.0.1:{port}
-{modules}
-StartServers 1
-ServerLimit 1
-ThreadsPerChild 64
-MaxRequestWorkers 64
-KeepAlive On
-MaxKeepAliveRequests 0
-KeepAliveTimeout 3600
-SSLEngine On
-SSLProtocol TLSv1.2 TLSv1.3
-SSLCertificateFile {certificate}
-SSLCertificateKeyFile {key}
-SSLSessionCache none
-SSLSessionTickets Off
-ProxyPass {prefix}/ http://127.0.0.1:{backend}/ keepalive=On
-ProxyHTMLEnable On
-ProxyHTMLLinks a href
-ProxyHTMLLinks area href
-ProxyHTMLLinks link href
-ProxyHTMLLinks img src longdesc usemap
-ProxyHTMLLinks form action
-ProxyHTMLLinks input src usemap
-ProxyHTMLLinks script src for
-ProxyHTMLURLMap / {prefix}/
-"""
-APACHE_MODULES = Path("/usr/lib/apache2/modules")
-APACHE_LOADED = "mpm_event authz_core ssl proxy proxy_http xml2enc proxy_html".split()
-HAPROXY = """\
-global
-  nbthread 1
-  maxconn 4096
-  tune.ssl.cachesize 0
-  ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 1h
-  timeout server 1h
-frontend front
-  bind 127.0.0.1:{port} ssl crt {combined} alpn {alpn}
-  default_backend back
-backend back
-  http-reuse always
-  server one 127.0.0.1:{backend}
 """
 PORTREEVE = """\
 threads = 1
@@ -131,11 +49,11 @@ class Endpoint:
 
     port: int
     tls: bool
-    path: str = PATH
+    path: str = PATHS["file"]
     host: str = "localhost"
     headers: dict = field(default_factory=dict)
     http1_port: int = None  # for single looks, where `port` speaks nothing but HTTP/2
-    is_right: callable = BODY.__eq__  # asked about a body
+    is_right: callable = None  # asked about a body
 
     def get(self, path=None):
         """One GET that follows nothing: (status, headers, body, TLS version and cipher)."""
@@ -163,7 +81,7 @@ class Endpoint:
         if status != 200:
             where = f" to {headers['Location']}" if headers["Location"] else ""
             raise BenchError(f"answers {status}{where} for {self.path}")
-        if not self.is_right(body):
+        if self.is_right and not self.is_right(body):
             raise BenchError(f"answers {self.path} with a body of {len(body)} bytes that is not the right one")
         return spoken, len(body)
 
@@ -196,23 +114,30 @@ def wait_listening(child, port):
 
 
 class Backend:
-    """The static nginx behind every target; it also counts what really reached it."""
+    """Behind every target: a static nginx, which also counts what really reached it, and a program for all that is no file."""
 
-    def __init__(self, shop):
+    def __init__(self, shop, load):
         # `below` answers below the path that Portreeve gives it, as an application does that knows its prefix.
-        self.port, self.h2c, self.below, self._status = (free_port() for _ in range(4))
-        root = shop.subfolder("root")
-        for path, body in ((PATH, BODY), (PAGE, page.PAGE), (TEXT, page.PAGE)):
-            shop.write(f"root{path}", body)
-        config = shop.write("backend.conf", BACKEND.format(
-            dir=shop.subfolder("backend"), root=root, h1=self.port, h2c=self.h2c, below=self.below,
-            status=self._status))
+        self.port, self.h2c, self.below, self._status, self.program = (free_port() for _ in range(5))
+        root = shop.subfolder(f"root-{self.port}")
+        for path, body in ((PATHS["file"], BODY), (PATHS["page"], page.PAGE), (TEXT, page.PAGE), (PATHS["large"], bytes(LARGE))):
+            shop.write(root / path.removeprefix("/"), body)
+        folder = shop.subfolder(f"backend-{self.port}")
+        servers = BACKEND.format(root=root, h1=self.port, h2c=self.h2c, below=self.below, status=self._status)
+        config = shop.write(folder / "nginx.conf", NGINX.format(dir=folder, servers=servers, descriptors=DESCRIPTORS))
         self.child = shop.start("backend", [find_program("nginx"), "-c", config], LOAD_CORE)
         for port in (self.port, self.h2c, self.below, self._status):
             wait_listening(self.child, port)
+        self._shop = shop
+        self._other = shop.start("backend-program", [load, "backend", "--listen", f"127.0.0.1:{self.program}"], LOAD_CORE)
+        wait_listening(self._other, self.program)
+
+    def end(self):
+        for child in (self.child, self._other):
+            self._shop.end(child)
 
     def counts(self):
-        """(connections accepted, requests begun) so far, this question included."""
+        """(connections accepted, requests begun) by the static one so far, this question included."""
         _, _, body, _ = Endpoint(self._status, tls=False).get("/status")
         accepted, _handled, requests = map(int, body.decode().splitlines()[2].split())
         return accepted, requests
@@ -221,86 +146,74 @@ class Backend:
 class Targets:
     """Starts one target at a time, afresh, so that none is measured while another one stirs."""
 
-    def __init__(self, shop, backend, protocol, portreeve, workload="file"):
-        self.shop, self.backend, self.h2, self.portreeve = shop, backend, protocol == "h2", portreeve
-        self.links = workload == "links"
-        self.prefix = f"/fw2/localhost:{backend.port}"
-        self.certificate, self.key = shop.folder / "cert.pem", shop.folder / "key.pem"
+    def __init__(self, shop, backend, portreeve, load):
+        self.shop, self.backend, self.portreeve, self.load = shop, backend, portreeve, load
+        self.folder = shop.subfolder(f"targets-{backend.port}")
+        self.certificate, self.key = self.folder / "cert.pem", self.folder / "key.pem"
         shop.run("openssl", [
             find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
             "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", self.key, "-out", self.certificate,
             "-addext", "subjectAltName=DNS:localhost,DNS:*.localhost,IP:127.0.0.1",
+            "-addext", "basicConstraints=critical,CA:FALSE",
         ], 20)
-        self.combined = shop.write("both.pem", self.certificate.read_bytes() + self.key.read_bytes())
+        self.combined = shop.write(self.folder / "both.pem", self.certificate.read_bytes() + self.key.read_bytes())
         self._turn = 0
 
-    def start(self, name):
+    def start(self, name, workload):
         """(the process tree, None for `direct`; where to send the load)."""
         self._turn += 1
-        return {
-            "direct": self._direct, "nginx": self._nginx, "haproxy": self._haproxy, "apache": self._apache,
-            "portreeve": self._portreeve, "portreeve-keep": self._keep, "portreeve-text": self._text,
-        }[name]()
+        port = self.backend.program if workload.asks in ("echo", "sink") else self.backend.port
+        if name == "direct":
+            return self._direct(workload, port)
+        if name.startswith("portreeve"):
+            return self._portreeve(name, workload, port)
+        setup = Setup(
+            self.shop.subfolder(f"{self.folder.name}-{self._turn}-{name}"), free_port(), port, self.certificate, self.key, self.combined,
+            workload.http2, workload.resumes, upgrades=workload.asks == "echo",
+            links=self._prefix(port) if workload.asks == "page" else None)
+        if name == "floor":
+            argv, env = [self.load, "floor", "--listen", f"127.0.0.1:{setup.port}", "--backend", f"127.0.0.1:{port}",
+                         "--certificate", setup.certificate, "--key", setup.key], {}
+            argv += ["--tickets"] if workload.resumes else []
+        else:
+            argv, env = PEERS[name](self.shop, setup)
+        child = self.shop.start(name, argv, PROXY_CORE, env)
+        wait_listening(child, setup.port)
+        path, is_right = PATHS[workload.asks], self._is_right(workload)
+        if setup.links:
+            path = setup.links + path
+            is_right = {"nginx": page.literally, "apache": page.written_anew}[name](setup.links)
+        return child, Endpoint(setup.port, True, path, is_right=is_right)
 
-    def _direct(self):
-        port = self.backend.h2c if self.h2 else self.backend.port
-        about = {"path": PAGE, "is_right": page.as_it_is} if self.links else {}
-        return None, Endpoint(port, tls=False, http1_port=self.backend.port, **about)
+    @staticmethod
+    def _prefix(port):
+        return f"/fw2/localhost:{port}"
 
-    def _nginx(self):
-        port = free_port()
-        location = NGINX_LINKS.format(prefix=self.prefix) if self.links else NGINX_PLAIN
-        config = self.shop.write(f"nginx-{self._turn}.conf", NGINX.format(
-            dir=self.shop.subfolder(f"nginx-{self._turn}"), port=port, h2=" http2" if self.h2 else "",
-            backend=self.backend.port, certificate=self.certificate, key=self.key, location=location))
-        about = {"path": self.prefix + PAGE, "is_right": page.literally(self.prefix)} if self.links else {}
-        return self._listening("nginx", [find_program("nginx"), "-c", config], port, about)
+    @staticmethod
+    def _is_right(workload):
+        return {"file": BODY.__eq__, "large": bytes(LARGE).__eq__, "page": page.as_it_is}.get(workload.asks)
 
-    def _apache(self):
-        port = free_port()
-        folder = self.shop.subfolder(f"apache-{self._turn}")
-        loaded = "\n".join(f"LoadModule {m}_module {APACHE_MODULES}/mod_{m}.so" for m in APACHE_LOADED)
-        config = self.shop.write(f"apache-{self._turn}/apache.conf", APACHE.format(
-            dir=folder, port=port, prefix=self.prefix, modules=loaded, backend=self.backend.port,
-            certificate=self.certificate, key=self.key))
-        argv = [find_program("apache2"), "-DFOREGROUND", "-f", config]
-        about = {"path": self.prefix + PAGE, "is_right": page.written_anew(self.prefix)}
-        return self._listening("apache", argv, port, about)
+    def _direct(self, workload, port):
+        spoken = self.backend.h2c if workload.http2 else port
+        return None, Endpoint(spoken, False, PATHS[workload.asks], http1_port=port, is_right=self._is_right(workload))
 
-    def _haproxy(self):
-        port = free_port()
-        config = self.shop.write(f"haproxy-{self._turn}.cfg", HAPROXY.format(
-            port=port, combined=self.combined, alpn="h2,http/1.1" if self.h2 else "http/1.1",
-            backend=self.backend.port))
-        return self._listening("haproxy", [find_program("haproxy"), "-db", "-f", config], port)
-
-    def _listening(self, name, argv, port, about={}):
-        child = self.shop.start(name, argv, PROXY_CORE)
-        wait_listening(child, port)
-        return child, Endpoint(port, tls=True, **about)
-
-    def _portreeve(self):
-        if self.links:
-            return self._entered(self.prefix + PAGE, page.with_ours(self.prefix))
-        return self._entered(self.prefix + PATH)
-
-    def _keep(self):
-        """The same page from an application that knows its prefix: nothing is to be rewritten."""
-        return self._entered(f"/fw2/localhost:{self.backend.below}{PAGE}", page.as_it_is)
-
-    def _text(self):
-        """The same bytes as text, in which nothing is rewritten."""
-        return self._entered(self.prefix + TEXT, page.as_it_is)
-
-    def _entered(self, path, is_right=BODY.__eq__):
-        state = self.shop.subfolder(f"state-{self._turn}")
-        config = self.shop.write(f"state-{self._turn}/portreeve.toml", PORTREEVE.format(
+    def _portreeve(self, name, workload, port):
+        path, is_right = PATHS[workload.asks], self._is_right(workload)
+        if name == "portreeve-keep":  # the same page from an application that knows its prefix: nothing is to be rewritten
+            port = self.backend.below
+        elif name == "portreeve-text":  # the same bytes as text, in which nothing is rewritten
+            path = TEXT
+        elif workload.asks == "page":
+            is_right = page.with_ours(self._prefix(port))
+        state = self.shop.subfolder(f"{self.folder.name}-{self._turn}-portreeve")
+        config = self.shop.write(state / "portreeve.toml", PORTREEVE.format(
             certificate=self.certificate, key=self.key))
         argv = [self.portreeve, "up", "--listen", "127.0.0.1:0", "--state", state, "--config", config]
         child = self.shop.start("portreeve", argv, PROXY_CORE)
         address = urlsplit(self._sign_in_address(child))
-        cookie = enter(Endpoint(address.port, tls=True, host=address.hostname), f"{address.path}?{address.query}")
-        return child, Endpoint(address.port, True, path, address.hostname, {"Cookie": cookie}, is_right=is_right)
+        cookie = enter(Endpoint(address.port, True, host=address.hostname), f"{address.path}?{address.query}")
+        end = Endpoint(address.port, True, self._prefix(port) + path, address.hostname, {"Cookie": cookie}, is_right=is_right)
+        return child, end
 
     @staticmethod
     def _sign_in_address(child):

@@ -5,9 +5,10 @@ import unittest
 from . import page
 from .load import Sample, parse_h2load, parse_wrk, percentile
 from .process import BenchError, Stat
-from .report import add_ratios, goals, row
+from .report import goals, row
+from .workloads import WORKLOADS
 
-WRK = ('RESULT {"requests":100,"seconds":2.0,"bytes":126000,"p50_us":30,"p99_us":90,'
+WRK = ('RESULT {"requests":100,"seconds":2.0,"bytes":126000,"p50_us":30,"p99_us":90,"p999_us":95,'
        '"status":%d,"connect":0,"read":0,"write":0,"timeout":%d,"wrong":%d}\n')
 H2LOAD = """\
 Application protocol: {protocol}
@@ -42,34 +43,44 @@ class Parsing(unittest.TestCase):
             self.assertEqual(len(h2load(**wrong).problems), 1, wrong)
 
     def test_percentile(self):
-        for count, percent, rank in ((1, 50, 1), (2, 50, 1), (100, 99, 99), (101, 99, 100), (1000, 99, 990)):
+        for count, percent, rank in ((1, 50, 1), (2, 50, 1), (100, 99, 99), (101, 99, 100), (1000, 99, 990), (1000, 99.9, 999)):
             self.assertEqual(percentile(range(1, count + 1), percent), rank)
 
 
 class Rows(unittest.TestCase):
-    @staticmethod
-    def rows(problems=()):
-        def samples(cpu):
-            return [Sample(n, 100, 50.0, 30.0, 90.0, c) for n, c in enumerate(cpu, 1)]
+    KEEPALIVE, LINKS = WORKLOADS["keepalive"], WORKLOADS["links"]
 
-        mine = samples((26.0, 30.0, 27.0))
-        mine[1].problems += problems
-        rows = [row("haproxy", 1, samples((40.0, 20.0, 30.0))), row("portreeve", 1, mine)]
-        add_ratios(rows)
+    @staticmethod
+    def rows(connections, numbers, problems=()):
+        rows = []
+        for target, cpus in numbers.items():
+            samples = [Sample(n, 100, 50.0, p50_us=30.0, p99_us=90.0, cpu_us_per_request=c) for n, c in enumerate(cpus, 1)]
+            if target == "portreeve":
+                samples[-1].problems += problems
+            rows.append(row(target, connections, samples))
         return rows
 
-    def test_medians_ratios_and_goals(self):
-        mine = self.rows()[1]
+    def test_medians(self):
+        mine = self.rows(1, {"portreeve": (26.0, 30.0, 27.0)})[0]
         self.assertEqual(mine["median"]["cpu_us_per_request"], 27.0)
         self.assertEqual(mine["spread"]["cpu_us_per_request"], [26.0, 30.0])
-        self.assertEqual(mine["ratio"]["cpu_us_per_request"], 0.9)
-        self.assertEqual([g["reached"] for g in goals(self.rows())], [True])
+
+    def test_goals(self):
+        for mine, reached in ((30.0, True), (30.8, True), (31.0, False)):
+            rows = self.rows(1, {"haproxy": (30.0,), "portreeve": (mine,), "nginx": (1.0,)})
+            self.assertEqual([g["reached"] for g in goals(rows, self.KEEPALIVE)], [reached, True], mine)
+        for cpu, reached in (((800, 400, 3200), [True, True]), ((900, 400, 3200), [False, False])):
+            rows = self.rows(8, {t: (c,) for t, c in zip(("portreeve", "nginx", "apache"), cpu)})
+            self.assertEqual([g["reached"] for g in goals(rows, self.LINKS)], reached)
+
+    def test_the_best_peer_is_no_target_of_ours(self):
+        rows = self.rows(32, {"floor": (1.0,), "direct": (1.0,), "nginx": (20.0,), "haproxy": (30.0,), "portreeve": (21.0,)})
+        self.assertEqual({g["peer"] for g in goals(rows, self.KEEPALIVE)}, {"haproxy", "nginx"})
 
     def test_one_bad_round_makes_the_row_invalid(self):
-        mine = self.rows(["1 x status outside 2xx and 3xx"])[1]
-        self.assertFalse(mine["valid"])
-        self.assertEqual(mine["ratio"], {})
-        self.assertEqual(goals(self.rows(["x"])), [])
+        rows = self.rows(1, {"haproxy": (30.0,) * 2, "portreeve": (20.0,) * 2}, ["1 x status outside 2xx and 3xx"])
+        self.assertFalse(rows[1]["valid"])
+        self.assertEqual(goals(rows, self.KEEPALIVE), [])
 
 
 class Pages(unittest.TestCase):
@@ -91,17 +102,6 @@ class Pages(unittest.TestCase):
             self.assertFalse(is_right(body.replace(b'"/fw2/localhost:1/item/01234/', b'"/item/01234/')))
             self.assertFalse(is_right(body.replace(b"Item 00007", b"Item 7")))
         self.assertFalse(page.with_ours(self.PREFIX)(good))
-
-    def test_goals(self):
-        def rows(mine, nginx, apache):
-            found = {"portreeve": mine, "nginx": nginx, "apache": apache}
-            return [row(t, 8, [Sample(1, 100, 50.0, 30.0, 90.0, c)]) for t, c in found.items()]
-
-        for cpu, reached in (((800, 400, 3200), [True, True]), ((801, 400, 3200), [False, False])):
-            self.assertEqual([g["reached"] for g in goals(rows(*cpu), "links")], reached)
-        passed = [row(t, 8, [Sample(1, 100, 50.0, 30.0, 90.0, c)]) for t, c in (
-            ("portreeve-keep", 60.0), ("portreeve-text", 64.0))]
-        self.assertEqual([g["reached"] for g in goals(rows(800, 400, 3200) + passed, "links")], [True, True, False])
 
 
 if __name__ == "__main__":

@@ -253,6 +253,9 @@ fn connections_whose_addresses_are_rewritten_on_the_way_are_nobodys() {
     });
 }
 
+/// A moment when a neighbour's `usermod` puts a new /etc/group in place is none to bind it in, and systemd says so.
+const RELOAD: &str = "systemctl reload portreeve-portal 2>/dev/null || systemctl reload portreeve-portal";
+
 #[test]
 fn a_forward_of_roots_is_free_only_where_the_configuration_lists_it() {
     outside("a_forward_of_roots_is_free_only_where_the_configuration_lists_it", |site| async move {
@@ -285,7 +288,7 @@ fn a_forward_of_roots_is_free_only_where_the_configuration_lists_it() {
             FILE,
             before.replace("[forwards]\n", &format!("[forwards]\n{listed}\n")).as_bytes(),
         );
-        site.root("login", "systemctl reload portreeve-portal");
+        site.root("login", RELOAD);
         site.until_status(&alice, "/fw/admin-status/", 200).await;
         assert_eq!(alice.get("/fw/admin-bobs/").await.text(), BOBS);
         let reached = bobs.report();
@@ -296,7 +299,7 @@ fn a_forward_of_roots_is_free_only_where_the_configuration_lists_it() {
         // Taken from the list again, its live tunnels end.
         let tunnel = alice.tunnel("/fw/admin-bobs/", "echo").await.unwrap();
         site.write("login", "root", FILE, before.as_bytes());
-        site.root("login", "systemctl reload portreeve-portal");
+        site.root("login", RELOAD);
         site.until_refused(&alice, "/fw/admin-bobs/", "forward-owner-differs").await;
         ends(tunnel).await;
         site.root("login", "rm /home/portal-forwards/admin-*");

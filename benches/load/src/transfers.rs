@@ -1,0 +1,100 @@
+//! Large bodies, one after the other on each connection.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
+use tokio::task::{JoinSet, spawn_local};
+
+use crate::figures::{Figures, Seen};
+use crate::target::{Asked, Sessions, Target};
+
+const PIECE: usize = 64 * 1024;
+
+#[derive(clap::Args)]
+pub(crate) struct Transfers {
+    #[command(flatten)]
+    asked: Asked,
+    /// At once
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// For so many seconds: what has begun by then is carried to its end
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// How long a body is, in bytes
+    #[arg(long)]
+    bytes: u64,
+    /// POST it, instead of asking for one
+    #[arg(long)]
+    upload: bool,
+}
+
+impl Transfers {
+    pub(crate) async fn run(self) -> anyhow::Result<Figures> {
+        let target = Rc::new(self.asked.target(Sessions::Fresh, b"http/1.1")?);
+        let seen = Rc::new(RefCell::new(Seen::begin()));
+        let until = Instant::now() + Duration::from_secs(self.seconds);
+        let mut all = JoinSet::new();
+        for _ in 0..self.connections {
+            let (target, seen) = (Rc::clone(&target), Rc::clone(&seen));
+            all.spawn_local(async move {
+                if let Err(error) = connection(&target, &seen, until, self.bytes, self.upload).await {
+                    seen.borrow_mut().problem(&error);
+                }
+            });
+        }
+        all.join_all().await;
+        Ok(seen.replace(Seen::begin()).figures())
+    }
+}
+
+async fn connection(
+    target: &Target,
+    seen: &RefCell<Seen>,
+    until: Instant,
+    bytes: u64,
+    upload: bool,
+) -> anyhow::Result<()> {
+    let (stream, _) = target.connect().await?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    spawn_local(connection);
+    let piece = Bytes::from(vec![b'x'; PIECE]);
+    while Instant::now() < until {
+        let began = Instant::now();
+        let sent = if upload { bytes } else { 0 };
+        let (whole, rest) = (sent / PIECE as u64, usize::try_from(sent % PIECE as u64)?);
+        let pieces = std::iter::repeat_n(piece.clone(), usize::try_from(whole)?)
+            .chain((rest > 0).then(|| piece.slice(..rest)));
+        let body = StreamBody::new(stream::iter(pieces).map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
+        let mut request = target.request(if upload { "POST" } else { "GET" }, false, body)?;
+        request.headers_mut().insert("content-length", sent.into());
+        send.ready().await?;
+        let answer = send.send_request(request).await?;
+        ensure!(answer.status() == 200, "status {}", answer.status());
+        let mut body = answer.into_body();
+        let (mut got, mut said) = (0, Vec::new());
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            got += data.len() as u64;
+            if upload {
+                said.extend_from_slice(&data);
+            }
+        }
+        if upload {
+            // The backend says how much reached it.
+            got = std::str::from_utf8(&said)?.trim().parse().context("the backend's answer is no number")?;
+        }
+        ensure!(got == bytes, "{got} bytes of {bytes}");
+        let mut seen = seen.borrow_mut();
+        seen.took(began.elapsed());
+        seen.bytes(got);
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+"""What is measured, by name: which load goes where, who takes part, and what is to be reached.
+
+Invariant: a goal compares two rows of one table; within `CLOSE` of a peer's number counts as reached.
+"""
+
+from dataclasses import dataclass
+
+CLOSE = 1.03
+ALL = ("nginx", "haproxy", "apache", "caddy", "chp")
+BEST = "the best peer"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Goal:
+    """At most (or with `least` at least) `times` a peer's number, with these connections; () is all."""
+
+    number: str
+    peer: str
+    times: float = 1.0
+    connections: tuple = ()
+    least: bool = False
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`load` names the generator, `options` are its own; `asks` is what is asked for."""
+
+    title: str
+    load: str
+    goals: tuple
+    peers: tuple = ALL
+    ours: tuple = ("portreeve", "floor")
+    baseline: str = "haproxy"
+    connections: tuple = (1,)
+    quick: tuple = ()  # with --quick: these connections; () leaves it out
+    options: tuple = ()
+    asks: str = "file"  # file, large, page, echo, sink
+    http2: bool = False
+    resumes: bool = False  # the servers let a handshake build on an earlier one
+    columns: tuple = ("requests_per_second", "p50_us", "p99_us", "p999_us", "cpu_us_per_request", "rss_after_mib")
+
+
+KEEPALIVE = (Goal("cpu_us_per_request", "haproxy"), Goal("p50_us", "nginx", connections=(1,)),
+             Goal("p99_us", BEST, connections=(32,)))
+CPU_OF_NGINX = (Goal("cpu_us_per_request", "nginx"),)
+AS_FAST = (Goal("mb_per_second", "nginx", least=True),)
+ROUND_TRIP = (Goal("p50_us", "haproxy", connections=(1,)), Goal("cpu_us_per_request", "haproxy"))
+MOVED = ("mb_per_second", "cpu_us_per_mb", "rss_after_mib")
+
+WORKLOADS = {
+    "keepalive": Workload(
+        "1 KiB over HTTP/1.1, connections kept", "wrk", KEEPALIVE, connections=(1, 32, 256), quick=(32,)),
+    "keepalive-h2": Workload(
+        "1 KiB over HTTP/2, connections kept, one request at a time on each", "h2load", KEEPALIVE,
+        peers=("nginx", "haproxy", "apache", "caddy"), connections=(1, 32, 256), quick=(32,), http2=True),
+    "handshakes": Workload(
+        "a new TLS connection for each request, full handshakes", "handshakes", CPU_OF_NGINX, baseline="nginx",
+        connections=(8,), quick=(8,)),
+    "handshakes-resumed": Workload(
+        "a new TLS connection for each request, handshakes that build on an earlier one", "handshakes", CPU_OF_NGINX,
+        baseline="nginx", connections=(8,), options=("--resume",), resumes=True),
+    "download": Workload(
+        "100 MB from the application", "transfers", AS_FAST, baseline="nginx", connections=(1, 8), quick=(1,),
+        options=("--bytes", str(100 * MIB)), asks="large", columns=MOVED),
+    "upload": Workload(
+        "100 MB to the application", "transfers", AS_FAST, baseline="nginx", connections=(1, 8),
+        options=("--bytes", str(100 * MIB), "--upload"), asks="sink", columns=MOVED),
+    "links": Workload(
+        "118 KB page with 2,400 links, each rewritten", "wrk",
+        (Goal("cpu_us_per_request", "nginx", 2.0), Goal("cpu_us_per_request", "apache", 0.25)),
+        peers=("nginx", "apache"), ours=("portreeve", "portreeve-keep", "portreeve-text"), baseline="nginx",
+        connections=(8,), asks="page"),
+    "websocket": Workload(
+        "WebSocket messages of 64 bytes that come back", "echoes", ROUND_TRIP, connections=(1, 32), quick=(1,),
+        options=("--bytes", "64"), asks="echo"),
+    "websocket-large": Workload(
+        "WebSocket messages of 64 KiB that come back", "echoes", ROUND_TRIP, connections=(1,),
+        options=("--bytes", str(64 * 1024)), asks="echo"),
+    "idle": Workload(
+        "WebSockets that only stay open, while one connection asks for a byte", "idle",
+        (Goal("kib_each", "haproxy"),), peers=("nginx", "haproxy", "caddy"), connections=(10_000,), asks="echo",
+        columns=("kib_each", "idle_cpu_share", "p50_us", "p99_us", "rss_after_mib")),
+    "page-31": Workload(
+        "31 requests at once for 1 KiB over HTTP/1.1, from the connection on", "pages", (), options=("--requests", "31")),
+    "page-78": Workload(
+        "78 requests at once for 1 KiB over HTTP/2, from the connection on", "pages", (),
+        peers=("nginx", "haproxy", "apache", "caddy"), options=("--requests", "78", "--http2"), http2=True),
+}
+
+# number: (head of its column, format)
+NUMBERS = {
+    "requests_per_second": ("req/s", ",.0f"), "mb_per_second": ("MB/s", ",.0f"),
+    "p50_us": ("p50 us", ",.0f"), "p99_us": ("p99 us", ",.0f"), "p999_us": ("p99.9 us", ",.0f"),
+    "cpu_us_per_request": ("CPU us/req", ",.1f"), "cpu_us_per_mb": ("CPU us/MB", ",.0f"),
+    "kib_each": ("KiB each", ".1f"), "idle_cpu_share": ("CPU idle", ".1%"), "rss_after_mib": ("MiB after", ".1f"),
+    "rss_idle_mib": ("MiB idle", ".1f"),
+}
