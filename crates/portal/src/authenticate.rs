@@ -156,6 +156,17 @@ async fn known(
     {
         return Ok(memo.known.clone());
     }
+    Box::pin(recall(connection, audience, ticket, (now, idle), key_epoch)).await
+}
+
+/// What a connection does not know by heart.
+async fn recall(
+    connection: &Connection,
+    audience: &str,
+    ticket: &str,
+    (now, idle): (i64, i64),
+    key_epoch: u64,
+) -> Result<Known, Unauthenticated> {
     let room = &connection.room;
     // The audience is part of the key: a ticket for one origin says nothing about another.
     let key = format!("{audience} {ticket}").into_boxed_str();

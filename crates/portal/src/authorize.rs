@@ -78,10 +78,15 @@ pub(crate) async fn authorize(
 ) -> Result<Owned, Refusal> {
     let (tuple, observed) = match &reached {
         Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
-        Reached::New { tuple, .. } => (*tuple, room.tally.looked_up(room.powers.owner(tuple)).await),
+        // On the heap, as all that few requests wait for: a future is moved, and kept, with room for its largest wait.
+        Reached::New { tuple, .. } => {
+            (*tuple, Box::pin(room.tally.looked_up(room.powers.owner(tuple))).await)
+        }
     };
     let observed = match observed {
-        Ok(owner) if needs_group(room, session, grant, &owner) => room.powers.with_group(&tuple, owner).await,
+        Ok(owner) if needs_group(room, session, grant, &owner) => {
+            Box::pin(room.powers.with_group(&tuple, owner)).await
+        }
         other => other,
     };
     if let Ok(owner) = &observed {
@@ -131,7 +136,7 @@ async fn learn_login(room: &Room, session: &Session, grant: &Grant, owner: &Owne
     if !needs_login(session, grant, owner) || is_known() {
         return;
     }
-    let login = room.powers.login(uid).await.map(|login| login.group);
+    let login = Box::pin(room.powers.login(uid)).await.map(|login| login.group);
     room.logins.borrow_mut().put(uid, (Instant::now(), login));
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn connect(
         }
     }
     room.tally.pooled(false);
-    let (address, stream, tuple) = dial_any(room, session, &target.addresses).await?;
+    let (address, stream, tuple) = Box::pin(dial_any(room, session, &target.addresses)).await?;
     Ok(Reached::New { stream, tuple, key: key_of(address) })
 }
 

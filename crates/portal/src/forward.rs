@@ -104,7 +104,9 @@ pub(crate) async fn forward(
     let (owner, grant, audited) = (owned.owner(), Rc::clone(owned.grant()), owned.audited());
     let mut link = match owned.into_reached() {
         Reached::Open(link) => link,
-        Reached::New { stream, tuple, key } => open(sending.room, stream, tuple, key, owner).await?,
+        Reached::New { stream, tuple, key } => {
+            Box::pin(open(sending.room, stream, tuple, key, owner)).await?
+        }
     };
     link.audited.set(audited);
     attach_interim(sending, place, &mut request);
@@ -219,8 +221,8 @@ async fn confirm(sending: &Sending<'_>, grant: &Rc<Grant>, link: &Link) -> Resul
     let (room, session) = (sending.room, sending.session);
     let owner = link.owner.get();
     if !owner.accepted {
-        let confirmed = authorize::judge_confirmed(room, session, grant, &link.tuple, &owner).await;
-        link.owner.set(confirmed.map_err(ForwardError::Refused)?);
+        let confirmed = authorize::judge_confirmed(room, session, grant, &link.tuple, &owner);
+        link.owner.set(Box::pin(confirmed).await.map_err(ForwardError::Refused)?);
     }
     if !session.is_live(now(), sending.idle) {
         return Err(ForwardError::SessionOver);
@@ -229,9 +231,9 @@ async fn confirm(sending: &Sending<'_>, grant: &Rc<Grant>, link: &Link) -> Resul
         return Err(ForwardError::SessionUnknown);
     }
     if sending.asked.elapsed() >= limits::JUDGE_AGAIN {
-        authorize::judge_again(room, session, grant, &link.owner.get())
-            .await
-            .map_err(ForwardError::Withdrawn)?;
+        let owner = link.owner.get();
+        let judged = authorize::judge_again(room, session, grant, &owner);
+        Box::pin(judged).await.map_err(ForwardError::Withdrawn)?;
     }
     Ok(())
 }

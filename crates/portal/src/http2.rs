@@ -15,13 +15,13 @@ use http::header::{DATE, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::chain::chain;
 use crate::front::{Connection, idle};
 use crate::front_body::{FrontBody, StreamIo};
 use crate::front_io::Stall;
-use crate::interim::InterimSink;
+use crate::interim::{InterimSink, Interims};
 use crate::limits;
 use crate::record::Sent;
 use crate::serve::serve;
@@ -46,10 +46,12 @@ where
     let mut alive = pin!(keep_alive(http2.ping_pong(), connection.limits.http2_ping));
     let mut idling = pin!(idle(&connection));
     let mut draining = false;
+    let (mut stops, mut drains) =
+        (pin!(room.portal.stopping.cancelled()), pin!(room.portal.draining.cancelled()));
     loop {
         let next = tokio::select! {
             biased;
-            () = room.portal.stopping.cancelled() => return,
+            () = &mut stops => return,
             next = http2.accept() => next,
             () = &mut alive => return,
             // Told that this is the end, a peer with nothing going on is not waited for.
@@ -64,7 +66,7 @@ where
                 draining = true;
                 continue;
             }
-            () = room.portal.draining.cancelled(), if !draining => {
+            () = &mut drains, if !draining => {
                 http2.graceful_shutdown();
                 draining = true;
                 continue;
@@ -73,10 +75,11 @@ where
         match next {
             Some(Ok((request, respond))) => {
                 let connection = Rc::clone(&connection);
-                room.tasks.spawn_local(async move {
+                // Moved by its address: a task is moved whole several times before it runs.
+                room.tasks.spawn_local(Box::pin(async move {
                     let _active = connection.begin();
                     serve_stream(&connection, request, respond).await;
-                });
+                }));
             }
             Some(Err(error)) => return tracing::debug!(error = %chain(&error), "an HTTP/2 connection ended"),
             None => return,
@@ -104,12 +107,11 @@ async fn serve_stream(
 ) {
     let (parts, incoming) = request.into_parts();
     let is_connect = parts.method == Method::CONNECT;
-    let (hand_over, pending) = oneshot::channel();
-    // Interim answers are few and small; one too many is dropped.
-    let (interim, mut interims) = mpsc::channel(limits::HTTP2_INTERIMS);
-    let interim = InterimSink::Http2(interim);
-    let (upgrade, body, incoming) = if is_connect {
-        (Some(Pending::Http2(pending)), FrontBody::None, Some(incoming))
+    let interims = Interims::default();
+    let interim = InterimSink::Http2(interims.clone());
+    let (upgrade, body, tunnel) = if is_connect {
+        let (hand_over, pending) = oneshot::channel();
+        (Some(Pending::Http2(pending)), FrontBody::None, Some((incoming, hand_over)))
     } else {
         (None, FrontBody::http2(incoming, &parts.headers, &interim), None)
     };
@@ -120,7 +122,7 @@ async fn serve_stream(
             tokio::select! {
                 biased;
                 response = &mut answering => break response,
-                Some(head) = interims.recv() => {
+                head = poll_fn(|cx| interims.poll_next(cx)) => {
                     let _ = respond.send_informational(head);
                 }
                 // The browser left: dropping the answer in the making cancels what was asked of the application.
@@ -128,7 +130,7 @@ async fn serve_stream(
             }
         }
     };
-    while let Ok(head) = interims.try_recv() {
+    while let Some(head) = interims.next() {
         let _ = respond.send_informational(head);
     }
     let (mut head, answer) = response.into_parts();
@@ -147,8 +149,8 @@ async fn serve_stream(
             return respond.send_reset(Reason::INTERNAL_ERROR);
         }
     };
-    match incoming {
-        Some(incoming) if is_tunnel => {
+    match tunnel {
+        Some((incoming, hand_over)) if is_tunnel => {
             let stalled = Stall::after(connection.limits.write_stall);
             drop(hand_over.send(StreamIo::new(stream, incoming, stalled, connection.begin())))
         }

@@ -1,17 +1,64 @@
 //! Where an application's interim (1xx) answers go, in whichever protocol the browser speaks.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
 use http::header::LINK;
 use http::{HeaderMap, Response, StatusCode};
-use tokio::sync::mpsc;
 
 use crate::front_io::Interim;
+use crate::limits;
 
 /// Towards one browser's request.
 #[derive(Clone)]
 pub(crate) enum InterimSink {
     /// `None`: an older client that knows no interim answers.
     Http1(Option<Interim>),
-    Http2(mpsc::Sender<Response<()>>),
+    Http2(Interims),
+}
+
+/// Interim answers of one HTTP/2 request that wait to be sent. They are few and small; one too many is dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Interims(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    heads: VecDeque<Response<()>>,
+    waker: Option<Waker>,
+}
+
+impl Interims {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, head: Response<()>) {
+        let mut waiting = self.waiting();
+        if waiting.heads.len() < limits::HTTP2_INTERIMS {
+            waiting.heads.push_back(head);
+            if let Some(waker) = waiting.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// The one that waits longest.
+    pub(crate) fn next(&self) -> Option<Response<()>> {
+        self.waiting().heads.pop_front()
+    }
+
+    /// The same, once there is one.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Response<()>> {
+        let mut waiting = self.waiting();
+        match waiting.heads.pop_front() {
+            Some(head) => Poll::Ready(head),
+            None => {
+                waiting.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
 }
 
 impl InterimSink {
@@ -32,13 +79,13 @@ impl InterimSink {
                 head.push_str("\r\n");
                 interim.push(head.as_bytes());
             }
-            Self::Http2(sender) => {
+            Self::Http2(interims) => {
                 let mut head = Response::new(());
                 *head.status_mut() = status;
                 for link in links {
                     head.headers_mut().append(LINK, link.clone());
                 }
-                let _ = sender.try_send(head);
+                interims.push(head);
             }
         }
     }

@@ -107,8 +107,8 @@ pub const HTTP2_INTERIMS: usize = 4;
 pub const FORM_BYTES: usize = 4 * 1024;
 /// The chunk in which a tunnel copies, in bytes. One buffer a thread, not one a tunnel.
 pub const TUNNEL_CHUNK: usize = 64 * 1024;
-/// Idle pooled connections to one application for one user.
-pub const POOL_PER_TARGET: usize = 64;
+/// Idle pooled connections to one application for one user: a page that asks for so much at once finds them the next time.
+pub const POOL_PER_TARGET: usize = 128;
 /// Idle pooled connections of one thread.
 pub const POOL_TOTAL: usize = 1024;
 /// Places (`localhost:8888`, `alice-tb`) that one thread remembers as parsed, and forward files as read.

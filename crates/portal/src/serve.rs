@@ -100,14 +100,14 @@ async fn answer(
         site
     };
     if own::is_ours(&site, parts.uri.path()) {
-        return own::answer(connection, settings, &site, &parts, body).await;
+        return Box::pin(own::answer(connection, settings, &site, &parts, body)).await;
     }
     let by_cookie = authenticate(connection, settings, &site, &parts.headers).await;
     let token = by_cookie.is_err().then(|| token::shown(&parts)).flatten();
     let who = match (by_cookie, token) {
         (Ok(who), _) => who,
         (Err(Unauthenticated::NoTicket), Some(token)) => {
-            token::authenticate(connection, settings, token).await?
+            Box::pin(token::authenticate(connection, settings, token)).await?
         }
         (Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)), _) => return Err(why.into()),
         (Err(why), _) => {
@@ -132,7 +132,7 @@ async fn answer(
             let astray = astray::belongs(&site, &parts).filter(|_| parts.uri.path() != "/");
             match astray {
                 Some(address) => redirect(StatusCode::TEMPORARY_REDIRECT, &address),
-                None => own::workspace::answer(connection, &site, &who, &parts, body).await?,
+                None => Box::pin(own::workspace::answer(connection, &site, &who, &parts, body)).await?,
             }
         }
         Route::MissingSlash => {
@@ -160,7 +160,7 @@ async fn answer(
         }
     };
     if let Some(ticket) = who.old_ticket()
-        && let Some(cookie) = own::renewed_cookie(room, &site, &who, ticket).await
+        && let Some(cookie) = Box::pin(own::renewed_cookie(room, &site, &who, ticket)).await
     {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
