@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{COOKIE, HeaderValue};
 use portreeve_model::{Claims, Scope, SignIn};
 
 use crate::chain::chain;
@@ -242,10 +242,29 @@ async fn groups(room: &Room, claims: &Claims, ticket: &str) -> Result<Arc<[u32]>
 /// Looked for in bytes: an application's cookie that is no ASCII must not hide ours.
 pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get_all(COOKIE).iter().find_map(|line| {
-        line.as_bytes().split(|byte| *byte == b';').find_map(|pair| {
-            let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        cookie_pairs(line).find_map(|pair| {
+            let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
             std::str::from_utf8(value).ok()
         })
+    })
+}
+
+/// The `NAME=VALUE`s of one line. A ticket is long, and this is done for each request.
+pub(crate) fn cookie_pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line.as_bytes());
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let pair = match memchr::memchr(b';', line) {
+            Some(end) => {
+                rest = Some(&line[end + 1..]);
+                &line[..end]
+            }
+            None => {
+                rest = None;
+                line
+            }
+        };
+        Some(pair.trim_ascii())
     })
 }
 

@@ -3,7 +3,7 @@
 
 use http::header::{self, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::authenticate::COOKIE_NAME;
+use crate::authenticate::{COOKIE_NAME, cookie_pairs};
 use crate::route::Place;
 use crate::site::Site;
 use crate::token;
@@ -16,6 +16,19 @@ const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Fields of one hop, whether `Connection` names them or not.
+const OF_ONE_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    HTTP2_SETTINGS,
+];
 
 /// What is said to an application about its visitor.
 pub(crate) struct Visit<'a> {
@@ -32,6 +45,10 @@ pub(crate) struct Visit<'a> {
 /// Fields of one hop (RFC 9110 section 7.6.1), and those that `Connection` names. Returns whether the sender takes
 /// trailers.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
+    // Most have none, and to look at each name once is less than to look for each of these.
+    if !headers.keys().any(|name| OF_ONE_HOP.contains(name)) {
+        return false;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -47,19 +64,9 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
         for name in named {
             headers.remove(name);
         }
-        headers.remove(header::CONNECTION);
     }
     let trailers = headers.get_all(header::TE).iter().any(|te| contains_token(te, "trailers"));
-    headers.remove(header::TE);
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
+    for name in &OF_ONE_HOP {
         headers.remove(name);
     }
     trailers
@@ -172,7 +179,7 @@ fn keep_our_cookies(headers: &mut HeaderMap) {
     }
     let mut kept: Vec<u8> = Vec::new();
     for line in headers.get_all(COOKIE) {
-        for pair in line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+        for pair in cookie_pairs(line) {
             let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
             if !pair.is_empty() && !is_our_cookie(name) {
                 if !kept.is_empty() {

@@ -41,6 +41,7 @@ use crate::site::{Origin, Site, site};
 use crate::token;
 use crate::upgrade::{Pending, Upgrade};
 
+const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// Answers one request, whatever it is.
@@ -410,7 +411,7 @@ impl Journey<'_> {
             place: self.place,
             asked,
             reader,
-            for_service_worker: request.headers().contains_key("service-worker"),
+            for_service_worker: request.headers().contains_key(SERVICE_WORKER),
             asks: self.settings.config.portal.ask_about_foreign,
         };
         shown.refuse(owner.uid, foreign)?;

@@ -50,7 +50,8 @@ impl Destination {
     /// What a request's fields say.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        let Some(field) = headers.get("sec-fetch-dest") else { return Self::Unknown };
+        const FIELD: HeaderName = HeaderName::from_static("sec-fetch-dest");
+        let Some(field) = headers.get(FIELD) else { return Self::Unknown };
         match field.as_bytes() {
             b"document" | b"iframe" | b"frame" | b"embed" | b"object" | b"fencedframe" => Self::Document,
             b"empty" => Self::Script,

@@ -39,6 +39,15 @@ const ORIGINS: [HeaderName; 2] =
 const POLICIES: [HeaderName; 2] =
     [header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
 
+/// Whether this field is looked at in an answer.
+fn is_looked_at(name: &HeaderName) -> bool {
+    [header::SET_COOKIE, header::LINK, header::REFRESH, SERVICE_WORKER_ALLOWED].contains(name)
+        || REFERENCES.contains(name)
+        || POLICIES.contains(name)
+        || ORIGINS.contains(name)
+        || SPEAKS_FOR_THE_ORIGIN.contains(name)
+}
+
 /// Makes an answer's fields fit for the browser. Fields of one hop are the caller's to remove, before.
 pub(crate) fn towards_browser(
     headers: &mut HeaderMap,
@@ -46,6 +55,10 @@ pub(crate) fn towards_browser(
     ours: &str,
     injection: Option<&Injection>,
 ) -> Effects {
+    // Most have none: then each name costs a look, and none of these is looked for.
+    if !headers.keys().any(is_looked_at) {
+        return Effects::default();
+    }
     if place.prefix().is_empty() {
         // Its own origin is its own, but `Alt-Svc` would lead past this portal, session cookie and all.
         headers.remove(header::ALT_SVC);
