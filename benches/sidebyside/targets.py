@@ -146,8 +146,9 @@ class Backend:
 class Targets:
     """Starts one target at a time, afresh, so that none is measured while another one stirs."""
 
-    def __init__(self, shop, backend, portreeve, load):
+    def __init__(self, shop, backend, portreeve, load, patience=START_SECONDS):
         self.shop, self.backend, self.portreeve, self.load = shop, backend, portreeve, load
+        self.patience = patience
         self.folder = shop.subfolder(f"targets-{backend.port}")
         self.certificate, self.key = self.folder / "cert.pem", self.folder / "key.pem"
         shop.run("openssl", [
@@ -215,9 +216,8 @@ class Targets:
         end = Endpoint(address.port, True, self._prefix(port) + path, address.hostname, {"Cookie": cookie}, is_right=is_right)
         return child, end
 
-    @staticmethod
-    def _sign_in_address(child):
-        end = time.monotonic() + START_SECONDS
+    def _sign_in_address(self, child):
+        end = time.monotonic() + self.patience
         while time.monotonic() < end:
             for line in child.out.read_text().splitlines(keepends=True):
                 if line.startswith("sign in: ") and line.endswith("\n"):
