@@ -297,7 +297,7 @@ async fn an_early_refusal_is_always_seen() {
 /// POOL_PER_TARGET, by one HTTP/2 connection with more requests at once.
 #[tokio::test]
 async fn so_many_connections_to_an_application_are_kept() {
-    const KEPT: usize = 64;
+    const KEPT: usize = 128;
     let app = Application::start(|mut caller, seen| async move {
         while let Ok(Some(request)) = caller.request().await {
             seen.note(&request);
