@@ -1,28 +1,23 @@
 //! A new connection for each request.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::ensure;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::spawn_local;
 
-use crate::figures::{Figures, Seen};
+use crate::effort::Effort;
+use crate::figures::Figures;
 use crate::target::{Asked, Sessions, Target};
 
 #[derive(clap::Args)]
 pub(crate) struct Handshakes {
     #[command(flatten)]
     asked: Asked,
-    /// At once
-    #[arg(long, default_value_t = 1)]
-    connections: usize,
-    /// For so many seconds
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    effort: Effort,
     /// Build on the handshake before
     #[arg(long)]
     resume: bool,
@@ -31,35 +26,25 @@ pub(crate) struct Handshakes {
 impl Handshakes {
     pub(crate) async fn run(self) -> anyhow::Result<Figures> {
         let sessions = if self.resume { Sessions::Resumed } else { Sessions::Fresh };
-        let target = Rc::new(self.asked.target(sessions, b"http/1.1")?);
+        let target = self.asked.target(sessions, b"http/1.1")?;
         if self.resume {
             // What the first brings home, the others build on.
             once(&target).await?;
         }
-        let seen = Rc::new(RefCell::new(Seen::begin()));
-        let until = Instant::now() + Duration::from_secs(self.seconds);
-        let mut all = JoinSet::new();
-        for _ in 0..self.connections {
-            let (target, seen) = (Rc::clone(&target), Rc::clone(&seen));
-            all.spawn_local(async move {
-                while Instant::now() < until {
-                    let began = Instant::now();
-                    match once(&target).await {
-                        Ok((bytes, resumed)) => {
-                            let mut seen = seen.borrow_mut();
-                            seen.took(began.elapsed());
-                            seen.bytes(bytes);
-                            if resumed {
-                                seen.resumed();
-                            }
-                        }
-                        Err(error) => return seen.borrow_mut().problem(&error),
-                    }
+        let spent = self.effort.spend(async |seen, until| {
+            while Instant::now() < until {
+                let began = Instant::now();
+                let (bytes, resumed) = once(&target).await?;
+                let mut seen = seen.borrow_mut();
+                seen.took(began.elapsed());
+                seen.bytes(bytes);
+                if resumed {
+                    seen.resumed();
                 }
-            });
-        }
-        all.join_all().await;
-        Ok(seen.replace(Seen::begin()).figures())
+            }
+            Ok(())
+        });
+        Ok(spent.await)
     }
 }
 

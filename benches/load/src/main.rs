@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `target` | where the load goes, and connections to it |
+//! | `effort` | how much of it |
 //! | `handshakes` | a new connection for each request |
 //! | `transfers` | large bodies, down or up |
 //! | `websockets` | messages that come back, or connections that only stay open |
@@ -14,6 +15,7 @@
 //! Everything runs on one thread, so that it can be held to one core.
 
 mod backend;
+mod effort;
 mod figures;
 mod floor;
 mod handshakes;

@@ -2,8 +2,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -11,8 +10,9 @@ use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::spawn_local;
 
+use crate::effort::Effort;
 use crate::figures::{Figures, Seen};
 use crate::target::{Asked, Sessions, Target};
 
@@ -22,12 +22,8 @@ const PIECE: usize = 64 * 1024;
 pub(crate) struct Transfers {
     #[command(flatten)]
     asked: Asked,
-    /// At once
-    #[arg(long, default_value_t = 1)]
-    connections: usize,
-    /// For so many seconds: what has begun by then is carried to its end
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    effort: Effort,
     /// How long a body is, in bytes
     #[arg(long)]
     bytes: u64,
@@ -38,20 +34,11 @@ pub(crate) struct Transfers {
 
 impl Transfers {
     pub(crate) async fn run(self) -> anyhow::Result<Figures> {
-        let target = Rc::new(self.asked.target(Sessions::Fresh, b"http/1.1")?);
-        let seen = Rc::new(RefCell::new(Seen::begin()));
-        let until = Instant::now() + Duration::from_secs(self.seconds);
-        let mut all = JoinSet::new();
-        for _ in 0..self.connections {
-            let (target, seen) = (Rc::clone(&target), Rc::clone(&seen));
-            all.spawn_local(async move {
-                if let Err(error) = connection(&target, &seen, until, self.bytes, self.upload).await {
-                    seen.borrow_mut().problem(&error);
-                }
-            });
-        }
-        all.join_all().await;
-        Ok(seen.replace(Seen::begin()).figures())
+        let target = self.asked.target(Sessions::Fresh, b"http/1.1")?;
+        Ok(self
+            .effort
+            .spend(async |seen, until| connection(&target, seen, until, self.bytes, self.upload).await)
+            .await)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::effort::Effort;
 use crate::figures::{Figures, Seen};
 use crate::target::{Asked, Sessions, Stream, Target};
 
@@ -18,12 +19,8 @@ use crate::target::{Asked, Sessions, Stream, Target};
 pub(crate) struct Echoes {
     #[command(flatten)]
     asked: Asked,
-    /// At once
-    #[arg(long, default_value_t = 1)]
-    connections: usize,
-    /// For so many seconds
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    effort: Effort,
     /// How long a message is, in bytes
     #[arg(long, default_value_t = 64)]
     bytes: usize,
@@ -31,20 +28,8 @@ pub(crate) struct Echoes {
 
 impl Echoes {
     pub(crate) async fn run(self) -> anyhow::Result<Figures> {
-        let target = Rc::new(self.asked.target(Sessions::Fresh, b"http/1.1")?);
-        let seen = Rc::new(RefCell::new(Seen::begin()));
-        let until = Instant::now() + Duration::from_secs(self.seconds);
-        let mut all = JoinSet::new();
-        for _ in 0..self.connections {
-            let (target, seen) = (Rc::clone(&target), Rc::clone(&seen));
-            all.spawn_local(async move {
-                if let Err(error) = echo(&target, &seen, until, self.bytes).await {
-                    seen.borrow_mut().problem(&error);
-                }
-            });
-        }
-        all.join_all().await;
-        Ok(seen.replace(Seen::begin()).figures())
+        let target = self.asked.target(Sessions::Fresh, b"http/1.1")?;
+        Ok(self.effort.spend(async |seen, until| echo(&target, seen, until, self.bytes).await).await)
     }
 }
 

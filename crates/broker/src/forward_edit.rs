@@ -82,7 +82,7 @@ impl Forwards {
     pub fn remove_leading_to(&self, name: &ForwardName, target: &ForwardTarget) -> Result<bool, EditError> {
         match self.own(name) {
             Ok(_) => {}
-            Err(EditError::Io { doing, path, source }) => return Err(EditError::Io { doing, path, source }),
+            Err(error @ EditError::Io { .. }) => return Err(error),
             Err(_) => return Ok(false),
         }
         let leads_there = self.leads_to(name, target);
