@@ -52,7 +52,7 @@ fn slurm_away_or_short_of_nodes_is_said_and_loses_nothing() {
 fn several_systems_and_the_portals_own_node() {
     outside("several_systems_and_the_portals_own_node", |site| async {
         const FILE: &str = "/etc/portreeve/portreeve.toml";
-        const RESTART: &str = "systemctl reset-failed; systemctl restart portreeve-broker portreeve-portal";
+        const RESTART: &str = "systemctl reset-failed; systemctl restart portreeve-portal portreeve-broker";
         let _alone = site.alone();
         let lines = "[workspace]\\non_portal_node = true\\n[[cluster]]\\nname = \"main\"\\n\
             [[cluster]]\\nname = \"gone\"\\ncommands = \"/nonexistent\"\\n\

@@ -11,11 +11,14 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after a connection that lasted so long (zero: there was none). `chance` is from 0 to 1; the wait is
-    /// from half to all of what the count of failures gives.
-    pub(super) fn after(&mut self, lasted: Duration, chance: f64) -> Duration {
-        if lasted >= limits::BACKOFF_FORGET {
-            self.failures = 0;
+    /// The wait after a connection that lasted so long since the portal's welcome (`None`: there was none). `chance` is
+    /// from 0 to 1; the wait is from half to all of what the count of failures gives.
+    pub(super) fn after(&mut self, lasted: Option<Duration>, chance: f64) -> Duration {
+        match lasted {
+            Some(lasted) if lasted >= limits::BACKOFF_FORGET => self.failures = 0,
+            // A portal that is restarted again and again is there each time: people must not be kept waiting by this node.
+            Some(_) => self.failures = self.failures.min(limits::BACKOFF_WELCOMED),
+            None => {}
         }
         let doubled = limits::BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
@@ -35,16 +38,26 @@ mod tests {
     #[test]
     fn it_doubles_up_to_its_most_and_begins_anew() {
         let mut backoff = Backoff::default();
-        let waits: Vec<u128> = (0..10).map(|_| backoff.after(Duration::ZERO, 1.0).as_millis()).collect();
+        let waits: Vec<u128> = (0..10).map(|_| backoff.after(None, 1.0).as_millis()).collect();
         assert_eq!(waits, [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
-        // Short connections are failures, too: two agents with one key would throw each other out for ever.
-        assert_eq!(backoff.after(Duration::from_secs(1), 1.0).as_secs(), 30);
-        assert_eq!(backoff.after(Duration::from_secs(10), 1.0).as_millis(), 200);
-        assert_eq!(backoff.after(Duration::ZERO, 0.0).as_millis(), 200);
+        assert_eq!(backoff.after(Some(Duration::from_secs(10)), 1.0).as_millis(), 200);
+        assert_eq!(backoff.after(None, 0.0).as_millis(), 200);
         for _ in 0..100 {
-            backoff.after(Duration::ZERO, 0.5);
+            backoff.after(None, 0.5);
         }
-        assert_eq!(backoff.after(Duration::ZERO, 0.0).as_secs(), 15);
+        assert_eq!(backoff.after(None, 0.0).as_secs(), 15);
         assert!((0.0..=1.0).contains(&chance()));
+    }
+
+    #[test]
+    fn after_a_welcome_it_is_short_but_not_nothing() {
+        let (mut backoff, short) = (Backoff::default(), Some(Duration::from_millis(10)));
+        let waits: Vec<u128> = (0..6).map(|_| backoff.after(short, 1.0).as_millis()).collect();
+        // Two agents with one key throw each other out for ever, but not in a hurry.
+        assert_eq!(waits, [200, 400, 800, 800, 800, 800]);
+        for _ in 0..100 {
+            backoff.after(None, 0.5);
+        }
+        assert_eq!(backoff.after(short, 1.0).as_millis(), 800);
     }
 }

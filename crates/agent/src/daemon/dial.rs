@@ -99,8 +99,7 @@ async fn keep_dialing(portal: NodePort, way: Way, hello: Arc<FromAgent>, shared:
             welcomed = Some(Instant::now());
         })
         .await;
-        let lasted = welcomed.map_or(Duration::ZERO, |since: Instant| since.elapsed());
-        let wait = backoff.after(lasted, chance());
+        let wait = backoff.after(welcomed.map(|since: Instant| since.elapsed()), chance());
         let told = chain(&failure);
         // A portal that is away for hours is one line, not one for each try.
         if welcomed.is_some() || told != last_told {

@@ -36,6 +36,9 @@ pub(super) const JOBS: usize = 1024;
 pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 /// See [`BACKOFF_FIRST`].
 pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(30);
+/// Failures that count after a connection that the portal welcomed, however short it was: the wait is then at most
+/// 800 ms, which is less than the portal has its visitors wait for a node (its `limits::AGENT_BACK`).
+pub(super) const BACKOFF_WELCOMED: u32 = 2;
 /// A connection that lasted so long was a good one: after it, waiting begins anew.
 pub(super) const BACKOFF_FORGET: Duration = Duration::from_secs(10);
 /// Each step of a question on the login socket: reading it, asking a portal, answering.
