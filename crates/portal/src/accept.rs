@@ -84,17 +84,17 @@ pub async fn run(portal: Arc<Portal>, listening: Listening) -> io::Result<()> {
     // Whoever came while the portal was restarted waits in the kernel's queue a moment longer, instead of being refused.
     tokio::select! {
         () = portal.service.begun() => {}
-        () = portal.draining.cancelled() => {}
+        () = portal.draining.wait() => {}
     }
     for listener in listening.browsers {
         acceptors.spawn(accept(Arc::clone(&portal), listener, queues.clone(), Arc::clone(&places)));
     }
     drop(queues);
-    portal.draining.cancelled().await;
+    portal.draining.wait().await;
     acceptors.shutdown().await;
     let cut_off = async {
         tokio::time::sleep(portal.settings.load().config.limits.drain).await;
-        portal.stopping.cancel();
+        portal.stopping.set();
         tokio::time::sleep(limits::CUT_OFF).await;
     };
     let keeper = portal.service.clone();
@@ -130,7 +130,7 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = portal.draining.cancelled() => return,
+            () = portal.draining.wait() => return,
         };
         // Off this thread's reactor: it will be on that of the thread that serves it.
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
@@ -139,7 +139,7 @@ async fn accept(
                 // With every place taken, this one waits in hand, and later ones in the kernel's queue.
                 let place = tokio::select! {
                     place = Arc::clone(&places).acquire_owned() => place,
-                    () = portal.draining.cancelled() => return,
+                    () = portal.draining.wait() => return,
                 };
                 let Ok(place) = place else { return };
                 let least = threads.iter().min_by_key(|(_, count)| count.load(Relaxed));
@@ -197,7 +197,7 @@ fn start_thread(portal: Arc<Portal>, number: u64) -> io::Result<Thread> {
             room.stop_keeping();
             tokio::select! {
                 () = room.tasks.wait() => {}
-                () = room.portal.stopping.cancelled() => {}
+                () = room.portal.stopping.wait() => {}
             }
             sweeper.abort();
             judge.abort();

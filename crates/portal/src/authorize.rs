@@ -4,11 +4,10 @@
 //! there is no gap between the check and the use. The judgement is made again for every request, from the owner that
 //! was observed and the right as it is now.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 use portreeve_model::{
-    Decision, Owner, OwnerGroups, Refusal, Tuple, Unowned, Visitor, Why, direct_needs_group,
+    Decision, Owner, OwnerGroups, Refusal, SessionId, Tuple, Unowned, Visitor, Why, direct_needs_group,
     forward_needs_group, judge_direct, judge_forward,
 };
 
@@ -28,7 +27,26 @@ pub(crate) struct Owned {
     reached: Reached,
     owner: Owner,
     grant: Rc<Grant>,
-    audited: u64,
+    why: Why,
+}
+
+/// A judgement that the audit log has, so that only a different one is written again.
+pub(crate) struct Audited {
+    session: SessionId,
+    grant: Rc<Grant>,
+    why: Why,
+}
+
+impl Audited {
+    pub(crate) fn new(session: &Session, grant: &Rc<Grant>, why: Why) -> Self {
+        Self { session: session.id.clone(), grant: Rc::clone(grant), why }
+    }
+
+    fn is(&self, session: &Session, grant: &Rc<Grant>, why: Why) -> bool {
+        self.session == session.id
+            && self.why == why
+            && (Rc::ptr_eq(&self.grant, grant) || self.grant.place() == grant.place())
+    }
 }
 
 impl Owned {
@@ -37,9 +55,9 @@ impl Owned {
         self.owner
     }
 
-    /// Names the judgement that the audit log has.
-    pub(crate) fn audited(&self) -> u64 {
-        self.audited
+    /// Why it may be used.
+    pub(crate) fn why(&self) -> Why {
+        self.why
     }
 
     /// Its four addresses and ports.
@@ -96,26 +114,26 @@ pub(crate) async fn authorize(
         Ok(owner) => judge(room, session, grant, owner),
         Err(unowned) => Err(Refusal::from(unowned.clone())),
     };
-    let audited = {
-        let mut hasher = DefaultHasher::new();
-        (&session.id, grant.place(), judged.as_ref().ok()).hash(&mut hasher);
-        hasher.finish()
-    };
-    let news = match &reached {
-        Reached::Open(link) => {
-            if let Ok(owner) = observed {
-                link.owner.set(owner);
+    let is_known = match (&reached, &judged) {
+        (Reached::Open(link), Ok(why)) => {
+            let mut audited = link.audited.borrow_mut();
+            let is_known = audited.as_ref().is_some_and(|audited| audited.is(session, grant, *why));
+            if !is_known {
+                *audited = Some(Audited::new(session, grant, *why));
             }
-            link.audited.replace(audited) != audited
+            is_known
         }
-        Reached::New { .. } => true,
+        _ => false,
     };
-    if news || judged.is_err() {
+    if !is_known {
         audit::decided(session, grant, &tuple, observed.as_ref().ok(), &judged);
     }
-    judged?;
+    let why = judged?;
     let owner = observed.map_err(Refusal::from)?;
-    Ok(Owned { reached, owner, grant: Rc::clone(grant), audited })
+    if let Reached::Open(link) = &reached {
+        link.owner.set(owner);
+    }
+    Ok(Owned { reached, owner, grant: Rc::clone(grant), why })
 }
 
 /// Whether the application's group could decide, and with it its owner's login group. Equal uid is the common case, and

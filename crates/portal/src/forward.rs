@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::authorize::{self, Owned};
+use crate::authorize::{self, Audited, Owned};
 use crate::connect::Reached;
 use crate::flows::{Basis, Flow, Over};
 use crate::headers::expects_continue;
@@ -101,14 +101,15 @@ pub(crate) async fn forward(
     place: &Arc<Place>,
     mut request: Request<RequestBody>,
 ) -> Result<Answered, ForwardError> {
-    let (owner, grant, audited) = (owned.owner(), Rc::clone(owned.grant()), owned.audited());
+    let (owner, grant, why) = (owned.owner(), Rc::clone(owned.grant()), owned.why());
     let mut link = match owned.into_reached() {
         Reached::Open(link) => link,
         Reached::New { stream, tuple, key } => {
-            Box::pin(open(sending.room, stream, tuple, key, owner)).await?
+            let link = Box::pin(open(sending.room, stream, tuple, key, owner)).await?;
+            *link.audited.borrow_mut() = Some(Audited::new(sending.session, &grant, why));
+            link
         }
     };
-    link.audited.set(audited);
     attach_interim(sending, place, &mut request);
     let mut basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
     let response = match in_time(sending, &basis, link.sender.try_send_request(request)).await? {
@@ -141,7 +142,7 @@ async fn open(
             begin_http(room, secured.map_err(ForwardError::Tls)?).await?
         }
     };
-    Ok(Link { key, tuple, owner: owner.into(), sender, audited: 0.into(), mode: RefCell::default() })
+    Ok(Link { key, tuple, owner: owner.into(), sender, audited: RefCell::default(), mode: RefCell::default() })
 }
 
 async fn begin_tls(

@@ -144,7 +144,7 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     let Some(mut place) = Place::of(&room, peer) else { return };
     let begun = tokio::select! {
         begun = tokio::time::timeout(limits::TLS_HANDSHAKE, begin(&room, stream, peer, &mut place)) => begun,
-        () = room.portal.stopping.cancelled() => return,
+        () = room.portal.stopping.wait() => return,
     };
     let Ok(begun) = begun else { return room.tally.handshake_failed(HandshakeFailure::TimedOut) };
     let Some((tls, peer)) = begun else { return };
@@ -302,11 +302,11 @@ async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
     );
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
-        () = room.portal.draining.cancelled() => {
+        () = room.portal.draining.wait() => {
             served.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = served.as_mut() => ended,
-                () = room.portal.stopping.cancelled() => return,
+                () = room.portal.stopping.wait() => return,
             }
         }
     };

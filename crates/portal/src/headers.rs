@@ -17,8 +17,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Fields of one hop, whether `Connection` names them or not.
-const OF_ONE_HOP: [HeaderName; 9] = [
+/// Fields of one hop, whether `Connection` names them or not. It and `TE` are the first.
+static OF_ONE_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::TE,
     header::TRANSFER_ENCODING,
@@ -45,16 +45,22 @@ pub(crate) struct Visit<'a> {
 /// Fields of one hop (RFC 9110 section 7.6.1), and those that `Connection` names. Returns whether the sender takes
 /// trailers.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
-    // Most have none, and to look at each name once is less than to look for each of these.
-    if !headers.keys().any(|name| OF_ONE_HOP.contains(name)) {
-        return false;
+    // To look at each name once is less than to look for each of these.
+    let mut there = [false; OF_ONE_HOP.len()];
+    for name in headers.keys() {
+        if let Some(at) = OF_ONE_HOP.iter().position(|one| one == name) {
+            there[at] = true;
+        }
     }
-    if headers.contains_key(header::CONNECTION) {
+    let [connection, te, ..] = there;
+    if connection {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
             // In bytes: one odd letter must not hide the names beside it.
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            // Nearly all that is ever named. It goes anyway.
+            .filter(|name| !name.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
             .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
             // A peer may not have us drop what frames or addresses the message.
             .filter(|name| {
@@ -65,9 +71,11 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
             headers.remove(name);
         }
     }
-    let trailers = headers.get_all(header::TE).iter().any(|te| contains_token(te, "trailers"));
-    for name in &OF_ONE_HOP {
-        headers.remove(name);
+    let trailers = te && headers.get_all(header::TE).iter().any(|te| contains_token(te, "trailers"));
+    for (name, is_there) in OF_ONE_HOP.iter().zip(there) {
+        if is_there {
+            headers.remove(name);
+        }
     }
     trailers
 }

@@ -47,7 +47,7 @@ where
     let mut idling = pin!(idle(&connection));
     let mut draining = false;
     let (mut stops, mut drains) =
-        (pin!(room.portal.stopping.cancelled()), pin!(room.portal.draining.cancelled()));
+        (pin!(room.portal.stopping.wait()), pin!(room.portal.draining.wait()));
     loop {
         let next = tokio::select! {
             biased;

@@ -6,7 +6,7 @@
 //! | accept | `accept.rs` | a TCP connection, given to one thread |
 //! | proxied | `proxied.rs` | whose it is, where a trusted proxy stands between |
 //! | tls | `tls.rs`, `front.rs`, `http2.rs` | HTTP/1.1 or HTTP/2 requests |
-//! | authenticate | `authenticate.rs` | a `Principal` |
+//! | authenticate | `authenticate.rs`, `fetch.rs` | a `Principal`, and whose page asks |
 //! | route | `site.rs`, `route.rs` | which origin, and the `Place` that was asked for |
 //! | resolve | `resolve.rs`, `nodes.rs` | a `Target`: literal addresses |
 //! | connect | `connect.rs`, `pool.rs` | a connection, not yet trusted |
@@ -31,6 +31,7 @@ mod capacity;
 pub mod certificate;
 mod chain;
 mod connect;
+mod fetch;
 mod flows;
 mod forward;
 mod front;
@@ -41,6 +42,7 @@ pub mod fuzz;
 mod headers;
 mod http2;
 mod interim;
+mod latch;
 pub mod limits;
 mod metrics;
 mod mode;

@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use hyper::client::conn::http1::SendRequest;
 use portreeve_model::{Owner, Tuple};
 use tokio::time::Instant;
 
+use crate::authorize::Audited;
 use crate::limits;
 use crate::mode::Mode;
 use crate::request_body::RequestBody;
@@ -31,8 +33,8 @@ pub(crate) struct Link {
     pub(crate) tuple: Tuple,
     pub(crate) owner: Cell<Owner>,
     pub(crate) sender: SendRequest<RequestBody>,
-    /// The judgement that the audit log has, so that only a different one is written again.
-    pub(crate) audited: Cell<u64>,
+    /// The judgement of it that the audit log has.
+    pub(crate) audited: RefCell<Option<Audited>>,
     /// What is known of how the application wants its paths, below which prefix.
     pub(crate) mode: RefCell<Option<(Rc<str>, Mode)>>,
 }
@@ -59,7 +61,7 @@ struct Idle {
 /// One thread's idle connections.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<HashMap<Key, Vec<Idle>, RandomState>>,
     count: Cell<usize>,
 }
 
@@ -148,7 +150,7 @@ mod tests {
                     accepted: true,
                 }),
                 sender,
-                audited: Cell::new(0),
+                audited: RefCell::default(),
                 mode: RefCell::default(),
             });
         }

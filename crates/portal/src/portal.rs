@@ -9,10 +9,10 @@ use http::HeaderValue;
 use portreeve_broker::Verifier;
 use portreeve_model::{Config, ForwardName, GroupRules, HostRules};
 use rustls::ServerConfig;
-use tokio_util::sync::CancellationToken;
 
 use crate::addresses::Addresses;
 use crate::agents::Agents;
+use crate::latch::Latch;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::mode::Modes;
@@ -73,10 +73,10 @@ pub struct Portal {
     pub(crate) metrics: Metrics,
     /// Our own addresses: an application can't be there.
     pub(crate) listening: Vec<SocketAddr>,
-    /// Cancelled when no new work is to be taken on.
-    pub(crate) draining: CancellationToken,
-    /// Cancelled when what still runs is to be cut off.
-    pub(crate) stopping: CancellationToken,
+    /// Set when no new work is to be taken on.
+    pub(crate) draining: Latch,
+    /// Set when what still runs is to be cut off.
+    pub(crate) stopping: Latch,
 }
 
 impl Portal {
@@ -105,8 +105,8 @@ impl Portal {
             page_policy: respond::page_policy(&hosts),
             hosts,
             listening,
-            draining: CancellationToken::new(),
-            stopping: CancellationToken::new(),
+            draining: Latch::default(),
+            stopping: Latch::default(),
         })
     }
 
@@ -120,7 +120,7 @@ impl Portal {
     /// # Errors
     /// When it is to be left alone: by a load balancer, for one.
     pub fn is_ready(&self) -> Result<(), &'static str> {
-        if self.draining.is_cancelled() {
+        if self.draining.is_set() {
             return Err("it is draining");
         }
         if !self.service.knows_who_is_over() {
@@ -144,6 +144,6 @@ impl Portal {
 
     /// Takes no new connections, lets requests end, and cuts off what still runs after `limits.drain`.
     pub fn drain(&self) {
-        self.draining.cancel();
+        self.draining.set();
     }
 }

@@ -10,6 +10,7 @@ use portreeve_pages::{CONTENT_SECURITY_POLICY, Frame, policy};
 use crate::answer::Answer;
 use crate::authenticate::COOKIE_NAME;
 use crate::chain::chain;
+use crate::fetch::Fetch;
 use crate::front::RequestId;
 use crate::limits;
 use crate::own::gone;
@@ -28,10 +29,9 @@ pub(crate) struct Asker<'a> {
 }
 
 /// Whether a person will see the answer: navigations say so, and older browsers prefer HTML.
-pub(crate) fn wants_page(method: &Method, headers: &HeaderMap) -> bool {
-    const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-    match headers.get(MODE) {
-        Some(mode) => mode == "navigate",
+pub(crate) fn wants_page(method: &Method, headers: &HeaderMap, fetch: Fetch) -> bool {
+    match fetch.navigates {
+        Some(navigates) => navigates,
         None => {
             matches!(*method, Method::GET | Method::HEAD | Method::POST)
                 && headers

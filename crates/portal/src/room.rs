@@ -83,7 +83,7 @@ impl Room {
     /// Keeps a connection to an application for later.
     pub(crate) fn keep(&self, link: Link) {
         // A connection that is kept is a task that goes on.
-        if self.portal.draining.is_cancelled() {
+        if self.portal.draining.is_set() {
             return;
         }
         if self.pool.is_empty() {

@@ -78,13 +78,13 @@ pub(crate) fn route(room: &Room, site: &Site, path: &str) -> Result<Route, Route
     };
     let prefix_length = kind.len() + length;
     let prefix = &path[..prefix_length];
-    let place = remembered(room, prefix, prefix.to_owned(), || parse(kind, &rest[..length]))?;
+    let place = remembered(room, prefix, prefix, || parse(kind, &rest[..length]))?;
     Ok(Route::Application { place, prefix_length })
 }
 
 /// An application in an origin of its own, which is this host.
 pub(crate) fn in_its_origin(room: &Room, host: &str, application: &AppHost) -> Result<Rc<Place>, RouteError> {
-    remembered(room, host, String::new(), || {
+    remembered(room, host, "", || {
         Ok(match application {
             AppHost::NodePort(direct) => What::Direct(direct.clone()),
             AppHost::Forward(name) => What::Forward(name.clone()),
@@ -106,14 +106,14 @@ fn parse(kind: &str, name: &str) -> Result<What, RouteError> {
 fn remembered(
     room: &Room,
     key: &str,
-    prefix: String,
+    prefix: &str,
     what: impl FnOnce() -> Result<What, RouteError>,
 ) -> Result<Rc<Place>, RouteError> {
     if let Some(place) = room.places.borrow_mut().get(key) {
         return Ok(Rc::clone(place));
     }
     let what = what()?;
-    let prefix_header = http::HeaderValue::try_from(&prefix).map_err(|_| RouteError::NotFound)?;
+    let prefix_header = http::HeaderValue::try_from(prefix).map_err(|_| RouteError::NotFound)?;
     let place = Rc::new(Place {
         what,
         prefix: prefix.into(),

@@ -16,6 +16,7 @@ use crate::audit;
 use crate::authenticate::{COOKIE_NAME, Principal, Unauthenticated, authenticate};
 use crate::authorize::{Owned, authorize, is_foreign};
 use crate::connect::connect;
+use crate::fetch::Fetch;
 use crate::forward::{Answered, ForwardError, Sending, forward, set_line};
 use crate::front::Connection;
 use crate::front_body::FrontBody;
@@ -33,7 +34,7 @@ use crate::request_body::RequestBody;
 use crate::resolve::{Grant, Target, resolve};
 use crate::respond::{self, Asker, redirect, reject, wants_page};
 use crate::rewrite::{
-    Destination, Rewriting, appearance, cookies_towards_application, narrow_accept_encoding, towards_browser,
+    Rewriting, appearance, cookies_towards_application, narrow_accept_encoding, towards_browser,
 };
 use crate::route::{Place, Route, RouteError, route};
 use crate::sessions::InFlight;
@@ -41,7 +42,6 @@ use crate::site::{Origin, Site, site};
 use crate::token;
 use crate::upgrade::{Pending, Upgrade};
 
-const SERVICE_WORKER: HeaderName = HeaderName::from_static("service-worker");
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
 /// Answers one request, whatever it is.
@@ -55,10 +55,11 @@ pub(crate) async fn serve(
     let settings = connection.room.portal.settings.load_full();
     let (parts, body) = request.into_parts();
     let record = Record::begin(connection, id, &parts, settings.config.portal.access_log);
-    let wants_page = wants_page(&parts.method, &parts.headers);
+    let fetch = Fetch::of(&parts.headers);
+    let wants_page = wants_page(&parts.method, &parts.headers, fetch);
     let head_only = parts.method == Method::HEAD;
     let form = Form::of(connection.room.portal.service.is_a_cluster());
-    let mut response = match answer(connection, &settings, &record, parts, body, upgrade, interim).await {
+    let mut response = match answer(connection, &settings, &record, Arrived { parts, body, fetch, upgrade, interim }).await {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
@@ -82,14 +83,20 @@ fn without_body(mut response: Response<Answer>) -> Response<Answer> {
     response
 }
 
+/// A request as it came.
+struct Arrived {
+    parts: Parts,
+    body: FrontBody,
+    fetch: Fetch,
+    upgrade: Option<Pending>,
+    interim: InterimSink,
+}
+
 async fn answer(
     connection: &Rc<Connection>,
     settings: &Arc<Settings>,
     record: &Record<'_>,
-    parts: Parts,
-    body: FrontBody,
-    upgrade: Option<Pending>,
-    interim: InterimSink,
+    Arrived { parts, body, fetch, upgrade, interim }: Arrived,
 ) -> Result<Response<Answer>, Reject> {
     let room = &connection.room;
     let site = {
@@ -116,7 +123,7 @@ async fn answer(
         }
     };
     record.comes_from(who.session());
-    origins::refuse_cross_site(&site, &parts)?;
+    origins::refuse_cross_site(&site, &parts, fetch)?;
     let route = match route(room, &site, parts.uri.path()) {
         Ok(route) => route,
         Err(error) => {
@@ -155,6 +162,7 @@ async fn answer(
                 place: &place,
                 prefix_length,
                 target: &target,
+                fetch,
                 interim: &interim,
             };
             visit.to_application(parts, body, upgrade, in_flight).await?
@@ -178,6 +186,7 @@ struct Journey<'a> {
     place: &'a Place,
     prefix_length: usize,
     target: &'a Target,
+    fetch: Fetch,
     interim: &'a InterimSink,
 }
 
@@ -193,8 +202,7 @@ impl Journey<'_> {
         if self.place.prefix.is_empty() && asked.path() == "/" && !self.target.base.is_empty() {
             return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &format!("{}/", self.target.base)));
         }
-        let page_of_browser = origins::Reader::of(&parts.headers);
-        let (method, destination) = (parts.method.clone(), Destination::of(&parts.headers));
+        let method = parts.method.clone();
         let upgrade = Upgrade::of(&mut parts, upgrade, &body)?;
         let takes_trailers = remove_hop_by_hop(&mut parts.headers);
         towards_application(
@@ -235,11 +243,16 @@ impl Journey<'_> {
         {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let (answered, mode) = self.exchange(parts, body, &asked, page_of_browser, &in_flight).await?;
-        if page_of_browser == origins::Reader::Window && !self.place.prefix.is_empty() {
+        let (answered, mode) = self.exchange(parts, body, &asked, &in_flight).await?;
+        if self.reader() == origins::Reader::Window && !self.place.prefix.is_empty() {
             self.who.session().note_mode(&self.place.prefix, mode::shown(mode));
         }
-        self.back(answered, mode, (&method, destination), upgrade, in_flight)
+        self.back(answered, mode, &method, upgrade, in_flight)
+    }
+
+    /// Who reads the answer.
+    fn reader(&self) -> origins::Reader {
+        origins::Reader::of(self.fetch)
     }
 
     /// Sends the request, and learns on the way how the application wants its paths.
@@ -248,22 +261,18 @@ impl Journey<'_> {
         parts: Parts,
         body: RequestBody,
         asked: &PathAndQuery,
-        reader: origins::Reader,
         in_flight: &InFlight,
     ) -> Result<(Answered, Mode), Reject> {
-        let repeatable = body.is_none() && matches!(parts.method, Method::GET | Method::HEAD);
-        let below_path = self.below_its_path(asked, reader);
-        let learns = mode::fixed(self.place, self.target).is_none() || below_path.is_some();
-        let again = (repeatable && learns).then(|| parts.clone());
+        let below_path = self.below_its_path(asked);
+        let mut again = (below_path.is_some() && is_repeatable(&parts, &body)).then(|| parts.clone());
         let (answered, mode) =
-            self.send(Request::from_parts(parts, body), asked, reader, in_flight, None).await?;
+            self.send(Request::from_parts(parts, body), asked, in_flight, None, &mut again).await?;
+        let again = again.filter(|_| answered.response.status() == StatusCode::NOT_FOUND);
+        let again = again.map(|parts| Request::from_parts(parts, RequestBody::none()));
         let Some(first_mode) = mode else {
             let learned = self.learn(&answered, asked);
-            if answered.response.status() == StatusCode::NOT_FOUND
-                && let Some(parts) = again
-            {
-                let request = Request::from_parts(parts, RequestBody::none());
-                match self.send(request, asked, reader, in_flight, Some(Mode::Keep)).await {
+            if let Some(request) = again {
+                match self.send(request, asked, in_flight, Some(Mode::Keep), &mut None).await {
                     Ok((kept, _)) if kept.response.status() != StatusCode::NOT_FOUND => {
                         self.remember(&kept, Mode::Keep);
                         return Ok((kept, Mode::Keep));
@@ -275,11 +284,8 @@ impl Journey<'_> {
             }
             return Ok((answered, learned));
         };
-        if answered.response.status() == StatusCode::NOT_FOUND
-            && let (Some(below_path), Some(parts)) = (below_path, again)
-        {
-            let request = Request::from_parts(parts, RequestBody::none());
-            let found = self.send(request, &below_path, reader, in_flight, Some(Mode::Keep)).await;
+        if let (Some(below_path), Some(request)) = (below_path, again) {
+            let found = self.send(request, &below_path, in_flight, Some(Mode::Keep), &mut None).await;
             if found.is_ok_and(|(found, _)| found.response.status() != StatusCode::NOT_FOUND) {
                 return Err(Reject::Elsewhere(format!("https://{}{below_path}", self.site.authority)));
             }
@@ -288,11 +294,13 @@ impl Journey<'_> {
     }
 
     /// In an origin of its own: where a window's path would be, were the application started for the path form.
-    fn below_its_path(&self, asked: &PathAndQuery, reader: origins::Reader) -> Option<PathAndQuery> {
+    fn below_its_path(&self, asked: &PathAndQuery) -> Option<PathAndQuery> {
+        if self.reader() != origins::Reader::Window || self.site.application().is_none() {
+            return None;
+        }
         let path = self.place.what.path();
-        let is_window = reader == origins::Reader::Window && self.site.application().is_some();
         let is_new = !asked.as_str().strip_prefix(&path).is_some_and(|rest| rest.starts_with('/'));
-        (is_window && is_new).then(|| format!("{path}{asked}").parse().ok()).flatten()
+        is_new.then(|| format!("{path}{asked}").parse().ok()).flatten()
     }
 
     /// What an answer to a request without the prefix says about the application.
@@ -337,14 +345,14 @@ impl Journey<'_> {
     }
 
     /// Connects, authorizes, forwards; once more on a fresh connection when nothing was sent. Returns the mode that
-    /// was known, if any.
+    /// was known, if any; if none was, `again` gets what is needed to ask once more.
     async fn send(
         &self,
         mut request: Request<RequestBody>,
         asked: &PathAndQuery,
-        reader: origins::Reader,
         in_flight: &InFlight,
         forced: Option<Mode>,
+        again: &mut Option<Parts>,
     ) -> Result<(Answered, Option<Mode>), Reject> {
         let room = &self.connection.room;
         let session = self.who.session();
@@ -360,13 +368,16 @@ impl Journey<'_> {
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
-            if let Err(why) = self.admit(&request, asked, reader, in_flight, &owned) {
+            if let Err(why) = self.admit(asked, in_flight, &owned) {
                 audit::not_here(session, &self.target.grant, &why);
                 return Err(why);
             }
             let known = || mode_of(room, self.place, self.target, &owned).map(|(mode, _)| mode);
             let mode = forced.or_else(known);
             let (mut parts, body) = request.into_parts();
+            if mode.is_none() && again.is_none() && is_repeatable(&parts, &body) {
+                *again = Some(parts.clone());
+            }
             let wanted = mode.unwrap_or(Mode::Strip);
             let foreign = self.foreign_owner(owned.grant(), &owned.owner());
             let place = self.appearance(wanted, owned.tuple().server, foreign)?;
@@ -394,14 +405,7 @@ impl Journey<'_> {
     }
 
     /// This person may use the application: is it shown here, and may it take one more place?
-    fn admit(
-        &self,
-        request: &Request<RequestBody>,
-        asked: &PathAndQuery,
-        reader: origins::Reader,
-        in_flight: &InFlight,
-        owned: &Owned,
-    ) -> Result<(), Reject> {
+    fn admit(&self, asked: &PathAndQuery, in_flight: &InFlight, owned: &Owned) -> Result<(), Reject> {
         let owner = owned.owner();
         let foreign = is_foreign(self.who.session(), owned.grant(), &owner);
         let shown = Shown {
@@ -410,8 +414,8 @@ impl Journey<'_> {
             session: self.who.session(),
             place: self.place,
             asked,
-            reader,
-            for_service_worker: request.headers().contains_key(SERVICE_WORKER),
+            reader: self.reader(),
+            for_service_worker: self.fetch.for_service_worker,
             asks: self.settings.config.portal.ask_about_foreign,
         };
         shown.refuse(owner.uid, foreign)?;
@@ -437,7 +441,7 @@ impl Journey<'_> {
         &self,
         answered: Answered,
         mode: Mode,
-        (method, destination): (&Method, Destination),
+        method: &Method,
         upgrade: Option<Upgrade>,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Reject> {
@@ -458,7 +462,13 @@ impl Journey<'_> {
         // It was HTTP/1.1 here; what it becomes is for the browser's connection to say.
         parts.version = http::Version::default();
         parts.extensions = http::Extensions::new();
-        let rewriter = towards_browser(&mut parts.headers, &place, method, destination, parts.status)?;
+        let rewriter = towards_browser(
+            &mut parts.headers,
+            &place,
+            method,
+            self.fetch.destination(),
+            parts.status,
+        )?;
         if let Some(owner) = foreign {
             let asks = self.settings.config.portal.ask_about_foreign;
             let is_shown = asks && self.who.session().consented(&self.place.what, owner);
@@ -471,6 +481,11 @@ impl Journey<'_> {
         let body = Answer::carried(incoming, rewriting, Some(link), Rc::clone(room), basis, in_flight);
         Ok(Response::from_parts(parts, body))
     }
+}
+
+/// Whether it may be asked twice, and can be.
+fn is_repeatable(parts: &Parts, body: &RequestBody) -> bool {
+    body.is_none() && matches!(parts.method, Method::GET | Method::HEAD)
 }
 
 /// An application in an origin of its own is shown in frames of its own pages and of the portal's: no other application's page

@@ -168,7 +168,7 @@ impl Upgrade {
         }
         *reply.headers_mut() = parts.headers;
         let flow = Flow::enter(room, basis);
-        let stopping = room.portal.stopping.clone();
+        let portal = Arc::clone(&room.portal);
         let browser = self.browser;
         room.tasks.spawn_local(async move {
             // The connection to the application and the request's place are held for as long as the tunnel.
@@ -189,7 +189,7 @@ impl Upgrade {
                     Ended::Withdrawn => tracing::debug!("a tunnel was ended"),
                     Ended::Broken(error) => tracing::debug!(%error, "a tunnel broke off"),
                 },
-                () = stopping.cancelled() => {}
+                () = portal.stopping.wait() => {}
             }
         });
         Ok(reply)

@@ -47,12 +47,10 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// What a request's fields say.
+    /// What the field says.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
-        const FIELD: HeaderName = HeaderName::from_static("sec-fetch-dest");
-        let Some(field) = headers.get(FIELD) else { return Self::Unknown };
-        match field.as_bytes() {
+    pub fn named(field: &[u8]) -> Self {
+        match field {
             b"document" | b"iframe" | b"frame" | b"embed" | b"object" | b"fencedframe" => Self::Document,
             b"empty" => Self::Script,
             b"worker" | b"sharedworker" | b"serviceworker" => Self::Worker,

@@ -13,7 +13,7 @@ use crate::policy::{self, Effects, Injection};
 use crate::reference::{Form, Found, Reading};
 
 /// Fields that speak for the whole origin: no application may, where it shares one.
-const SPEAKS_FOR_THE_ORIGIN: [HeaderName; 6] = [
+static SPEAKS_FOR_THE_ORIGIN: [HeaderName; 6] = [
     HeaderName::from_static("clear-site-data"),
     header::STRICT_TRANSPORT_SECURITY,
     header::ALT_SVC,
@@ -25,7 +25,7 @@ const SPEAKS_FOR_THE_ORIGIN: [HeaderName; 6] = [
 const SERVICE_WORKER_ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed");
 
 /// Fields that hold one reference.
-const REFERENCES: [HeaderName; 4] = [
+static REFERENCES: [HeaderName; 4] = [
     header::LOCATION,
     header::CONTENT_LOCATION,
     HeaderName::from_static("sourcemap"),
@@ -33,15 +33,18 @@ const REFERENCES: [HeaderName; 4] = [
 ];
 
 /// Fields that hold origins.
-const ORIGINS: [HeaderName; 2] =
+static ORIGINS: [HeaderName; 2] =
     [header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderName::from_static("timing-allow-origin")];
 
-const POLICIES: [HeaderName; 2] =
+static POLICIES: [HeaderName; 2] =
     [header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
+
+/// Other fields that are looked at.
+static OTHERS: [HeaderName; 4] = [header::SET_COOKIE, header::LINK, header::REFRESH, SERVICE_WORKER_ALLOWED];
 
 /// Whether this field is looked at in an answer.
 fn is_looked_at(name: &HeaderName) -> bool {
-    [header::SET_COOKIE, header::LINK, header::REFRESH, SERVICE_WORKER_ALLOWED].contains(name)
+    OTHERS.contains(name)
         || REFERENCES.contains(name)
         || POLICIES.contains(name)
         || ORIGINS.contains(name)

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::origins;
 use crate::answer::Answer;
 use crate::authenticate::{Unauthenticated, authenticate};
+use crate::fetch::Fetch;
 use crate::front::Connection;
 use crate::portal::Settings;
 use crate::reject::Reject;
@@ -33,7 +34,7 @@ pub(super) async fn answer(
         (who, _) => who?,
     };
     who.require(Scope::Api)?;
-    origins::refuse_cross_site(site, parts)?;
+    origins::refuse_cross_site(site, parts, Fetch::of(&parts.headers))?;
     let _place = who.session().begin_page().ok_or(Reject::TooMany)?;
     let nodes = connection.room.powers.nodes_view(who.session().uid).await;
     let said: Vec<Value> = nodes.iter().map(|node| of_node(node, &site.authority)).collect();

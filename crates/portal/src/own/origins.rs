@@ -2,28 +2,21 @@
 //! nor the portal's own pages.
 
 use http::Method;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header;
 use http::request::Parts;
 
+use crate::fetch::Fetch;
 use crate::reject::Reject;
 use crate::site::Site;
 
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-
-fn is(headers: &HeaderMap, name: &HeaderName, values: &[&str]) -> bool {
-    headers.get(name).is_some_and(|value| values.iter().any(|one| value == one))
-}
-
 /// Refuses what another origin's page asks for with this visitor's cookie. `SameSite=Lax` keeps the cookie from other
 /// sites' pages, but not from another port of the same host.
-pub(crate) fn refuse_cross_site(site: &Site, parts: &Parts) -> Result<(), Reject> {
+pub(crate) fn refuse_cross_site(site: &Site, parts: &Parts, fetch: Fetch) -> Result<(), Reject> {
     let headers = &parts.headers;
-    if is(headers, &FETCH_SITE, &["same-site", "cross-site"]) {
-        let follows_a_link = is(headers, &FETCH_MODE, &["navigate"])
+    if fetch.is_foreign == Some(true) {
+        let follows_a_link = fetch.navigates == Some(true)
             && matches!(parts.method, Method::GET | Method::HEAD)
-            && (is(headers, &FETCH_DEST, &["document"]) || !headers.contains_key(FETCH_DEST));
+            && (fetch.is_document() || fetch.destination.is_none());
         if !follows_a_link {
             return Err(Reject::CrossSite);
         }
@@ -32,7 +25,7 @@ pub(crate) fn refuse_cross_site(site: &Site, parts: &Parts) -> Result<(), Reject
     // the Origin tells from where.
     let opens_tunnel = headers.contains_key(header::UPGRADE) || parts.method == Method::CONNECT;
     let changes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
-        && !headers.contains_key(FETCH_SITE);
+        && fetch.is_foreign.is_none();
     if (opens_tunnel || changes)
         && let Some(origin) = headers.get(header::ORIGIN)
         && !origin.to_str().is_ok_and(|origin| site.is_origin(origin))
@@ -48,7 +41,7 @@ pub(super) fn require_own_origin(site: &Site, parts: &Parts) -> Result<(), Rejec
         Some(origin) => origin.to_str().is_ok_and(|origin| site.is_origin(origin)),
         None => true,
     };
-    if !origin_is_ours || is(&parts.headers, &FETCH_SITE, &["same-site", "cross-site"]) {
+    if !origin_is_ours || Fetch::of(&parts.headers).is_foreign == Some(true) {
         return Err(Reject::CrossSite);
     }
     Ok(())
@@ -66,11 +59,11 @@ pub(crate) enum Reader {
 }
 
 impl Reader {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        match headers.get(FETCH_MODE) {
-            None if headers.contains_key(FETCH_SITE) => Self::Page,
+    pub(crate) fn of(fetch: Fetch) -> Self {
+        match fetch.navigates {
+            None if fetch.is_foreign.is_some() => Self::Page,
             None => Self::Program,
-            Some(mode) if mode == "navigate" && is(headers, &FETCH_DEST, &["document"]) => Self::Window,
+            Some(true) if fetch.is_document() => Self::Window,
             Some(_) => Self::Page,
         }
     }
@@ -79,8 +72,9 @@ impl Reader {
 /// Refuses our own pages, and what they do, to everything but a window or a program: to a script, a frame or an image of an
 /// application that shares the portal's origin. A window that such a page opens is cut off from it (COOP, `respond.rs`).
 pub(super) fn refuse_pages_of_applications(site: &Site, parts: &Parts) -> Result<(), Reject> {
-    refuse_cross_site(site, parts)?;
-    let by_application = match Reader::of(&parts.headers) {
+    let fetch = Fetch::of(&parts.headers);
+    refuse_cross_site(site, parts, fetch)?;
+    let by_application = match Reader::of(fetch) {
         Reader::Window => false,
         Reader::Page => true,
         // Or a browser that doesn't say what it is.

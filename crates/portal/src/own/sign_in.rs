@@ -9,6 +9,7 @@ use portreeve_pages::Frame;
 
 use super::{next, open, query};
 use crate::answer::Answer;
+use crate::fetch::Fetch;
 use crate::front::Connection;
 use crate::limits;
 use crate::reject::Reject;
@@ -62,7 +63,7 @@ pub(crate) fn ask_to_sign_in(
     site: &Site,
     parts: &Parts,
 ) -> Option<Response<Answer>> {
-    if !matches!(parts.method, Method::GET | Method::HEAD) || !wants_page(&parts.method, &parts.headers) {
+    if !matches!(parts.method, Method::GET | Method::HEAD) || !wants_page(&parts.method, &parts.headers, Fetch::of(&parts.headers)) {
         return None;
     }
     let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());

@@ -20,6 +20,7 @@ use super::origins::{self, Reader};
 use super::{query, shown};
 use crate::answer::Answer;
 use crate::authenticate::Principal;
+use crate::fetch::Fetch;
 use crate::front::Connection;
 use crate::front_body::FrontBody;
 use crate::limits;
@@ -160,7 +161,8 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
         return Ok(worker::Reader::Script);
     }
     origins::refuse_pages_of_applications(site, parts)?;
-    match Reader::of(headers) {
+    let fetch = Fetch::of(headers);
+    match Reader::of(fetch) {
         Reader::Window => {
             if !reads {
                 origins::require_own_origin(site, parts)?;
@@ -175,7 +177,7 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
         {
             Ok(worker::Reader::Window)
         }
-        Reader::Program if respond::wants_page(&parts.method, headers) => Ok(worker::Reader::Window),
+        Reader::Program if respond::wants_page(&parts.method, headers, fetch) => Ok(worker::Reader::Window),
         Reader::Program => Ok(worker::Reader::Program),
     }
 }
