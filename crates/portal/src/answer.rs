@@ -91,7 +91,7 @@ pub(crate) struct Carried {
     /// What it goes through, if anything.
     rewriting: Option<Box<Rewriting>>,
     /// The connection it comes on, to be used again once the body is complete.
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     room: Rc<Room>,
     basis: Basis,
     /// From when the body first had to wait.
@@ -115,7 +115,7 @@ impl Answer {
     pub(crate) fn carried(
         incoming: Incoming,
         rewriting: Option<Box<Rewriting>>,
-        link: Option<Link>,
+        link: Option<Box<Link>>,
         room: Rc<Room>,
         basis: Basis,
         place: InFlight,

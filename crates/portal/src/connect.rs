@@ -22,7 +22,7 @@ use crate::sessions::Session;
 /// A connection that nobody has judged.
 pub(crate) enum Reached {
     /// From the pool.
-    Open(Link),
+    Open(Box<Link>),
     /// Just made.
     New { stream: TcpStream, tuple: Tuple, key: Key },
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -41,7 +42,7 @@ use crate::tls::client_config;
 /// What an application answered, and the connection that it answered on.
 pub(crate) struct Answered {
     pub(crate) response: Response<Incoming>,
-    pub(crate) link: Link,
+    pub(crate) link: Box<Link>,
     pub(crate) basis: Basis,
 }
 
@@ -102,7 +103,7 @@ pub(crate) async fn forward(
     mut request: Request<RequestBody>,
 ) -> Result<Answered, ForwardError> {
     let (owner, grant, why) = (owned.owner(), Rc::clone(owned.grant()), owned.why());
-    let mut link = match owned.into_reached() {
+    let mut link: Box<Link> = match owned.into_reached() {
         Reached::Open(link) => link,
         Reached::New { stream, tuple, key } => {
             let link = Box::pin(open(sending.room, stream, tuple, key, owner)).await?;
@@ -133,7 +134,7 @@ async fn open(
     tuple: Tuple,
     key: Key,
     owner: Owner,
-) -> Result<Link, ForwardError> {
+) -> Result<Box<Link>, ForwardError> {
     let sender = match &key.tls {
         None => begin_http(room, stream).await?,
         Some(tls) => {
@@ -142,7 +143,8 @@ async fn open(
             begin_http(room, secured.map_err(ForwardError::Tls)?).await?
         }
     };
-    Ok(Link { key, tuple, owner: owner.into(), sender, audited: RefCell::default(), mode: RefCell::default() })
+    let (audited, mode) = (RefCell::default(), RefCell::default());
+    Ok(Box::new(Link { key, tuple, owner: owner.into(), sender, audited, mode }))
 }
 
 async fn begin_tls(
@@ -253,13 +255,13 @@ fn failure(error: hyper::Error) -> ForwardError {
 }
 
 /// The head for an application: HTTP/1.1, origin form, this `Host`.
-pub(crate) fn set_line(
-    parts: &mut http::request::Parts,
+pub(crate) fn set_line<B>(
+    request: &mut Request<B>,
     path_and_query: &str,
     host: &HeaderValue,
-) -> Result<(), http::Error> {
-    parts.uri = http::Uri::builder().path_and_query(path_and_query).build()?;
-    parts.version = Version::HTTP_11;
-    parts.headers.insert(header::HOST, host.clone());
+) -> Result<(), http::uri::InvalidUri> {
+    *request.uri_mut() = PathAndQuery::try_from(path_and_query)?.into();
+    *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().insert(header::HOST, host.clone());
     Ok(())
 }

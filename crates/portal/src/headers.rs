@@ -13,22 +13,22 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Fields of one hop, whether `Connection` names them or not. It and `TE` are the first.
-static OF_ONE_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    HTTP2_SETTINGS,
-];
+/// Whether it is a field of one hop, also when `Connection` does not name it.
+fn is_of_one_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+    )
+}
 
 /// What is said to an application about its visitor.
 pub(crate) struct Visit<'a> {
@@ -45,37 +45,27 @@ pub(crate) struct Visit<'a> {
 /// Fields of one hop (RFC 9110 section 7.6.1), and those that `Connection` names. Returns whether the sender takes
 /// trailers.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
-    // To look at each name once is less than to look for each of these.
-    let mut there = [false; OF_ONE_HOP.len()];
-    for name in headers.keys() {
-        if let Some(at) = OF_ONE_HOP.iter().position(|one| one == name) {
-            there[at] = true;
-        }
+    // Most have none, and to look at each name once is less than to look for each of these.
+    if !headers.keys().any(is_of_one_hop) {
+        return false;
     }
-    let [connection, te, ..] = there;
-    if connection {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            // In bytes: one odd letter must not hide the names beside it.
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-            // Nearly all that is ever named. It goes anyway.
-            .filter(|name| !name.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            // A peer may not have us drop what frames or addresses the message.
-            .filter(|name| {
-                !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::COOKIE | header::TE)
-            })
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        // In bytes: one odd letter must not hide the names beside it.
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        // Nearly all that is ever named. It goes anyway.
+        .filter(|name| !name.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        // A peer may not have us drop what frames or addresses the message.
+        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH | header::COOKIE | header::TE))
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
-    let trailers = te && headers.get_all(header::TE).iter().any(|te| contains_token(te, "trailers"));
-    for (name, is_there) in OF_ONE_HOP.iter().zip(there) {
-        if is_there {
-            headers.remove(name);
-        }
+    let trailers = headers.get_all(header::TE).iter().any(|te| contains_token(te, "trailers"));
+    while let Some(name) = headers.keys().find(|name| is_of_one_hop(name)).cloned() {
+        headers.remove(name);
     }
     trailers
 }

@@ -46,8 +46,7 @@ where
     let mut alive = pin!(keep_alive(http2.ping_pong(), connection.limits.http2_ping));
     let mut idling = pin!(idle(&connection));
     let mut draining = false;
-    let (mut stops, mut drains) =
-        (pin!(room.portal.stopping.wait()), pin!(room.portal.draining.wait()));
+    let (mut stops, mut drains) = (pin!(room.portal.stopping.wait()), pin!(room.portal.draining.wait()));
     loop {
         let next = tokio::select! {
             biased;

@@ -27,7 +27,7 @@ pub(crate) struct Key {
     pub(crate) tls: Option<Tls>,
 }
 
-/// A connection to an application that speaks HTTP already.
+/// A connection to an application that speaks HTTP already. It goes from hand to hand, by its address: it is large.
 pub(crate) struct Link {
     pub(crate) key: Key,
     pub(crate) tuple: Tuple,
@@ -54,7 +54,7 @@ impl Link {
 }
 
 struct Idle {
-    link: Link,
+    link: Box<Link>,
     since: Instant,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// The connection that was used last, if one is open.
-    pub(crate) fn take(&self, key: &Key) -> Option<Link> {
+    pub(crate) fn take(&self, key: &Key) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         let links = idle.get_mut(key)?;
         let mut found = None;
@@ -85,7 +85,7 @@ impl Pool {
     }
 
     /// Keeps a connection for later, unless there are enough. `now` is when it became idle.
-    pub(crate) fn put(&self, link: Link, now: Instant) {
+    pub(crate) fn put(&self, link: Box<Link>, now: Instant) {
         if link.sender.is_closed() || self.count.get() >= limits::POOL_TOTAL {
             return;
         }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     /// Connections that stay open for as long as the other half is held.
-    async fn links(port: u16, count: usize) -> (Vec<Link>, Vec<impl Sized>) {
+    async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<impl Sized>) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (mut links, mut held) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -140,7 +140,7 @@ mod tests {
             let (sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
             held.push((connection, theirs));
-            links.push(Link {
+            links.push(Box::new(Link {
                 key: Key { uid: 1, address, tls: None },
                 tuple: Tuple { client: address, server: address },
                 owner: Cell::new(Owner {
@@ -152,7 +152,7 @@ mod tests {
                 sender,
                 audited: RefCell::default(),
                 mode: RefCell::default(),
-            });
+            }));
         }
         (links, held)
     }

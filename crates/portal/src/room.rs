@@ -81,7 +81,7 @@ impl Room {
     }
 
     /// Keeps a connection to an application for later.
-    pub(crate) fn keep(&self, link: Link) {
+    pub(crate) fn keep(&self, link: Box<Link>) {
         // A connection that is kept is a task that goes on.
         if self.portal.draining.is_set() {
             return;

@@ -59,7 +59,14 @@ pub(crate) async fn serve(
     let wants_page = wants_page(&parts.method, &parts.headers, fetch);
     let head_only = parts.method == Method::HEAD;
     let form = Form::of(connection.room.portal.service.is_a_cluster());
-    let mut response = match answer(connection, &settings, &record, Arrived { parts, body, fetch, upgrade, interim }).await {
+    let mut response = match answer(
+        connection,
+        &settings,
+        &record,
+        Arrived { parts, body, fetch, upgrade, interim },
+    )
+    .await
+    {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
@@ -243,7 +250,7 @@ impl Journey<'_> {
         {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let (answered, mode) = self.exchange(parts, body, &asked, &in_flight).await?;
+        let (answered, mode) = self.exchange(Request::from_parts(parts, body), &asked, &in_flight).await?;
         if self.reader() == origins::Reader::Window && !self.place.prefix.is_empty() {
             self.who.session().note_mode(&self.place.prefix, mode::shown(mode));
         }
@@ -258,17 +265,14 @@ impl Journey<'_> {
     /// Sends the request, and learns on the way how the application wants its paths.
     async fn exchange(
         &self,
-        parts: Parts,
-        body: RequestBody,
+        request: Request<RequestBody>,
         asked: &PathAndQuery,
         in_flight: &InFlight,
     ) -> Result<(Answered, Mode), Reject> {
         let below_path = self.below_its_path(asked);
-        let mut again = (below_path.is_some() && is_repeatable(&parts, &body)).then(|| parts.clone());
-        let (answered, mode) =
-            self.send(Request::from_parts(parts, body), asked, in_flight, None, &mut again).await?;
+        let mut again = below_path.as_ref().and_then(|_| repeated(&request));
+        let (answered, mode) = self.send(request, asked, in_flight, None, &mut again).await?;
         let again = again.filter(|_| answered.response.status() == StatusCode::NOT_FOUND);
-        let again = again.map(|parts| Request::from_parts(parts, RequestBody::none()));
         let Some(first_mode) = mode else {
             let learned = self.learn(&answered, asked);
             if let Some(request) = again {
@@ -345,14 +349,14 @@ impl Journey<'_> {
     }
 
     /// Connects, authorizes, forwards; once more on a fresh connection when nothing was sent. Returns the mode that
-    /// was known, if any; if none was, `again` gets what is needed to ask once more.
+    /// was known, if any; if none was, `again` is the request to be made once more.
     async fn send(
         &self,
         mut request: Request<RequestBody>,
         asked: &PathAndQuery,
         in_flight: &InFlight,
         forced: Option<Mode>,
-        again: &mut Option<Parts>,
+        again: &mut Option<Request<RequestBody>>,
     ) -> Result<(Answered, Option<Mode>), Reject> {
         let room = &self.connection.room;
         let session = self.who.session();
@@ -374,21 +378,21 @@ impl Journey<'_> {
             }
             let known = || mode_of(room, self.place, self.target, &owned).map(|(mode, _)| mode);
             let mode = forced.or_else(known);
-            let (mut parts, body) = request.into_parts();
-            if mode.is_none() && again.is_none() && is_repeatable(&parts, &body) {
-                *again = Some(parts.clone());
+            if mode.is_none() && again.is_none() {
+                *again = repeated(&request);
             }
             let wanted = mode.unwrap_or(Mode::Strip);
             let foreign = self.foreign_owner(owned.grant(), &owned.owner());
             let place = self.appearance(wanted, owned.tuple().server, foreign)?;
             if place.rewrites_bodies() {
-                narrow_accept_encoding(&mut parts.headers);
+                narrow_accept_encoding(request.headers_mut());
             }
-            cookies_towards_application(&mut parts.headers, &place, COOKIE_NAME);
+            cookies_towards_application(request.headers_mut(), &place, COOKIE_NAME);
             let path = self.path(asked, wanted);
             let host = self.target.host.as_ref().unwrap_or(&self.site.authority_header);
-            set_line(&mut parts, &path, host).map_err(|_| Reject::BadRequest("its address is malformed"))?;
-            match forward(&sending, owned, &place, Request::from_parts(parts, body)).await {
+            set_line(&mut request, &path, host)
+                .map_err(|_| Reject::BadRequest("its address is malformed"))?;
+            match forward(&sending, owned, &place, request).await {
                 Ok(answered) => {
                     if let Some(mode) = mode {
                         answered.link.note_mode(&self.place.prefix, mode);
@@ -462,13 +466,8 @@ impl Journey<'_> {
         // It was HTTP/1.1 here; what it becomes is for the browser's connection to say.
         parts.version = http::Version::default();
         parts.extensions = http::Extensions::new();
-        let rewriter = towards_browser(
-            &mut parts.headers,
-            &place,
-            method,
-            self.fetch.destination(),
-            parts.status,
-        )?;
+        let rewriter =
+            towards_browser(&mut parts.headers, &place, method, self.fetch.destination(), parts.status)?;
         if let Some(owner) = foreign {
             let asks = self.settings.config.portal.ask_about_foreign;
             let is_shown = asks && self.who.session().consented(&self.place.what, owner);
@@ -483,9 +482,15 @@ impl Journey<'_> {
     }
 }
 
-/// Whether it may be asked twice, and can be.
-fn is_repeatable(parts: &Parts, body: &RequestBody) -> bool {
-    body.is_none() && matches!(parts.method, Method::GET | Method::HEAD)
+/// The same once more, if it may be asked twice, and can be.
+fn repeated(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.body().is_none() || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let mut again = Request::new(RequestBody::none());
+    *again.method_mut() = request.method().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 /// An application in an origin of its own is shown in frames of its own pages and of the portal's: no other application's page

@@ -24,8 +24,8 @@ pub(crate) fn refuse_cross_site(site: &Site, parts: &Parts, fetch: Fetch) -> Res
     // A WebSocket is not bound by the rules for reading other origins, and a form is sent before anybody reads: only
     // the Origin tells from where.
     let opens_tunnel = headers.contains_key(header::UPGRADE) || parts.method == Method::CONNECT;
-    let changes = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS)
-        && fetch.is_foreign.is_none();
+    let changes =
+        !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) && fetch.is_foreign.is_none();
     if (opens_tunnel || changes)
         && let Some(origin) = headers.get(header::ORIGIN)
         && !origin.to_str().is_ok_and(|origin| site.is_origin(origin))

@@ -63,7 +63,9 @@ pub(crate) fn ask_to_sign_in(
     site: &Site,
     parts: &Parts,
 ) -> Option<Response<Answer>> {
-    if !matches!(parts.method, Method::GET | Method::HEAD) || !wants_page(&parts.method, &parts.headers, Fetch::of(&parts.headers)) {
+    if !matches!(parts.method, Method::GET | Method::HEAD)
+        || !wants_page(&parts.method, &parts.headers, Fetch::of(&parts.headers))
+    {
         return None;
     }
     let wanted = parts.uri.path_and_query().map_or("/", |path| path.as_str());
