@@ -64,7 +64,7 @@ impl Owned {
     pub(crate) fn tuple(&self) -> Tuple {
         match &self.reached {
             Reached::Open(link) => link.tuple,
-            Reached::New { tuple, .. } => *tuple,
+            Reached::New(new) => new.tuple,
         }
     }
 
@@ -77,7 +77,7 @@ impl Owned {
     pub(crate) fn known_mode(&self, prefix: &str) -> Option<Mode> {
         match &self.reached {
             Reached::Open(link) => link.known_mode(prefix),
-            Reached::New { .. } => None,
+            Reached::New(_) => None,
         }
     }
 
@@ -97,9 +97,7 @@ pub(crate) async fn authorize(
     let (tuple, observed) = match &reached {
         Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
         // On the heap, as all that few requests wait for: a future is moved, and kept, with room for its largest wait.
-        Reached::New { tuple, .. } => {
-            (*tuple, Box::pin(room.tally.looked_up(room.powers.owner(tuple))).await)
-        }
+        Reached::New(new) => (new.tuple, Box::pin(room.tally.looked_up(room.powers.owner(&new.tuple))).await),
     };
     let observed = match observed {
         Ok(owner) if needs_group(room, session, grant, &owner) => {

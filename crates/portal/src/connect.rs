@@ -24,7 +24,14 @@ pub(crate) enum Reached {
     /// From the pool.
     Open(Box<Link>),
     /// Just made.
-    New { stream: TcpStream, tuple: Tuple, key: Key },
+    New(Box<New>),
+}
+
+/// A connection on which nothing was sent yet.
+pub(crate) struct New {
+    pub(crate) stream: TcpStream,
+    pub(crate) tuple: Tuple,
+    pub(crate) key: Key,
 }
 
 /// Why there is none.
@@ -80,7 +87,7 @@ pub(crate) async fn connect(
     }
     room.tally.pooled(false);
     let (address, stream, tuple) = Box::pin(dial_any(room, session, &target.addresses)).await?;
-    Ok(Reached::New { stream, tuple, key: key_of(address) })
+    Ok(Reached::New(Box::new(New { stream, tuple, key: key_of(address) })))
 }
 
 /// A connection to the first of these addresses that takes one. Each has a little time before the next one is tried beside it:

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::authorize::{self, Audited, Owned};
-use crate::connect::Reached;
+use crate::connect::{New, Reached};
 use crate::flows::{Basis, Flow, Over};
 use crate::headers::expects_continue;
 use portreeve_rewrite::Place;
@@ -100,12 +100,13 @@ pub(crate) async fn forward(
     sending: &Sending<'_>,
     owned: Owned,
     place: &Arc<Place>,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<Answered, ForwardError> {
     let (owner, grant, why) = (owned.owner(), Rc::clone(owned.grant()), owned.why());
     let mut link: Box<Link> = match owned.into_reached() {
         Reached::Open(link) => link,
-        Reached::New { stream, tuple, key } => {
+        Reached::New(new) => {
+            let New { stream, tuple, key } = *new;
             let link = Box::pin(open(sending.room, stream, tuple, key, owner)).await?;
             *link.audited.borrow_mut() = Some(Audited::new(sending.session, &grant, why));
             link
@@ -113,7 +114,7 @@ pub(crate) async fn forward(
     };
     attach_interim(sending, place, &mut request);
     let mut basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
-    let response = match in_time(sending, &basis, link.sender.try_send_request(request)).await? {
+    let response = match in_time(sending, &basis, link.sender.try_send_request(*request)).await? {
         Ok(response) => response,
         Err(mut failed) => {
             return Err(match failed.take_message() {

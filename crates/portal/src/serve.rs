@@ -59,14 +59,8 @@ pub(crate) async fn serve(
     let wants_page = wants_page(&parts.method, &parts.headers, fetch);
     let head_only = parts.method == Method::HEAD;
     let form = Form::of(connection.room.portal.service.is_a_cluster());
-    let mut response = match answer(
-        connection,
-        &settings,
-        &record,
-        Arrived { parts, body, fetch, upgrade, interim },
-    )
-    .await
-    {
+    let arrived = Box::new(Arrived { parts, body, fetch, upgrade, interim });
+    let mut response = match answer(connection, &settings, &record, arrived).await {
         Ok(response) => response,
         Err(why) => {
             let memo = connection.memo.borrow();
@@ -90,7 +84,7 @@ fn without_body(mut response: Response<Answer>) -> Response<Answer> {
     response
 }
 
-/// A request as it came.
+/// A request as it came. It is large, and a future keeps what it is given twice: so it goes by its address.
 struct Arrived {
     parts: Parts,
     body: FrontBody,
@@ -103,22 +97,22 @@ async fn answer(
     connection: &Rc<Connection>,
     settings: &Arc<Settings>,
     record: &Record<'_>,
-    Arrived { parts, body, fetch, upgrade, interim }: Arrived,
+    arrived: Box<Arrived>,
 ) -> Result<Response<Answer>, Reject> {
     let room = &connection.room;
     let site = {
         let mut known = connection.site.borrow_mut();
-        let site = site(&room.portal.hosts, known.as_ref(), &parts)?;
+        let site = site(&room.portal.hosts, known.as_ref(), &arrived.parts)?;
         if !known.as_ref().is_some_and(|known| Rc::ptr_eq(known, &site)) {
             *known = Some(Rc::clone(&site));
         }
         site
     };
-    if own::is_ours(&site, parts.uri.path()) {
-        return Box::pin(own::answer(connection, settings, &site, &parts, body)).await;
+    if own::is_ours(&site, arrived.parts.uri.path()) {
+        return Box::pin(own::answer(connection, settings, &site, &arrived.parts, arrived.body)).await;
     }
-    let by_cookie = authenticate(connection, settings, &site, &parts.headers).await;
-    let token = by_cookie.is_err().then(|| token::shown(&parts)).flatten();
+    let by_cookie = authenticate(connection, settings, &site, &arrived.parts.headers).await;
+    let token = by_cookie.is_err().then(|| token::shown(&arrived.parts)).flatten();
     let who = match (by_cookie, token) {
         (Ok(who), _) => who,
         (Err(Unauthenticated::NoTicket), Some(token)) => {
@@ -126,15 +120,16 @@ async fn answer(
         }
         (Err(why @ (Unauthenticated::Full | Unauthenticated::Unavailable)), _) => return Err(why.into()),
         (Err(why), _) => {
-            return own::ask_to_sign_in(connection, &site, &parts).ok_or(Reject::Unauthenticated(why));
+            return own::ask_to_sign_in(connection, &site, &arrived.parts)
+                .ok_or(Reject::Unauthenticated(why));
         }
     };
     record.comes_from(who.session());
-    origins::refuse_cross_site(&site, &parts, fetch)?;
-    let route = match route(room, &site, parts.uri.path()) {
+    origins::refuse_cross_site(&site, &arrived.parts, arrived.fetch)?;
+    let route = match route(room, &site, arrived.parts.uri.path()) {
         Ok(route) => route,
         Err(error) => {
-            match astray::belongs(&site, &parts).filter(|_| matches!(error, RouteError::NotFound)) {
+            match astray::belongs(&site, &arrived.parts).filter(|_| matches!(error, RouteError::NotFound)) {
                 Some(address) => return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &address)),
                 None => return Err(error.into()),
             }
@@ -144,15 +139,18 @@ async fn answer(
         Route::Workspace => {
             record.goes_to(|| "workspace".to_owned());
             // An application's page that asks for a path from the root is led to where it belongs.
-            let astray = astray::belongs(&site, &parts).filter(|_| parts.uri.path() != "/");
+            let astray = astray::belongs(&site, &arrived.parts).filter(|_| arrived.parts.uri.path() != "/");
             match astray {
                 Some(address) => redirect(StatusCode::TEMPORARY_REDIRECT, &address),
-                None => Box::pin(own::workspace::answer(connection, &site, &who, &parts, body)).await?,
+                None => {
+                    Box::pin(own::workspace::answer(connection, &site, &who, &arrived.parts, arrived.body))
+                        .await?
+                }
             }
         }
         Route::MissingSlash => {
-            let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-            redirect(StatusCode::PERMANENT_REDIRECT, &format!("{}/{query}", parts.uri.path()))
+            let query = arrived.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+            redirect(StatusCode::PERMANENT_REDIRECT, &format!("{}/{query}", arrived.parts.uri.path()))
         }
         Route::Application { place, prefix_length } => {
             record.goes_to(|| place.what.path());
@@ -169,10 +167,9 @@ async fn answer(
                 place: &place,
                 prefix_length,
                 target: &target,
-                fetch,
-                interim: &interim,
+                fetch: arrived.fetch,
             };
-            visit.to_application(parts, body, upgrade, in_flight).await?
+            visit.to_application(arrived, in_flight).await?
         }
     };
     if let Some(ticket) = who.old_ticket()
@@ -194,23 +191,31 @@ struct Journey<'a> {
     prefix_length: usize,
     target: &'a Target,
     fetch: Fetch,
+}
+
+/// What belongs to a request until it is answered, however often it is sent.
+#[derive(Clone, Copy)]
+struct OnItsWay<'a> {
+    /// The path that the browser asked for, whole.
+    asked: &'a PathAndQuery,
+    in_flight: &'a InFlight,
+    /// Where interim answers go.
     interim: &'a InterimSink,
 }
 
 impl Journey<'_> {
     async fn to_application(
         &self,
-        mut parts: Parts,
-        body: FrontBody,
-        upgrade: Option<Pending>,
+        mut arrived: Box<Arrived>,
         in_flight: InFlight,
     ) -> Result<Response<Answer>, Reject> {
+        let parts = &mut arrived.parts;
         let asked = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         if self.place.prefix.is_empty() && asked.path() == "/" && !self.target.base.is_empty() {
             return Ok(redirect(StatusCode::TEMPORARY_REDIRECT, &format!("{}/", self.target.base)));
         }
         let method = parts.method.clone();
-        let upgrade = Upgrade::of(&mut parts, upgrade, &body)?;
+        let upgrade = Upgrade::of(parts, arrived.upgrade.take(), &arrived.body)?;
         let takes_trailers = remove_hop_by_hop(&mut parts.headers);
         towards_application(
             &mut parts.headers,
@@ -232,6 +237,7 @@ impl Journey<'_> {
         if let Some(authorization) = &self.target.authorization {
             parts.headers.insert(header::AUTHORIZATION, authorization.clone());
         }
+        let Arrived { mut parts, body, interim, .. } = *arrived;
         let body = if upgrade.is_some() {
             RequestBody::none()
         } else {
@@ -250,7 +256,9 @@ impl Journey<'_> {
         {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let (answered, mode) = self.exchange(Request::from_parts(parts, body), &asked, &in_flight).await?;
+        let on_its_way = OnItsWay { asked: &asked, in_flight: &in_flight, interim: &interim };
+        let request = Box::new(Request::from_parts(parts, body));
+        let (answered, mode) = self.exchange(request, on_its_way).await?;
         if self.reader() == origins::Reader::Window && !self.place.prefix.is_empty() {
             self.who.session().note_mode(&self.place.prefix, mode::shown(mode));
         }
@@ -265,18 +273,17 @@ impl Journey<'_> {
     /// Sends the request, and learns on the way how the application wants its paths.
     async fn exchange(
         &self,
-        request: Request<RequestBody>,
-        asked: &PathAndQuery,
-        in_flight: &InFlight,
+        request: Box<Request<RequestBody>>,
+        way: OnItsWay<'_>,
     ) -> Result<(Answered, Mode), Reject> {
-        let below_path = self.below_its_path(asked);
+        let below_path = self.below_its_path(way.asked);
         let mut again = below_path.as_ref().and_then(|_| repeated(&request));
-        let (answered, mode) = self.send(request, asked, in_flight, None, &mut again).await?;
+        let (answered, mode) = self.send(request, way, None, &mut again).await?;
         let again = again.filter(|_| answered.response.status() == StatusCode::NOT_FOUND);
         let Some(first_mode) = mode else {
-            let learned = self.learn(&answered, asked);
+            let learned = self.learn(&answered, way.asked);
             if let Some(request) = again {
-                match self.send(request, asked, in_flight, Some(Mode::Keep), &mut None).await {
+                match Box::pin(self.send(request, way, Some(Mode::Keep), &mut None)).await {
                     Ok((kept, _)) if kept.response.status() != StatusCode::NOT_FOUND => {
                         self.remember(&kept, Mode::Keep);
                         return Ok((kept, Mode::Keep));
@@ -289,7 +296,8 @@ impl Journey<'_> {
             return Ok((answered, learned));
         };
         if let (Some(below_path), Some(request)) = (below_path, again) {
-            let found = self.send(request, &below_path, in_flight, Some(Mode::Keep), &mut None).await;
+            let below = OnItsWay { asked: &below_path, ..way };
+            let found = Box::pin(self.send(request, below, Some(Mode::Keep), &mut None)).await;
             if found.is_ok_and(|(found, _)| found.response.status() != StatusCode::NOT_FOUND) {
                 return Err(Reject::Elsewhere(format!("https://{}{below_path}", self.site.authority)));
             }
@@ -352,18 +360,17 @@ impl Journey<'_> {
     /// was known, if any; if none was, `again` is the request to be made once more.
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
-        asked: &PathAndQuery,
-        in_flight: &InFlight,
+        mut request: Box<Request<RequestBody>>,
+        way: OnItsWay<'_>,
         forced: Option<Mode>,
-        again: &mut Option<Request<RequestBody>>,
+        again: &mut Option<Box<Request<RequestBody>>>,
     ) -> Result<(Answered, Option<Mode>), Reject> {
         let room = &self.connection.room;
         let session = self.who.session();
         let sending = Sending {
             room,
             session,
-            interim: self.interim,
+            interim: way.interim,
             asked: self.record.begun(),
             patience: self.settings.config.limits.response_head,
             idle: self.settings.idle_seconds(),
@@ -372,7 +379,7 @@ impl Journey<'_> {
         loop {
             let reached = connect(room, session, self.target, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
-            if let Err(why) = self.admit(asked, in_flight, &owned) {
+            if let Err(why) = self.admit(way, &owned) {
                 audit::not_here(session, &self.target.grant, &why);
                 return Err(why);
             }
@@ -388,7 +395,7 @@ impl Journey<'_> {
                 narrow_accept_encoding(request.headers_mut());
             }
             cookies_towards_application(request.headers_mut(), &place, COOKIE_NAME);
-            let path = self.path(asked, wanted);
+            let path = self.path(way.asked, wanted);
             let host = self.target.host.as_ref().unwrap_or(&self.site.authority_header);
             set_line(&mut request, &path, host)
                 .map_err(|_| Reject::BadRequest("its address is malformed"))?;
@@ -400,7 +407,7 @@ impl Journey<'_> {
                     return Ok((answered, mode));
                 }
                 Err(ForwardError::NotSent(unsent)) if !fresh => {
-                    request = *unsent;
+                    request = unsent;
                     fresh = true;
                 }
                 Err(error) => return Err(error.into()),
@@ -409,7 +416,7 @@ impl Journey<'_> {
     }
 
     /// This person may use the application: is it shown here, and may it take one more place?
-    fn admit(&self, asked: &PathAndQuery, in_flight: &InFlight, owned: &Owned) -> Result<(), Reject> {
+    fn admit(&self, way: OnItsWay<'_>, owned: &Owned) -> Result<(), Reject> {
         let owner = owned.owner();
         let foreign = is_foreign(self.who.session(), owned.grant(), &owner);
         let shown = Shown {
@@ -417,14 +424,14 @@ impl Journey<'_> {
             site: self.site,
             session: self.who.session(),
             place: self.place,
-            asked,
+            asked: way.asked,
             reader: self.reader(),
             for_service_worker: self.fetch.for_service_worker,
             asks: self.settings.config.portal.ask_about_foreign,
         };
         shown.refuse(owner.uid, foreign)?;
         // Others' applications may not use up what the visitor's own need.
-        if foreign && !in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
+        if foreign && !way.in_flight.take_foreign_place(self.settings.places() / limits::FOREIGN_SHARE) {
             return Err(Reject::TooMany);
         }
         Ok(())
@@ -483,11 +490,11 @@ impl Journey<'_> {
 }
 
 /// The same once more, if it may be asked twice, and can be.
-fn repeated(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn repeated(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     if !request.body().is_none() || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
-    let mut again = Request::new(RequestBody::none());
+    let mut again = Box::new(Request::new(RequestBody::none()));
     *again.method_mut() = request.method().clone();
     *again.headers_mut() = request.headers().clone();
     Some(again)
