@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn nobody_speaks_for_the_whole_origin() {
-        for name in SPEAKS_FOR_THE_ORIGIN {
+        for name in &SPEAKS_FOR_THE_ORIGIN {
             for mode in [Mode::Strip, Mode::Keep] {
                 assert_eq!(one(name.as_str(), "x", &place(mode)), None, "{name}");
             }
