@@ -1,0 +1,126 @@
+// Loads one page in Chromium, over and over, each time with an empty cache, and tells what was asked for and when it was there.
+//
+//   node browser.mjs JOB.json
+//
+// JOB: {chromium, certificate, address, cookies, drawn, seconds}; `drawn` has, by a name, selectors of what must be seen, and the page
+// counts as loaded when all is. Prints {first, loads}. Needs PORTREEVE_NODE_MODULES, as the browser's tests do.
+
+import { X509Certificate, createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+
+import { chromium } from "../../tests/browser/playwright.mjs";
+
+/** So long nothing may be under way before the page counts as loaded; the wait itself is not counted. */
+const QUIET_MS = 500;
+const PATIENCE_MS = 60_000;
+
+const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
+
+/** What a page asks for, as the browser's network stack sees it. Times in ms since the page was asked for. */
+class Record {
+  constructor(tools) {
+    this.requests = new Map();
+    this.sockets = new Map();
+    this.changed = performance.now();
+    tools.on("Network.requestWillBeSent", (event) => this.#begun(event));
+    tools.on("Network.responseReceived", ({ requestId, response }) => this.#answered(requestId, response));
+    tools.on("Network.loadingFinished", ({ requestId, timestamp, encodedDataLength }) => this.#of(requestId, { end: timestamp, bytes: encodedDataLength }));
+    tools.on("Network.loadingFailed", ({ requestId, timestamp, errorText }) => this.#of(requestId, { end: timestamp, failed: errorText }));
+    tools.on("Network.webSocketCreated", ({ requestId, url }) => this.sockets.set(requestId, { url }));
+    tools.on("Network.webSocketHandshakeResponseReceived", ({ requestId, response }) => (this.sockets.get(requestId).status = response.status));
+  }
+
+  #begun({ requestId, request, timestamp, wallTime, redirectResponse }) {
+    if (!request.url.startsWith("http")) return;
+    this.first ??= { timestamp, wallTime };
+    if (redirectResponse) this.requests.set(`${requestId} ${timestamp}`, { ...this.requests.get(requestId), status: redirectResponse.status, end: timestamp });
+    this.requests.set(requestId, { method: request.method, path: new URL(request.url).pathname, start: timestamp });
+    this.changed = performance.now();
+  }
+
+  #answered(requestId, { status, securityDetails: tls }) {
+    this.tls ??= tls && `${tls.protocol} ${tls.cipher}`;
+    this.#of(requestId, { status });
+  }
+
+  #of(requestId, what) {
+    if (this.requests.has(requestId)) Object.assign(this.requests.get(requestId), what);
+    this.changed = performance.now();
+  }
+
+  get isQuiet() {
+    return performance.now() - this.changed > QUIET_MS && [...this.requests.values()].every(({ end }) => end);
+  }
+
+  /** From the browser's clock, in seconds. */
+  since(timestamp) {
+    return Math.round((timestamp - this.first.timestamp) * 1e5) / 1e2;
+  }
+
+  report(drawn) {
+    const requests = [...this.requests.values()].sort((a, b) => a.start - b.start).map(({ start, end, ...other }) => (
+      { ...other, start: this.since(start), ms: Math.round((end - start) * 1e5) / 1e2 }));
+    return {
+      drawn: Object.fromEntries(Object.entries(drawn).map(([name, at]) => [name, Math.round((at - this.first.wallTime * 1000) * 1e2) / 1e2])),
+      requests, tls: this.tls ?? null,
+      sockets: [...this.sockets.values()].map(({ url, status }) => ({ path: new URL(url).pathname, status })),
+    };
+  }
+}
+
+/** In the page: notes at each frame what is to be seen by then. */
+function watch(drawn) {
+  const seen = {};
+  const look = () => {
+    for (const [name, selectors] of Object.entries(drawn)) {
+      if (selectors.every((s) => document.querySelector(s)?.checkVisibility())) seen[name] ??= performance.timeOrigin + performance.now();
+    }
+    if (Object.keys(drawn).every((name) => name in seen)) window.drawnAt = seen;
+    else requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+}
+
+/** One load in a profile of its own, which has nothing but the cookies. Gives what was recorded, and the cookies it has then. */
+async function load(browser, cookies) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  context.setDefaultTimeout(PATIENCE_MS);
+  await context.addCookies(cookies);
+  await context.addInitScript(watch, job.drawn);
+  const page = await context.newPage();
+  const tools = await context.newCDPSession(page);
+  const record = new Record(tools);
+  await tools.send("Network.enable");
+  await page.goto(job.address, { waitUntil: "commit" });
+  const drawn = await (await page.waitForFunction(() => window.drawnAt)).jsonValue();
+  const deadline = performance.now() + PATIENCE_MS;
+  while (!record.isQuiet) {
+    if (performance.now() > deadline) throw new Error(`not quiet within ${PATIENCE_MS / 1000} s`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  const kept = await context.cookies();
+  await context.close();
+  return [record.report(drawn), kept];
+}
+
+const key = new X509Certificate(readFileSync(job.certificate)).publicKey.export({ type: "spki", format: "der" });
+const browser = await chromium.launch({
+  executablePath: job.chromium,
+  // Its own sandbox works neither for root nor in most containers; nothing but this one page is shown.
+  chromiumSandbox: false,
+  args: [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    // The certificate is as good as any other: a page behind a bad one would be cached in no way.
+    `--ignore-certificate-errors-spki-list=${createHash("sha256").update(key).digest("base64")}`,
+  ],
+});
+try {
+  // The first load warms up the browser and the application, and signs in wherever that is needed.
+  const [first, cookies] = await load(browser, job.cookies);
+  const loads = [];
+  const end = performance.now() + job.seconds * 1000;
+  while (performance.now() < end || loads.length === 0) loads.push((await load(browser, cookies))[0]);
+  console.log(JSON.stringify({ first, loads }));
+} finally {
+  await browser.close();
+}
