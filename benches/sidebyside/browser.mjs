@@ -16,35 +16,39 @@ const PATIENCE_MS = 60_000;
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
 
+const hundredths = (number) => Math.round(number * 100) / 100;
+
 /** What a page asks for, as the browser's network stack sees it. Times in ms since the page was asked for. */
 class Record {
   constructor(tools) {
     this.requests = new Map();
     this.sockets = new Map();
     this.changed = performance.now();
-    tools.on("Network.requestWillBeSent", (event) => this.#begun(event));
-    tools.on("Network.responseReceived", ({ requestId, response }) => this.#answered(requestId, response));
-    tools.on("Network.loadingFinished", ({ requestId, timestamp, encodedDataLength }) => this.#of(requestId, { end: timestamp, bytes: encodedDataLength }));
-    tools.on("Network.loadingFailed", ({ requestId, timestamp, errorText }) => this.#of(requestId, { end: timestamp, failed: errorText }));
-    tools.on("Network.webSocketCreated", ({ requestId, url }) => this.sockets.set(requestId, { url }));
-    tools.on("Network.webSocketHandshakeResponseReceived", ({ requestId, response }) => (this.sockets.get(requestId).status = response.status));
+    const on = (event, then) => tools.on(`Network.${event}`, then);
+    on("requestWillBeSent", (event) => this.#begun(event));
+    on("responseReceived", ({ requestId: id, response }) => this.#answered(id, response));
+    on("loadingFinished", ({ requestId: id, timestamp, encodedDataLength }) => this.#of(id, { end: timestamp, bytes: encodedDataLength }));
+    on("loadingFailed", ({ requestId: id, timestamp, errorText }) => this.#of(id, { end: timestamp, failed: errorText }));
+    on("webSocketCreated", ({ requestId: id, url }) => this.sockets.set(id, { path: new URL(url).pathname }));
+    on("webSocketHandshakeResponseReceived", ({ requestId: id, response }) => (this.sockets.get(id).status = response.status));
   }
 
-  #begun({ requestId, request, timestamp, wallTime, redirectResponse }) {
+  #begun({ requestId: id, request, timestamp, wallTime, redirectResponse }) {
     if (!request.url.startsWith("http")) return;
     this.first ??= { timestamp, wallTime };
-    if (redirectResponse) this.requests.set(`${requestId} ${timestamp}`, { ...this.requests.get(requestId), status: redirectResponse.status, end: timestamp });
-    this.requests.set(requestId, { method: request.method, path: new URL(request.url).pathname, start: timestamp });
+    // What a request is redirected to has its id.
+    if (redirectResponse) this.requests.set(`${id} ${timestamp}`, { ...this.requests.get(id), status: redirectResponse.status, end: timestamp });
+    this.requests.set(id, { method: request.method, path: new URL(request.url).pathname, start: timestamp });
     this.changed = performance.now();
   }
 
-  #answered(requestId, { status, securityDetails: tls }) {
+  #answered(id, { status, securityDetails: tls }) {
     this.tls ??= tls && `${tls.protocol} ${tls.cipher}`;
-    this.#of(requestId, { status });
+    this.#of(id, { status });
   }
 
-  #of(requestId, what) {
-    if (this.requests.has(requestId)) Object.assign(this.requests.get(requestId), what);
+  #of(id, what) {
+    if (this.requests.has(id)) Object.assign(this.requests.get(id), what);
     this.changed = performance.now();
   }
 
@@ -52,19 +56,13 @@ class Record {
     return performance.now() - this.changed > QUIET_MS && [...this.requests.values()].every(({ end }) => end);
   }
 
-  /** From the browser's clock, in seconds. */
-  since(timestamp) {
-    return Math.round((timestamp - this.first.timestamp) * 1e5) / 1e2;
-  }
-
+  /** `drawn` is in ms by the wall clock; the network's events are in seconds by a clock of their own. */
   report(drawn) {
-    const requests = [...this.requests.values()].sort((a, b) => a.start - b.start).map(({ start, end, ...other }) => (
-      { ...other, start: this.since(start), ms: Math.round((end - start) * 1e5) / 1e2 }));
-    return {
-      drawn: Object.fromEntries(Object.entries(drawn).map(([name, at]) => [name, Math.round((at - this.first.wallTime * 1000) * 1e2) / 1e2])),
-      requests, tls: this.tls ?? null,
-      sockets: [...this.sockets.values()].map(({ url, status }) => ({ path: new URL(url).pathname, status })),
-    };
+    const { timestamp, wallTime } = this.first;
+    const requests = [...this.requests.values()].map(({ start, end, ...other }) => (
+      { ...other, start: hundredths((start - timestamp) * 1000), ms: hundredths((end - start) * 1000) }));
+    for (const name in drawn) drawn[name] = hundredths(drawn[name] - wallTime * 1000);
+    return { drawn, requests, sockets: [...this.sockets.values()], tls: this.tls ?? null };
   }
 }
 
@@ -98,9 +96,11 @@ async function load(browser, cookies) {
     if (performance.now() > deadline) throw new Error(`not quiet within ${PATIENCE_MS / 1000} s`);
     await new Promise((done) => setTimeout(done, 50));
   }
+  // Here, since nothing is under way here.
+  const seen = record.report(drawn);
   const kept = await context.cookies();
   await context.close();
-  return [record.report(drawn), kept];
+  return [seen, kept];
 }
 
 const key = new X509Certificate(readFileSync(job.certificate)).publicKey.export({ type: "spki", format: "der" });

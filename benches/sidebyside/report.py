@@ -5,6 +5,7 @@ Invariant: one bad round makes its row invalid, and an invalid row shows no numb
 
 import datetime
 import hashlib
+import json
 import os
 import platform
 import re
@@ -60,6 +61,7 @@ def goals(rows, workload):
             head, form = NUMBERS[goal.number]
             judged.append({
                 "number": goal.number, "connections": connections, "peer": peer, "ratio": ratio, "reached": reached,
+                "limit": theirs[peer] * goal.times,
                 "what": f"{head}, {connections} {workload.unit}: {mine[goal.number]:{form}}, "
                         f"{'at least' if goal.least else 'at most'} {goal.times:g} x {NAMES[peer]}'s "
                         f"{theirs[peer]:{form}}: {ratio:.2f}"})
@@ -113,6 +115,11 @@ def table(name, workload, settings, rows):
 def document(tables, versions, missing):
     return {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine(),
             "versions": versions, "missing": missing, "valid": all(t["valid"] for t in tables), "tables": tables}
+
+
+def as_json(doc):
+    """Indented, but lists of mere values on one line each: the requests of a page are many."""
+    return re.sub(r"\[\n[^][{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), json.dumps(doc, indent=1)) + "\n"
 
 
 def markdown(doc, workloads):
