@@ -37,7 +37,9 @@ class Record {
     if (!request.url.startsWith("http")) return;
     this.first ??= { timestamp, wallTime };
     // What a request is redirected to has its id.
-    if (redirectResponse) this.requests.set(`${id} ${timestamp}`, { ...this.requests.get(id), status: redirectResponse.status, end: timestamp });
+    if (redirectResponse) {
+      this.requests.set(`${id} ${timestamp}`, { ...this.requests.get(id), status: redirectResponse.status, end: timestamp });
+    }
     this.requests.set(id, { method: request.method, path: new URL(request.url).pathname, start: timestamp });
     this.changed = performance.now();
   }
@@ -121,6 +123,9 @@ try {
   const end = performance.now() + job.seconds * 1000;
   while (performance.now() < end || loads.length === 0) loads.push((await load(browser, cookies))[0]);
   console.log(JSON.stringify({ first, loads }));
+} catch (error) {
+  console.error(error.message.split("\n")[0]);
+  process.exitCode = 1;
 } finally {
   await browser.close();
 }

@@ -10,7 +10,9 @@ import statistics
 import time
 from pathlib import Path
 
+from .peers import version_of
 from .process import LOAD_CORE, PROXY_CORE, BenchError, core_busy_seconds, find_program
+from .targets import free_port, wait_listening
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ROOT / "target/tests"  # where the browser's tests put what they need
@@ -41,12 +43,17 @@ def what_is_missing():
     return None
 
 
-class Lab:
-    """A JupyterLab below the path that Portreeve gives it, as users start it; it asks nothing of the Internet."""
+def versions():
+    return {"chromium": version_of([find_program("chromium"), "--version"]), "jupyterlab": version_of([program(), "--version"])}
 
-    def __init__(self, shop, port, wait_listening):
+
+class Lab:
+    """In the backend's place: a JupyterLab below the path that Portreeve gives it, as users start it; it asks nothing of the Internet."""
+
+    def __init__(self, shop):
+        self.port = port = free_port()
         # Whoever gets in can run programs as the user, so the token is known to nobody else.
-        self.port, self.program, self.token = port, port, secrets.token_hex(16)
+        self.token = secrets.token_hex(16)
         folder = shop.subfolder(f"lab-{port}")
         shop.write(folder / "notes.txt", "A file to be listed.\n")
         self._shop = shop

@@ -90,7 +90,7 @@ global
   nbthread 1
   maxconn {tunnels}
   tune.ssl.cachesize 0
-  ssl-default-bind-options ssl-min-ver TLSv1.2{tickets}
+  ssl-default-bind-options prefer-client-ciphers ssl-min-ver TLSv1.2{tickets}
 defaults
   mode http
   timeout connect 5s

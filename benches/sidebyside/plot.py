@@ -85,7 +85,8 @@ def _bars(part, workload, foot):
     for axis, (connections, rows) in zip(axes, panels):
         limits = [g["limit"] for g in part["goals"] if (g["number"], g["connections"]) == (workload.main, connections)]
         _panel(axis, rows, workload.main, limits)
-        axis.set_title(f"{connections:,} {workload.unit.replace('(s)', 's' if connections > 1 else '')}", loc="left", size=9, pad=9, color=FAINT)
+        counted = workload.unit.replace("(s)", "s" if connections > 1 else "")
+        axis.set_title(f"{connections:,} {counted}", loc="left", size=9, pad=9, color=FAINT)
     axes[-1].set_xlabel(AXES[workload.main], loc="left")
     return figure
 
@@ -163,8 +164,9 @@ def _times(axis, direct, ours):
 
 def _added(axis, added):
     places = range(len(added) - 1, -1, -1)
-    boxes = axis.boxplot(list(added.values()), vert=False, positions=list(places), widths=0.62, whis=(5, 95), showfliers=False, patch_artist=True,
-                         medianprops={"color": INK}, whiskerprops={"color": FAINT}, showcaps=False)
+    boxes = axis.boxplot(
+        list(added.values()), vert=False, positions=list(places), widths=0.62, whis=(5, 95), showfliers=False, showcaps=False,
+        patch_artist=True, medianprops={"color": INK}, whiskerprops={"color": FAINT})
     for box, target in zip(boxes["boxes"], added):
         box.set(facecolor=_colour(target), edgecolor="none")
     _targets(axis, places, added)

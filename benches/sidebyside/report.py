@@ -119,7 +119,8 @@ def document(tables, versions, missing):
 
 def as_json(doc):
     """Indented, but lists of mere values on one line each: the requests of a page are many."""
-    return re.sub(r"\[\n[^][{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), json.dumps(doc, indent=1)) + "\n"
+    text = json.dumps(doc, indent=1)
+    return re.sub(r"\[\n[^][{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"
 
 
 def markdown(doc, workloads):
