@@ -11,7 +11,7 @@ import { readFileSync } from "node:fs";
 import { chromium } from "../../tests/browser/playwright.mjs";
 
 /** So long nothing may be under way before the page counts as loaded; the wait itself is not counted. */
-const QUIET_MS = 500;
+const QUIET_MS = 200;
 const PATIENCE_MS = 60_000;
 
 const job = JSON.parse(readFileSync(process.argv[2], "utf8"));
@@ -96,7 +96,7 @@ async function load(browser, cookies) {
   const deadline = performance.now() + PATIENCE_MS;
   while (!record.isQuiet) {
     if (performance.now() > deadline) throw new Error(`not quiet within ${PATIENCE_MS / 1000} s`);
-    await new Promise((done) => setTimeout(done, 50));
+    await new Promise((done) => setTimeout(done, 20));
   }
   // Here, since nothing is under way here.
   const seen = record.report(drawn);
