@@ -98,7 +98,7 @@ async function load(browser, cookies) {
     if (performance.now() > deadline) throw new Error(`not quiet within ${PATIENCE_MS / 1000} s`);
     await new Promise((done) => setTimeout(done, 20));
   }
-  // Here, since nothing is under way here.
+  // Now: what begins later may have no end yet.
   const seen = record.report(drawn);
   const kept = await context.cookies();
   await context.close();
@@ -112,7 +112,7 @@ const browser = await chromium.launch({
   chromiumSandbox: false,
   args: [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    // The certificate is as good as any other: a page behind a bad one would be cached in no way.
+    // Its certificate counts as good: behind a bad one nothing of a page is cached, not even for that same page.
     `--ignore-certificate-errors-spki-list=${createHash("sha256").update(key).digest("base64")}`,
   ],
 });

@@ -20,7 +20,7 @@ class Goal:
     times: float = 1.0
     connections: tuple = ()
     least: bool = False
-    close: float = CLOSE
+    close: float = CLOSE  # the margin, for noise
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ KEEPALIVE = (Goal("cpu_us_per_request", "haproxy"), Goal("p50_us", "nginx", conn
 CPU_OF_NGINX = (Goal("cpu_us_per_request", "nginx"),)
 AS_FAST = (Goal("mb_per_second", "nginx", least=True),)
 ROUND_TRIP = (Goal("p50_us", "haproxy", connections=(1,)), Goal("cpu_us_per_request", "haproxy"))
-# A load through the portal: a person's, so that the margin is what a person doesn't notice.
+# What a person waits for. The margin is in the goal, so there is no second one.
 NO_SLOWER = (Goal("drawn_ms", "direct", 1.05, close=1.0), Goal("complete_ms", "direct", 1.05, close=1.0))
 MOVED = ("mb_per_second", "cpu_us_per_mb", "rss_after_mib")
 
