@@ -100,19 +100,23 @@ def read(sample, text, prefix):
         seen = json.loads(text.splitlines()[-1])
     except (IndexError, ValueError):
         raise BenchError("the browser printed no result") from None
-    loads, every = seen["loads"], [seen["first"], *seen["loads"]]
-    sample.problems += sorted({p for load in every for p in _problems(load)})
+    loads = seen["loads"]
+    # The first one may be led through a sign-in; later, a redirect would lead away from JupyterLab.
+    wrong = [*_problems(seen["first"], redirects=True), *(p for load in loads for p in _problems(load, redirects=False))]
+    sample.problems += sorted(set(wrong))
     sample.tls = next((load["tls"] for load in loads if load["tls"]), None)
     figures = [_figures(load) for load in loads]
     sample.drawn_ms, sample.complete_ms, sample.requests_each, sample.kib_page = (statistics.median(column) for column in zip(*figures))
-    sample.requests = sum(len(load["requests"]) for load in every)
+    sample.requests = sum(len(load["requests"]) for load in [seen["first"], *loads])
     sample.page = {"loads": figures, "requests": _matched(loads, prefix)}
 
 
-def _problems(load):
+def _problems(load, redirects):
     for r in load["requests"]:
+        status = r.get("status", 0)
+        answered = 200 <= status < (400 if redirects else 300) or status == 304
         # An answer without a body that no script asks for counts as aborted, through a proxy or not.
-        if r.get("status", 0) not in range(200, 400) or "failed" in r and r["status"] != 204:
+        if not answered or "failed" in r and status != 204:
             yield f"{r['method']} {r['path']}: {r.get('status')} {r.get('failed', '')}".rstrip()
     if not load["sockets"]:
         yield "no WebSocket was opened"

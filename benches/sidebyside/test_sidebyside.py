@@ -117,7 +117,8 @@ def seen(ms, **wrong):
 
 def lab_sample(number, *loads):
     sample = Sample(number)
-    jupyterlab.read(sample, json.dumps({"first": loads[0], "loads": loads}), "/p")
+    first = loads[0] | {"requests": [r | {"status": 302} for r in loads[0]["requests"]]}
+    jupyterlab.read(sample, json.dumps({"first": first, "loads": loads}), "/p")
     return sample
 
 
@@ -131,8 +132,9 @@ class JupyterLab(unittest.TestCase):
 
     def test_what_makes_a_load_wrong(self):
         aborted = {"failed": "net::ERR_ABORTED"}
-        for wrong, problems in (({"status": 502}, 1), (aborted, 1), (aborted | {"status": 204}, 0), ({"status": 304}, 0)):
-            self.assertEqual(len(lab_sample(1, seen(1.0, **wrong), seen(1.0)).problems), problems, wrong)
+        for wrong, problems in (({"status": 502}, 1), (aborted, 1), (aborted | {"status": 204}, 0), ({"status": 304}, 0),
+                                ({"status": 302}, 1)):
+            self.assertEqual(len(lab_sample(1, seen(1.0), seen(1.0, **wrong)).problems), problems, wrong)
         for sockets in ([], [{"path": "/p/x"}], [{"path": "/p/x", "status": 400}]):
             self.assertEqual(len(lab_sample(1, seen(1.0) | {"sockets": sockets}).problems), 1, sockets)
 
