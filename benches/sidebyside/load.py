@@ -9,6 +9,7 @@ import re
 import time
 from dataclasses import asdict, dataclass, field
 
+from . import jupyterlab
 from .process import LOAD_CORE, PROXY_CORE, BenchError, core_busy_seconds, find_program
 
 CHECK_SECONDS = 1  # the warm-up, in which every body is looked at
@@ -72,6 +73,13 @@ class Sample:
     cpu_us_per_mb: float = None
     kib_each: float = None  # of the target's memory, for each open connection
     idle_cpu_share: float = None  # of a core, while connections only stay open
+    drawn_ms: float = None  # until JupyterLab's window is drawn
+    complete_ms: float = None  # until it is filled and nothing is under way
+    requests_each: float = None  # of one load of the page
+    kib_page: float = None
+    added_ms: float = None  # to a request, at the median, by not going directly
+    added_total_ms: float = None  # to all of them
+    page: dict = None
     rss_idle_mib: float = None
     rss_after_mib: float = None
     tls: str = None
@@ -198,11 +206,13 @@ def measure(shop, backend, targets, generator, name, workload, connections, seco
     try:
         child, end = targets.start(name, workload)
         size = None
-        if workload.asks not in ("echo", "sink"):
+        if workload.asks not in ("echo", "sink", "lab"):
             sample.tls, size = end.probe()
         if child:
             sample.rss_idle_mib = child.rss_mib()
-        if workload.load == "idle":
+        if workload.load == "jupyterlab":
+            jupyterlab.measure(sample, shop, backend, targets.certificate, child, end, seconds)
+        elif workload.load == "idle":
             _measure_idle(sample, shop, generator, child, end, connections, seconds)
         else:
             check = generator.run(workload, end, connections, CHECK_SECONDS, size, check=True)

@@ -24,6 +24,7 @@ http {{
 """
 NGINX_PROXY = """\
   upstream backend {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}
+  map $http_upgrade $asked {{ default upgrade; '' ''; }}
   server {{
     listen 127.0.0.1:{port} ssl{h2}; ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate {certificate}; ssl_certificate_key {key};
@@ -34,7 +35,10 @@ NGINX_PROXY = """\
 """
 NGINX_PLAIN = 'location / { proxy_pass http://backend; proxy_set_header Connection ""; }'
 NGINX_UPGRADE = """\
-location / { proxy_pass http://backend; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }"""
+location / {
+      proxy_pass http://backend; proxy_set_header Host $http_host;
+      proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $asked;
+    }"""
 NGINX_LINKS = """\
 location {prefix}/ {{
       proxy_pass http://backend/; proxy_set_header Connection ""; sub_filter_once off;
@@ -67,7 +71,7 @@ SSLSessionCache none
 SSLSessionTickets {tickets}
 {proxied}
 """
-APACHE_PLAIN = "ProxyPass / http://127.0.0.1:{backend}/ keepalive=On{upgrade}"
+APACHE_PLAIN = "ProxyPreserveHost On\nProxyPass / http://127.0.0.1:{backend}/ keepalive=On{upgrade}"
 APACHE_LINKS = """\
 ProxyPass {prefix}/ http://127.0.0.1:{backend}/ keepalive=On
 ProxyHTMLEnable On
@@ -86,7 +90,7 @@ global
   nbthread 1
   maxconn {tunnels}
   tune.ssl.cachesize 0
-  ssl-default-bind-options ssl-min-ver TLSv1.2{tickets}
+  ssl-default-bind-options prefer-client-ciphers ssl-min-ver TLSv1.2{tickets}
 defaults
   mode http
   timeout connect 5s

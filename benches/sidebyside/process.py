@@ -183,9 +183,9 @@ class Workshop:
         child.stop()
         self.children.remove(child)
 
-    def run(self, name, argv, seconds, core=LOAD_CORE):
+    def run(self, name, argv, seconds, core=LOAD_CORE, environment={}):
         """Runs a program to its end, within `seconds`; returns what it printed."""
-        child = self.start(name, argv, core)
+        child = self.start(name, argv, core, environment)
         try:
             code = child.process.wait(seconds)
         except subprocess.TimeoutExpired:

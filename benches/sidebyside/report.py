@@ -5,6 +5,7 @@ Invariant: one bad round makes its row invalid, and an invalid row shows no numb
 
 import datetime
 import hashlib
+import json
 import os
 import platform
 import re
@@ -13,14 +14,14 @@ from pathlib import Path
 
 from .peers import PROGRAMS, program_of, version_of
 from .process import find_program
-from .workloads import BEST, CLOSE, NUMBERS
+from .workloads import BEST, NUMBERS
 
 KEPT = (*NUMBERS, "upstream_opened", "log_bytes", "others_share")
 NAMES = {"direct": "direct, no TLS", "nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache", "caddy": "Caddy",
          "chp": "configurable-http-proxy", "floor": "hyper and rustls, bare", "portreeve": "**Portreeve**",
-         "portreeve-keep": "Portreeve, prefix known to the application",
+         "portreeve-keep": "Portreeve, prefix known to the application", "portreeve-own": "Portreeve, an origin of its own",
          "portreeve-text": "Portreeve, the same bytes as text"}
-OURS = ("direct", "floor", "portreeve", "portreeve-keep", "portreeve-text")  # no peers
+OURS = ("direct", "floor", "portreeve", "portreeve-keep", "portreeve-own", "portreeve-text")  # no peers
 
 NOISY_SHARE = 0.05  # of the proxy's core, used by others: more than this moves the figures
 CHATTY_BYTES = 1.0  # of log per request: more than this is an access log, which the peers don't write
@@ -56,21 +57,22 @@ def goals(rows, workload):
             best = max if goal.least else min
             peer = best(theirs, key=theirs.get)
             ratio = mine[goal.number] / theirs[peer]
-            reached = ratio * CLOSE >= goal.times if goal.least else ratio <= goal.times * CLOSE
+            reached = ratio * goal.close >= goal.times if goal.least else ratio <= goal.times * goal.close
             head, form = NUMBERS[goal.number]
             judged.append({
                 "number": goal.number, "connections": connections, "peer": peer, "ratio": ratio, "reached": reached,
-                "what": f"{head}, {connections} connection(s): {mine[goal.number]:{form}}, "
+                "limit": theirs[peer] * goal.times,
+                "what": f"{head}, {connections} {workload.unit}: {mine[goal.number]:{form}}, "
                         f"{'at least' if goal.least else 'at most'} {goal.times:g} x {NAMES[peer]}'s "
                         f"{theirs[peer]:{form}}: {ratio:.2f}"})
     return judged
 
 
-def warnings(rows):
+def warnings(rows, unit):
     """What does not make a row wrong, but less fair or less sure."""
     said = []
     for r in rows:
-        m, name = r["median"], f"{r['target']}, {r['connections']} connection(s)"
+        m, name = r["median"], f"{r['target']}, {r['connections']} {unit}"
         # The worst round counts: each of these can fall on one target's turn only.
         worst = {n: s[1] for n, s in r["spread"].items() if s}
         requests = min((s["requests"] for s in r["rounds"] if s["requests"]), default=0)
@@ -107,12 +109,18 @@ def versions(peers, tools, portreeve):
 def table(name, workload, settings, rows):
     """One workload's part of the document."""
     return {"workload": name, "title": workload.title, "settings": settings, "valid": all(r["valid"] for r in rows),
-            "rows": rows, "goals": goals(rows, workload), "warnings": warnings(rows)}
+            "rows": rows, "goals": goals(rows, workload), "warnings": warnings(rows, workload.unit)}
 
 
 def document(tables, versions, missing):
     return {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine(),
             "versions": versions, "missing": missing, "valid": all(t["valid"] for t in tables), "tables": tables}
+
+
+def as_json(doc):
+    """Indented, but lists of mere values on one line each: the requests of a page are many."""
+    text = json.dumps(doc, indent=1)
+    return re.sub(r"\[\n[^][{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"
 
 
 def markdown(doc, workloads):
@@ -134,14 +142,14 @@ def _markdown_of(part, workload):
         rows = [r for r in part["rows"] if r["connections"] == connections]
         base = next((r["median"] for r in rows if r["target"] == workload.baseline and r["valid"]), None)
         shown = [c for c in workload.columns if any(r["median"][c] is not None for r in rows)]
-        head = [f"{connections:,} connection(s)", *(NUMBERS[c][0] for c in shown)]
+        head = [f"{connections:,} {workload.unit}", *(NUMBERS[c][0] for c in shown)]
         lines += ["", "| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
         for r in rows:
             cells = [_cell(r, c, base) for c in shown] if r["valid"] else ["**invalid**"] + [""] * (len(shown) - 1)
             lines.append("| " + " | ".join([NAMES[r["target"]], *cells]) + " |")
     lines.append("")
     for r in part["rows"]:
-        lines += [f"- INVALID: {r['target']}, {r['connections']} connection(s), {p}" for p in r["problems"]]
+        lines += [f"- INVALID: {r['target']}, {r['connections']} {workload.unit}, {p}" for p in r["problems"]]
     lines += [f"- {'reached' if g['reached'] else 'MISSED'}: {g['what']}" for g in part["goals"]]
     lines += [f"- note: {w}" for w in part["warnings"]]
     return lines

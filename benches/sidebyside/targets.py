@@ -14,7 +14,7 @@ from .process import DESCRIPTORS, LOAD_CORE, PROXY_CORE, BenchError, find_progra
 
 BODY = bytes(range(256)) * 4  # 1 KiB, and nothing that a proxy would want to rewrite
 LARGE = 100 << 20
-PATHS = {"file": "/1k.bin", "large": "/large.bin", "page": "/page.html", "echo": "/echo", "sink": "/sink"}
+PATHS = {"file": "/1k.bin", "large": "/large.bin", "page": "/page.html", "echo": "/echo", "sink": "/sink", "lab": "/lab"}
 TEXT = "/page.txt"
 COOKIE = "__Host-portreeve"
 START_SECONDS = 10.0
@@ -100,8 +100,8 @@ def free_port():
     raise BenchError("no free port between 20000 and 32000")
 
 
-def wait_listening(child, port):
-    end = time.monotonic() + START_SECONDS
+def wait_listening(child, port, seconds=START_SECONDS):
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if child.process.poll() is not None:
             raise BenchError(f"{child.name} ended at once: {child.log_tail()}")
@@ -110,7 +110,7 @@ def wait_listening(child, port):
             return
         except OSError:
             time.sleep(0.02)
-    raise BenchError(f"{child.name} did not listen within {START_SECONDS:.0f} s: {child.log_tail()}")
+    raise BenchError(f"{child.name} did not listen within {seconds:.0f} s: {child.log_tail()}")
 
 
 class Backend:
@@ -170,7 +170,7 @@ class Targets:
             return self._portreeve(name, workload, port)
         setup = Setup(
             self.shop.subfolder(f"{self.folder.name}-{self._turn}-{name}"), free_port(), port, self.certificate, self.key, self.combined,
-            workload.http2, workload.resumes, upgrades=workload.asks == "echo",
+            workload.http2, workload.resumes, upgrades=workload.asks in ("echo", "lab"),
             links=self._prefix(port) if workload.asks == "page" else None)
         if name == "floor":
             argv, env = [self.load, "floor", "--listen", f"127.0.0.1:{setup.port}", "--backend", f"127.0.0.1:{port}",
@@ -180,7 +180,7 @@ class Targets:
             argv, env = PEERS[name](self.shop, setup)
         child = self.shop.start(name, argv, PROXY_CORE, env)
         wait_listening(child, setup.port)
-        path, is_right = PATHS[workload.asks], self._is_right(workload)
+        path, is_right = self._path(workload, port), self._is_right(workload)
         if setup.links:
             path = setup.links + path
             is_right = {"nginx": page.literally, "apache": page.written_anew}[name](setup.links)
@@ -190,13 +190,18 @@ class Targets:
     def _prefix(port):
         return f"/fw2/localhost:{port}"
 
+    def _path(self, workload, port):
+        """JupyterLab knows its prefix, so it has it wherever one comes from."""
+        return (self._prefix(port) if workload.asks == "lab" else "") + PATHS[workload.asks]
+
     @staticmethod
     def _is_right(workload):
         return {"file": BODY.__eq__, "large": bytes(LARGE).__eq__, "page": page.as_it_is}.get(workload.asks)
 
     def _direct(self, workload, port):
-        spoken = self.backend.h2c if workload.http2 else port
-        return None, Endpoint(spoken, False, PATHS[workload.asks], http1_port=port, is_right=self._is_right(workload))
+        # A browser speaks HTTP/2 over TLS only.
+        spoken = self.backend.h2c if workload.http2 and workload.asks != "lab" else port
+        return None, Endpoint(spoken, False, self._path(workload, port), http1_port=port, is_right=self._is_right(workload))
 
     def _portreeve(self, name, workload, port):
         path, is_right = PATHS[workload.asks], self._is_right(workload)
@@ -213,8 +218,10 @@ class Targets:
         child = self.shop.start("portreeve", argv, PROXY_CORE)
         address = urlsplit(self._sign_in_address(child))
         cookie = enter(Endpoint(address.port, True, host=address.hostname), f"{address.path}?{address.query}")
-        end = Endpoint(address.port, True, self._prefix(port) + path, address.hostname, {"Cookie": cookie}, is_right=is_right)
-        return child, end
+        host, path = address.hostname, self._prefix(port) + path
+        if name == "portreeve-own":
+            host = f"localhost-{port}.{host}"
+        return child, Endpoint(address.port, True, path, host, {"Cookie": cookie}, is_right=is_right)
 
     def _sign_in_address(self, child):
         end = time.monotonic() + self.patience

@@ -1,11 +1,14 @@
 """What is read from other programs' output, and what makes a row invalid. `python3 -B -m unittest` in benches/."""
 
+import json
+import tempfile
 import unittest
+from pathlib import Path
 
-from . import page
+from . import jupyterlab, page, plot, report
 from .load import Sample, parse_h2load, parse_wrk, percentile
 from .process import BenchError, Stat
-from .report import goals, row
+from .report import goals, row, table
 from .workloads import WORKLOADS
 
 WRK = ('RESULT {"requests":100,"seconds":2.0,"bytes":126000,"p50_us":30,"p99_us":90,"p999_us":95,'
@@ -102,6 +105,81 @@ class Pages(unittest.TestCase):
             self.assertFalse(is_right(body.replace(b'"/fw2/localhost:1/item/01234/', b'"/item/01234/')))
             self.assertFalse(is_right(body.replace(b"Item 00007", b"Item 7")))
         self.assertFalse(page.with_ours(self.PREFIX)(good))
+
+
+def seen(ms, **wrong):
+    """What the browser reports of one load with three requests, of which the last two are for the same."""
+    requests = [{"method": "GET", "path": f"/p/{name}", "status": 200, "bytes": 512, "start": 10.0 * n, "ms": ms + n}
+                for n, name in enumerate(("lab", "api/me", "api/me"))]
+    requests[1] |= wrong
+    return {"drawn": {"window": 15.0, "filled": 18.0}, "requests": requests, "sockets": [{"path": "/p/x", "status": 101}], "tls": None}
+
+
+def lab_sample(number, *loads):
+    sample = Sample(number)
+    first = loads[0] | {"requests": [r | {"status": 302} for r in loads[0]["requests"]]}
+    jupyterlab.read(sample, json.dumps({"first": first, "loads": loads}), "/p")
+    return sample
+
+
+class JupyterLab(unittest.TestCase):
+    def test_a_page_is_complete_with_its_last_request(self):
+        sample = lab_sample(1, seen(3.0), seen(5.0), seen(4.0))
+        self.assertEqual((sample.drawn_ms, sample.complete_ms, sample.requests_each, sample.kib_page), (15.0, 26.0, 3, 1.5))
+        self.assertEqual(sample.page["requests"], [
+            ["GET /lab", 0.0, 4.0, 512], ["GET /api/me", 10.0, 5.0, 512], ["GET /api/me #2", 20.0, 6.0, 512]])
+        self.assertEqual((sample.requests, sample.problems), (12, []))
+
+    def test_what_makes_a_load_wrong(self):
+        aborted = {"failed": "net::ERR_ABORTED"}
+        for wrong, problems in (({"status": 502}, 1), (aborted, 1), (aborted | {"status": 204}, 0), ({"status": 304}, 0),
+                                ({"status": 302}, 1)):
+            self.assertEqual(len(lab_sample(1, seen(1.0), seen(1.0, **wrong)).problems), problems, wrong)
+        for sockets in ([], [{"path": "/p/x"}], [{"path": "/p/x", "status": 400}]):
+            self.assertEqual(len(lab_sample(1, seen(1.0) | {"sockets": sockets}).problems), 1, sockets)
+
+    def test_what_a_target_added(self):
+        samples = {("direct", 1): [lab_sample(1, seen(3.0))], ("portreeve", 1): [lab_sample(1, seen(4.5))]}
+        jupyterlab.compare(samples)
+        mine = samples["portreeve", 1][0]
+        self.assertEqual((mine.added_ms, mine.added_total_ms, mine.problems), (1.5, 4.5, []))
+        self.assertIsNone(samples["direct", 1][0].added_ms)
+
+    def test_a_request_that_is_missing_is_noticed(self):
+        short = seen(4.0)
+        short["requests"].pop(0)
+        samples = {("direct", 1): [lab_sample(1, seen(3.0))], ("portreeve", 1): [lab_sample(1, short)]}
+        jupyterlab.compare(samples)
+        self.assertEqual(samples["portreeve", 1][0].problems, ["never asked for GET /lab"])
+
+
+class Documents(unittest.TestCase):
+    @staticmethod
+    def document():
+        samples = {(t, 1): [lab_sample(n, seen(ms)) for n in (1, 2)] for t, ms in (("direct", 3.0), ("portreeve", 4.0))}
+        jupyterlab.compare(samples)
+        workload = WORKLOADS["jupyterlab"]
+        rows = [row(t, c, s) for (t, c), s in samples.items()]
+        return report.document([table("jupyterlab", workload, {"connections": [1], "rounds": 2, "seconds": 1}, rows)], {}, [])
+
+    def test_json_has_short_lists_on_one_line(self):
+        doc = self.document()
+        doc["missing"] = ["a [ b", "\n ] c"]
+        text = report.as_json(doc)
+        self.assertEqual(json.loads(text), doc)
+        self.assertIn('[ "GET /lab", 0.0, 4.0, 512 ]', text)
+
+    @unittest.skipIf(plot.MISSING, plot.MISSING)
+    def test_the_same_document_gives_the_same_pictures(self):
+        doc = json.loads(report.as_json(self.document()))
+        with tempfile.TemporaryDirectory() as folder:
+            pictures = [{p.name: p.read_bytes() for p in plot.draw(doc, Path(folder) / "day.json", WORKLOADS)} for _ in range(2)]
+        self.assertEqual(pictures[0], pictures[1])
+        self.assertEqual(list(pictures[0]), ["day-jupyterlab.svg", "day-jupyterlab-requests.svg"])
+
+    @unittest.skipIf(plot.MISSING, plot.MISSING)
+    def test_every_workload_has_an_axis(self):
+        self.assertLessEqual({w.main for w in WORKLOADS.values()}, plot.AXES.keys())
 
 
 if __name__ == "__main__":
