@@ -95,7 +95,7 @@ WORKLOADS = {
         main="p50_us"),
     "jupyterlab": Workload(
         "JupyterLab in Chromium, its cache empty", "jupyterlab", NO_SLOWER, peers=("nginx", "haproxy", "apache", "caddy"),
-        ours=("portreeve", "portreeve-own"), baseline="direct", asks="lab", http2=True, unit="browser",
+        ours=("portreeve", "portreeve-own", "floor"), baseline="direct", asks="lab", http2=True, unit="browser",
         columns=("drawn_ms", "complete_ms", "added_ms", "added_total_ms", "requests_each", "kib_page", "rss_after_mib"),
         main="drawn_ms"),
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
+use hyper::header::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri, Version};
@@ -94,6 +95,13 @@ async fn forward(pool: Rc<Pool>, mut request: Request<Incoming>) -> anyhow::Resu
     if request.version() == Version::HTTP_2 {
         if let Some(host) = request.uri().authority().map(ToString::to_string) {
             request.headers_mut().insert("host", host.parse()?);
+        }
+        // A browser may send each of its cookies in a field of its own; HTTP/1.1 knows one (RFC 9113 section 8.2.3).
+        let cookies: Vec<&[u8]> =
+            request.headers().get_all("cookie").iter().map(|value| value.as_bytes()).collect();
+        if cookies.len() > 1 {
+            let joined = cookies.join(b"; ".as_slice());
+            request.headers_mut().insert("cookie", HeaderValue::from_bytes(&joined)?);
         }
         *request.version_mut() = Version::HTTP_11;
     }
