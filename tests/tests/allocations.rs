@@ -18,12 +18,12 @@ const COUNTED: usize = 1000;
 over_both!(a_request_allocates_no_more_than_it_did);
 
 async fn a_request_allocates_no_more_than_it_did(version: Version) {
-    // What was counted, 25.0 of 36,756 bytes and 29.2 of 31,166, and a little for what a compiler may do: one more
+    // What was counted, 22.0 of 36,120 bytes and 26.2 of 26,531, and a little for what a compiler may do: one more
     // allocation for every request is too many. Whoever has a reason for it gives it here; whoever needs fewer lowers
     // the bound, or it guards nothing.
     let (most, most_bytes) = match version {
-        Version::Http1 => (25.9, 37_600.0),
-        Version::Http2 => (30.1, 32_000.0),
+        Version::Http1 => (22.9, 37_000.0),
+        Version::Http2 => (27.1, 27_400.0),
     };
     let dir = tempfile::tempdir().unwrap();
     let library = dir.path().join("count.so");
@@ -48,7 +48,7 @@ async fn a_request_allocates_no_more_than_it_did(version: Version) {
     let after = counts.read();
     let [allocations, bytes] = [0, 1].map(|at| (after[at] - before[at]) as f64 / COUNTED as f64);
     println!("{version:?}: {allocations:.1} allocations of {bytes:.0} bytes in all per request");
-    assert!(allocations > 1.0, "{allocations}: nothing was counted");
+    assert!(allocations > 1.0, "nothing was counted: malloc(3) is not what the program allocates with");
     assert!(
         allocations < most && bytes < most_bytes,
         "{version:?}: {allocations:.1} allocations per request (fewer than {most}), of {bytes:.0} bytes (fewer than {most_bytes})"
