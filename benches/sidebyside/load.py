@@ -107,7 +107,7 @@ class Generator:
         if workload.load != "pages":
             argv += ["--connections", str(connections)]
         text = self.shop.run(workload.load, [*argv, "--seconds", str(seconds)], 2 * seconds + GRACE_SECONDS)
-        return parse_own(text, workload.resumes)
+        return parse_own(text, workload.resumes and end.tls)
 
     def own(self, what, end, *options):
         argv = [self.program, what, "--address", f"127.0.0.1:{end.port}", "--host", f"{end.host}:{end.port}", "--path", end.path]

@@ -45,6 +45,8 @@ mod interim;
 mod latch;
 pub mod limits;
 mod metrics;
+#[cfg(test)]
+mod micro;
 mod mode;
 mod nodes;
 mod own;

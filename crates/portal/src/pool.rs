@@ -123,7 +123,7 @@ impl Pool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
     use hyper_util::rt::TokioIo;
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     /// Connections that stay open for as long as the other half is held.
-    async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<impl Sized>) {
+    pub(crate) async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<impl Sized>) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (mut links, mut held) = (Vec::new(), Vec::new());
         for _ in 0..count {

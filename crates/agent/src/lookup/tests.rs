@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::RwLock;
 
 mod groups;
+mod growth;
 mod other_users;
 
 /// Written to while a process is started: until it execs, the child holds every socket of every test, so that none

@@ -85,6 +85,11 @@ fn play() {
             println!("@accepted");
             stay();
         }
+        ["hold", sockets] => {
+            let _held = super::growth::hold(sockets.parse().unwrap());
+            println!("@holds");
+            stay();
+        }
         ["look", client, server] => {
             let tuple = Tuple { client: client.parse().unwrap(), server: server.parse().unwrap() };
             let lookup = Lookup::open().unwrap();
