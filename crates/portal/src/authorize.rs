@@ -101,7 +101,10 @@ pub(crate) async fn authorize(
     };
     let observed = match observed {
         Ok(owner) if needs_group(room, session, grant, &owner) => {
-            Box::pin(room.powers.with_group(&tuple, owner)).await
+            match Box::pin(once_accepted(room, &tuple, owner)).await {
+                Ok(owner) => Box::pin(room.powers.with_group(&tuple, owner)).await,
+                gone => gone,
+            }
         }
         other => other,
     };
@@ -132,6 +135,19 @@ pub(crate) async fn authorize(
         link.owner.set(owner);
     }
     Ok(Owned { reached, owner, grant: Rc::clone(grant), why })
+}
+
+/// The same once it was accepted, if that is soon. An application may answer and close as soon as it hears anything; who
+/// accepted with which group nobody could see then, and a visitor by a group would be refused.
+async fn once_accepted(room: &Room, tuple: &Tuple, mut owner: Owner) -> Result<Owner, Unowned> {
+    for _ in 0..limits::ACCEPT_LOOKS {
+        if owner.accepted {
+            break;
+        }
+        tokio::time::sleep(limits::ACCEPT_LOOK).await;
+        owner = room.powers.owner(tuple).await?;
+    }
+    Ok(owner)
 }
 
 /// Whether the application's group could decide, and with it its owner's login group. Equal uid is the common case, and
