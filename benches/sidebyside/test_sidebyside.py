@@ -7,7 +7,8 @@ from pathlib import Path
 
 from . import jupyterlab, page, plot, report
 from .load import Sample, parse_h2load, parse_wrk, percentile
-from .process import BenchError, Stat
+from .places import BenchError
+from .process import Stat
 from .report import goals, row, table
 from .workloads import WORKLOADS
 
