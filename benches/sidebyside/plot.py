@@ -67,7 +67,7 @@ def _weight(target):
 def _colour(target):
     if target.startswith("portreeve"):
         return ACCENT if target == "portreeve" else KIN
-    return BARE if target in ("direct", "floor") else PEER
+    return BARE if target in ("connect", "direct", "floor") else PEER
 
 
 def _bars(part, workload, foot):
