@@ -116,7 +116,7 @@ CADDY = """\
     protocols {protocols}
   }}
 }}
-https://{name}:{port} {{
+https://:{port} {{
   bind {address}
   tls {certificate} {key}
   reverse_proxy {backend}
