@@ -115,8 +115,9 @@ def _stop(cluster):
 
 
 class Deployed:
-    says = ("as it is deployed, on the test cluster: CPU and memory are the sum of portal, broker, workers, dialers, and the agents of the "
-            "proxy's and the application's node")
+    name = "as it is deployed, on the test cluster"
+    note = ("Portreeve's CPU and memory are the sum over all its processes: portal, broker, workers, dialers, and the agents of the proxy's and "
+            "the backend's node.")
     lacks = ("portreeve-own",)  # the site has no domain for applications
 
     def __init__(self, state):

@@ -115,9 +115,9 @@ def table(name, workload, settings, rows):
             "rows": rows, "goals": goals(rows, workload), "warnings": warnings(rows, workload)}
 
 
-def document(tables, versions, missing):
+def document(tables, versions, missing, note):
     return {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine(),
-            "versions": versions, "missing": missing, "valid": all(t["valid"] for t in tables), "tables": tables}
+            "versions": versions, "missing": missing, "note": note, "valid": all(t["valid"] for t in tables), "tables": tables}
 
 
 def as_json(doc):
@@ -130,7 +130,7 @@ def markdown(doc, workloads):
     box = doc["machine"]
     said = ", ".join(f"{n} {v}" for n, v in doc["versions"].items())
     lines = [f"{doc['date'][:16].replace('T', ' ')}; {box['cpu']}, {box['cores']} cores, Linux {box['kernel']}; {said}."]
-    lines += [f"Left out: {m}." for m in doc["missing"]]
+    lines += [f"Left out: {m}." for m in doc["missing"]] + ([doc["note"]] if doc["note"] else [])
     for part in doc["tables"]:
         lines += ["", *_markdown_of(part, workloads[part["workload"]])]
     return "\n".join(lines).rstrip() + "\n"
@@ -140,7 +140,7 @@ def _markdown_of(part, workload):
     s = part["settings"]
     lines = [f"## {part['workload']}", "",
              f"{part['title'][0].upper()}{part['title'][1:]}. {s['rounds']} round(s) of {s['seconds']} s, medians; in brackets the ratio to "
-             f"{NAMES[workload.baseline]}. Portreeve: {s['form']}."]
+             f"{NAMES[workload.baseline]}. Portreeve {s['form']}."]
     for connections in s["connections"]:
         rows = [r for r in part["rows"] if r["connections"] == connections]
         base = next((r["median"] for r in rows if r["target"] == workload.baseline and r["valid"]), None)

@@ -17,7 +17,8 @@ key = "{key}"
 
 
 class Up:
-    says = "in one process (`portreeve up`), on loopback"
+    name = "in one process (`portreeve up`), on loopback"
+    note = ""
     place = LOOPBACK
     lacks = ()
 
