@@ -2,7 +2,7 @@
 //
 //   node browser.mjs JOB.json
 //
-// JOB: {chromium, certificate, address, cookies, drawn, seconds}; `drawn` has, by a name, selectors of what must be seen, and the page
+// JOB: {chromium, certificate, address, names, cookies, drawn, seconds}; `names` are rules of the resolver; `drawn` has, by a name, selectors of what must be seen, and the page
 // counts as loaded when all is. Prints {first, loads}. Needs PORTREEVE_NODE_MODULES, as the browser's tests do.
 
 import { X509Certificate, createHash } from "node:crypto";
@@ -112,6 +112,7 @@ const browser = await chromium.launch({
   chromiumSandbox: false,
   args: [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    `--host-resolver-rules=${job.names}`,
     // Its certificate counts as good: behind a bad one nothing of a page is cached, not even for that same page.
     `--ignore-certificate-errors-spki-list=${createHash("sha256").update(key).digest("base64")}`,
   ],

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from .peers import version_of
-from .process import LOAD_CORE, PROXY_CORE, BenchError, core_busy_seconds, find_program
-from .targets import free_port, wait_listening
+from .places import PROXY_CORE, BenchError, find_program
+from .process import core_busy_seconds
+from .targets import wait_listening
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ROOT / "target/tests"  # where the browser's tests put what they need
@@ -51,20 +52,21 @@ class Lab:
     """In the backend's place: a JupyterLab below the path that Portreeve gives it, as users start it; it asks nothing of the Internet."""
 
     def __init__(self, shop):
-        self.port = port = free_port()
+        seat = shop.place.backend
+        self.port = port = seat.free_port()
         # Whoever gets in can run programs as the user, so the token is known to nobody else.
         self.token = secrets.token_hex(16)
         folder = shop.subfolder(f"lab-{port}")
         shop.write(folder / "notes.txt", "A file to be listed.\n")
         self._shop = shop
         self.child = shop.start("jupyterlab", [
-            program(), "--no-browser", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
-            f"--ServerApp.base_url=/fw2/localhost:{port}/", "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
+            program(), "--no-browser", f"--ip={seat.address}", f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
+            f"--ServerApp.base_url={shop.place.prefix(port)}/", "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             # In an origin of its own its name is another one.
             "--ServerApp.allow_remote_access=True",
-        ], LOAD_CORE, {"JUPYTER_TOKEN": self.token})
-        wait_listening(self.child, port, START_SECONDS)
+        ], seat, {"JUPYTER_TOKEN": self.token})
+        wait_listening(self.child, port, START_SECONDS, seat)
 
     def end(self):
         self._shop.end(self.child)
@@ -73,25 +75,25 @@ class Lab:
 def measure(sample, shop, lab, certificate, child, end, seconds):
     """One browser: a first load that isn't counted, then loads for `seconds`."""
     job = shop.write("job.json", json.dumps({
-        "chromium": find_program("chromium"), "certificate": str(certificate), "cookies": _cookies(end), "seconds": seconds,
-        "address": f"{'https' if end.tls else 'http'}://{end.host}:{end.port}{end.path}?token={lab.token}",
+        "chromium": find_program("chromium"), "certificate": str(certificate), "cookies": _cookies(end, shop.place), "seconds": seconds,
+        "address": f"{end.scheme}://{end.authority}{end.path}?token={lab.token}", "names": f"MAP * {end.address}",
         "drawn": {"window": WINDOW, "filled": FILLED}}))
-    log = child.log.stat().st_size if child else 0
+    log = child.log_bytes() if child else 0
     begun, busy, cpu = time.monotonic(), core_busy_seconds(PROXY_CORE), child.cpu_seconds() if child else 0.0
     script = Path(__file__).with_name("browser.mjs")
     environment = {"PORTREEVE_NODE_MODULES": str(NODE_MODULES)}
-    text = shop.run("browser", [find_program("node"), script, job], seconds + LOADS_SECONDS, environment=environment)
+    text = shop.run("browser", [find_program("node"), script, job], seconds + LOADS_SECONDS, end.seat, environment)
     cpu = (child.cpu_seconds() if child else 0.0) - cpu
     sample.others_share = max(0.0, core_busy_seconds(PROXY_CORE) - busy - cpu) / (time.monotonic() - begun)
     if child:
-        sample.rss_after_mib, sample.log_bytes = child.rss_mib(), child.log.stat().st_size - log
+        sample.rss_after_mib, sample.log_bytes = child.rss_mib(), child.log_bytes() - log
     read(sample, text, end.path.removesuffix("/lab"))
 
 
-def _cookies(end):
+def _cookies(end, place):
     """The session is the portal's, also where the application has an origin of its own: the first load goes by way of the portal."""
     name, _, value = end.headers.get("Cookie", "").partition("=")
-    return [{"name": name, "value": value, "url": f"https://localhost:{end.port}"}] if name else []
+    return [{"name": name, "value": value, "url": f"https://{place.name}:{end.port}"}] if name else []
 
 
 def read(sample, text, prefix):

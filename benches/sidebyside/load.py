@@ -9,8 +9,9 @@ import re
 import time
 from dataclasses import asdict, dataclass, field
 
-from . import jupyterlab
-from .process import LOAD_CORE, PROXY_CORE, BenchError, core_busy_seconds, find_program
+from . import jupyterlab, latency
+from .places import PROXY_CORE, BenchError, find_program
+from .process import core_busy_seconds
 
 CHECK_SECONDS = 1  # the warm-up, in which every body is looked at
 GRACE_SECONDS = 15  # beyond its duration, what a load generator may take to end
@@ -106,34 +107,34 @@ class Generator:
         argv = self.own(workload.load, end, *workload.options)
         if workload.load != "pages":
             argv += ["--connections", str(connections)]
-        text = self.shop.run(workload.load, [*argv, "--seconds", str(seconds)], 2 * seconds + GRACE_SECONDS)
+        text = self.shop.run(workload.load, [*argv, "--seconds", str(seconds)], 2 * seconds + GRACE_SECONDS, end.seat)
         return parse_own(text, workload.resumes and end.tls)
 
     def own(self, what, end, *options):
-        argv = [self.program, what, "--address", f"127.0.0.1:{end.port}", "--host", f"{end.host}:{end.port}", "--path", end.path]
+        argv = [self.program, what, "--address", f"{end.address}:{end.port}", "--host", end.authority, "--path", end.path]
         argv += ["--trust", self.trust] if end.tls else []
         for name, value in end.headers.items():
             argv += ["--header", f"{name}: {value}"]
         return [*argv, *options]
 
     def wrk(self, end, connections, seconds, size, check):
-        url = f"{'https' if end.tls else 'http'}://127.0.0.1:{end.port}{end.path}"
+        url = f"{end.scheme}://{end.address}:{end.port}{end.path}"
         argv = [find_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "5s"]
         script = f"SIZE = {size}\n{WRK_CHECK}" if check else WRK_MEASURE
-        argv += ["-s", self.shop.write("load.lua", script), "-H", f"Host: {end.host}:{end.port}"]
+        argv += ["-s", self.shop.write("load.lua", script), "-H", f"Host: {end.authority}"]
         for name, value in end.headers.items():
             argv += ["-H", f"{name}: {value}"]
-        return parse_wrk(self.shop.run("wrk", [*argv, url], seconds + GRACE_SECONDS))
+        return parse_wrk(self.shop.run("wrk", [*argv, url], seconds + GRACE_SECONDS, end.seat))
 
     def _h2load(self, end, connections, seconds, size):
-        url = f"{'https' if end.tls else 'http'}://{end.host}:{end.port}{end.path}"
+        url = f"{end.scheme}://{end.authority}{end.path}"
         log = self.shop.folder / "h2load.log"
         log.unlink(missing_ok=True)
         argv = [find_program("h2load"), "-t1", f"-c{connections}", "-m1", f"-D{seconds}"]
-        argv += [f"--connect-to=127.0.0.1:{end.port}", f"--log-file={log}"]
+        argv += [f"--connect-to={end.address}:{end.port}", f"--log-file={log}"]
         for name, value in end.headers.items():
             argv += ["-H", f"{name}: {value}"]
-        text = self.shop.run("h2load", [*argv, url], seconds + GRACE_SECONDS)
+        text = self.shop.run("h2load", [*argv, url], seconds + GRACE_SECONDS, end.seat)
         return parse_h2load(text, log.read_text() if log.exists() else "", seconds, size)
 
 
@@ -206,12 +207,16 @@ def measure(shop, backend, targets, generator, name, workload, connections, seco
     try:
         child, end = targets.start(name, workload)
         size = None
-        if workload.asks not in ("echo", "sink", "lab"):
+        if name != "connect" and workload.asks not in ("echo", "sink", "lab", "workspace"):
             sample.tls, size = end.probe()
         if child:
             sample.rss_idle_mib = child.rss_mib()
         if workload.load == "jupyterlab":
             jupyterlab.measure(sample, shop, backend, targets.certificate, child, end, seconds)
+        elif workload.load == "first-page":
+            latency.first_pages(sample, child, end, with_worker=name == "portreeve-worker")
+        elif name == "connect":
+            latency.connects(sample, end)
         elif workload.load == "idle":
             _measure_idle(sample, shop, generator, child, end, connections, seconds)
         else:
@@ -219,10 +224,10 @@ def measure(shop, backend, targets, generator, name, workload, connections, seco
             sample.problems += [f"warm-up: {p}" for p in check.problems]
             if not sample.problems:
                 _measure_running(sample, backend, generator, child, workload, end, connections, seconds, size, check)
-        if child and child.process.poll() is not None:
+        if child and child.has_ended():
             sample.problems.append(f"ended while measured: {child.log_tail()}")
     except (BenchError, OSError) as error:
-        if backend.child.process.poll() is not None:
+        if backend.child.has_ended():
             raise BenchError(f"the backend ended: {backend.child.log_tail()}") from error
         sample.problems.append(str(error) or type(error).__name__)
     finally:
@@ -232,7 +237,7 @@ def measure(shop, backend, targets, generator, name, workload, connections, seco
 
 
 def _measure_running(sample, backend, generator, child, workload, end, connections, seconds, size, check):
-    log = child.log.stat().st_size if child else 0
+    log = child.log_bytes() if child else 0
     accepted, begun = backend.counts()
     busy, cpu = core_busy_seconds(PROXY_CORE), child.cpu_seconds() if child else 0.0
     load = generator.run(workload, end, connections, seconds, size, check=False)
@@ -247,7 +252,7 @@ def _measure_running(sample, backend, generator, child, workload, end, connectio
     sample.others_share = max(0.0, busy - cpu) / load.seconds
     if child:
         sample.rss_after_mib = child.rss_mib()
-        sample.log_bytes = child.log.stat().st_size - log
+        sample.log_bytes = child.log_bytes() - log
         if load.requests:
             sample.cpu_us_per_request = cpu * 1e6 / load.requests
         if load.bytes_each:
@@ -268,7 +273,7 @@ def _measure_idle(sample, shop, generator, child, end, connections, seconds):
     before = child.rss_mib() if child else 0.0
     hold = 2 * seconds + SETTLE_SECONDS + GRACE_SECONDS
     argv = generator.own("idle", end, "--connections", str(connections), "--seconds", str(hold))
-    opener = shop.start("idle", argv, LOAD_CORE)
+    opener = shop.start("idle", argv, end.seat)
     _wait_said(opener, f"open {connections}", OPEN_SECONDS)
     time.sleep(SETTLE_SECONDS)
     cpu = child.cpu_seconds() if child else 0.0
@@ -287,6 +292,6 @@ def _measure_idle(sample, shop, generator, child, end, connections, seconds):
 def _wait_said(child, text, seconds):
     until = time.monotonic() + seconds
     while text not in (said := child.out.read_text().splitlines()):
-        if child.process.poll() is not None or time.monotonic() > until:
+        if child.has_ended() or time.monotonic() > until:
             raise BenchError(f"not `{text}` but {said}: {child.log_tail()}")
         time.sleep(0.05)

@@ -9,7 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .process import DESCRIPTORS, TUNNELS, find_program
+from .places import find_program
+from .process import DESCRIPTORS, TUNNELS
 
 NGINX = """\
 daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log stderr warn;
@@ -23,10 +24,10 @@ http {{
 }}
 """
 NGINX_PROXY = """\
-  upstream backend {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}
+  upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000000; }}
   map $http_upgrade $asked {{ default upgrade; '' ''; }}
   server {{
-    listen 127.0.0.1:{port} ssl{h2}; ssl_protocols TLSv1.2 TLSv1.3;
+    listen {listen} ssl{h2}; ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate {certificate}; ssl_certificate_key {key};
     ssl_session_cache off; ssl_session_tickets {tickets};
     proxy_http_version 1.1; proxy_read_timeout 3600s; proxy_request_buffering off; proxy_max_temp_file_size 0;
@@ -51,7 +52,7 @@ PidFile {dir}/apache.pid
 ErrorLog {dir}/error.log
 LogLevel error
 ServerName localhost
-Listen 127.0.0.1:{port}
+Listen {listen}
 {modules}
 StartServers 1
 ServerLimit 1
@@ -71,9 +72,9 @@ SSLSessionCache none
 SSLSessionTickets {tickets}
 {proxied}
 """
-APACHE_PLAIN = "ProxyPreserveHost On\nProxyPass / http://127.0.0.1:{backend}/ keepalive=On{upgrade}"
+APACHE_PLAIN = "ProxyPreserveHost On\nProxyPass / http://{backend}/ keepalive=On{upgrade}"
 APACHE_LINKS = """\
-ProxyPass {prefix}/ http://127.0.0.1:{backend}/ keepalive=On
+ProxyPass {prefix}/ http://{backend}/ keepalive=On
 ProxyHTMLEnable On
 ProxyHTMLLinks a href
 ProxyHTMLLinks area href
@@ -98,11 +99,11 @@ defaults
   timeout server 1h
   timeout tunnel 1h
 frontend front
-  bind 127.0.0.1:{port} ssl crt {combined} alpn {alpn}
+  bind {listen} ssl crt {combined} alpn {alpn}
   default_backend back
 backend back
   http-reuse always
-  server one 127.0.0.1:{backend}
+  server one {backend}
 """
 CADDY = """\
 {{
@@ -115,21 +116,23 @@ CADDY = """\
     protocols {protocols}
   }}
 }}
-https://localhost:{port} {{
-  bind 127.0.0.1
+https://:{port} {{
+  bind {address}
   tls {certificate} {key}
-  reverse_proxy 127.0.0.1:{backend}
+  reverse_proxy {backend}
 }}
 """
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a proxy is told. `links`: the prefix below which links are rewritten."""
+    """What a proxy is told. `name`: its own; `backend`: IP:PORT; `links`: the prefix below which links are rewritten."""
 
     folder: Path
+    name: str
+    address: str
     port: int
-    backend: int
+    backend: str
     certificate: Path
     key: Path
     combined: Path
@@ -138,11 +141,15 @@ class Setup:
     upgrades: bool
     links: str = None
 
+    @property
+    def listen(self):
+        return f"{self.address}:{self.port}"
+
 
 def nginx(shop, setup):
     location = NGINX_LINKS.format(prefix=setup.links) if setup.links else NGINX_UPGRADE if setup.upgrades else NGINX_PLAIN
     server = NGINX_PROXY.format(
-        backend=setup.backend, port=setup.port, h2=" http2" if setup.http2 else "", certificate=setup.certificate,
+        backend=setup.backend, listen=setup.listen, h2=" http2" if setup.http2 else "", certificate=setup.certificate,
         key=setup.key, tickets="on" if setup.resumes else "off", location=location)
     config = shop.write(setup.folder / "nginx.conf", NGINX.format(dir=setup.folder, servers=server, descriptors=DESCRIPTORS))
     return [find_program("nginx"), "-c", config], {}
@@ -150,7 +157,7 @@ def nginx(shop, setup):
 
 def haproxy(shop, setup):
     config = shop.write(setup.folder / "haproxy.cfg", HAPROXY.format(
-        port=setup.port, combined=setup.combined, alpn="h2,http/1.1" if setup.http2 else "http/1.1",
+        listen=setup.listen, combined=setup.combined, alpn="h2,http/1.1" if setup.http2 else "http/1.1",
         tickets="" if setup.resumes else " no-tls-tickets", backend=setup.backend,
         tunnels=TUNNELS))
     return [find_program("haproxy"), "-db", "-f", config], {}
@@ -160,7 +167,7 @@ def apache(shop, setup):
     loaded = "\n".join(f"LoadModule {m}_module {APACHE_MODULES}/mod_{m}.so" for m in APACHE_LOADED)
     proxied = APACHE_LINKS if setup.links else APACHE_PLAIN
     config = shop.write(setup.folder / "apache.conf", APACHE.format(
-        dir=setup.folder, port=setup.port, modules=loaded, certificate=setup.certificate, key=setup.key,
+        dir=setup.folder, listen=setup.listen, modules=loaded, certificate=setup.certificate, key=setup.key,
         protocols="h2 http/1.1" if setup.http2 else "http/1.1", tickets="On" if setup.resumes else "Off",
         proxied=proxied.format(prefix=setup.links, backend=setup.backend, upgrade=" upgrade=websocket" if setup.upgrades else "")))
     return [find_program("apache2"), "-DFOREGROUND", "-f", config], {}
@@ -169,14 +176,14 @@ def apache(shop, setup):
 def caddy(shop, setup):
     # It knows no way to keep sessions from being resumed, nor to use one thread but this.
     config = shop.write(setup.folder / "Caddyfile", CADDY.format(
-        port=setup.port, certificate=setup.certificate, key=setup.key, backend=setup.backend,
+        name=setup.name, address=setup.address, port=setup.port, certificate=setup.certificate, key=setup.key, backend=setup.backend,
         protocols="h1 h2" if setup.http2 else "h1"))
     return [find_program("caddy"), "run", "--adapter", "caddyfile", "--config", config], {"GOMAXPROCS": "1"}
 
 
 def chp(shop, setup):
-    argv = [find_program("node"), chp_program(), "--ip", "127.0.0.1", "--port", str(setup.port),
-            "--api-port", "0", "--default-target", f"http://127.0.0.1:{setup.backend}", "--ssl-key", setup.key,
+    argv = [find_program("node"), chp_program(), "--ip", setup.address, "--port", str(setup.port),
+            "--api-port", "0", "--default-target", f"http://{setup.backend}", "--ssl-key", setup.key,
             "--ssl-cert", setup.certificate, "--log-level", "error", "--no-include-prefix"]
     return argv, {"CONFIGPROXY_AUTH_TOKEN": "of-no-worth"}
 

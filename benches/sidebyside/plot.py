@@ -38,7 +38,9 @@ def draw(doc, path, workloads):
     written = []
     for part in doc["tables"]:
         workload, stem = workloads[part["workload"]], f"{path.stem}-{part['workload']}"
-        foot = f"{doc['date'][:10]}, {doc['machine']['cpu']}; medians, rounds: {part['settings']['rounds']}"
+        form = part["settings"].get("form")
+        ours = f" Portreeve {form};" if form else ""  # earlier documents don't say
+        foot = f"{doc['date'][:10]}, {doc['machine']['cpu']};{ours} medians, rounds: {part['settings']['rounds']}"
         pictures = {stem: _bars(part, workload, f"{foot}, lines from the least to the most"), f"{stem}-requests": _requests(part, foot)}
         for name, figure in pictures.items():
             if figure:
@@ -66,7 +68,7 @@ def _weight(target):
 def _colour(target):
     if target.startswith("portreeve"):
         return ACCENT if target == "portreeve" else KIN
-    return BARE if target in ("direct", "floor") else PEER
+    return BARE if target in ("connect", "direct", "floor") else PEER
 
 
 def _bars(part, workload, foot):

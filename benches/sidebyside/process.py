@@ -1,4 +1,4 @@
-"""The processes of a run: all as one ordinary user, each on its core, ended by pid.
+"""The processes of a run: all as one ordinary user, each at its seat, ended by pid.
 
 Invariant: nothing is signalled that was not started here, and nothing started here outlives the run.
 """
@@ -13,22 +13,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LOAD_CORE = 0  # load generator and backend
-PROXY_CORE = 1  # the one process tree that is measured
-NOBODY = 1  # `daemon`: who everything runs as when the run is started by root (an account with a name)
+from .places import LOOPBACK, BenchError, Place, find_program
+
 STOP_SECONDS = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 DESCRIPTORS = min(65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # of each process
 TUNNELS = (DESCRIPTORS - 200) // 2  # through a proxy, each of which has two sockets
-
-
-class BenchError(Exception):
-    """Something that a person has to see; the text says what to do."""
-
-
-def find_program(name):
-    """The full path of a program, also where only root's PATH would look; None if it is absent."""
-    return shutil.which(name, path=os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin")
 
 
 @dataclass(frozen=True)
@@ -53,18 +43,17 @@ def read_stat(pid):
         return None  # ended between the listing and the look
 
 
-class Child:
-    """A started process and all that descends from it."""
+class Tree:
+    """Some processes and all that descends from them."""
 
-    def __init__(self, name, process, log, out):
-        self.name, self.process, self.log, self.out = name, process, log, out
-        self._seen = {}
+    def __init__(self, roots):
+        self._seen = {p: s.started for p in roots if (s := read_stat(p))}
         self.look()
 
     def look(self):
         """Living processes of the tree, by pid. One seen once still belongs to it after losing its parent."""
         stats = {int(p): s for p in os.listdir("/proc") if p.isdigit() and (s := read_stat(p))}
-        mine = {p for p, s in stats.items() if p == self.process.pid or self._seen.get(p) == s.started}
+        mine = {p for p, s in stats.items() if self._seen.get(p) == s.started}
         grown = True
         while grown:
             more = {p for p, s in stats.items() if s.parent in mine} - mine
@@ -86,6 +75,20 @@ class Child:
                 continue
             total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
         return total / 1024
+
+
+class Child(Tree):
+    """A started process and all that descends from it."""
+
+    def __init__(self, name, process, log, out):
+        self.name, self.process, self.log, self.out = name, process, log, out
+        super().__init__({process.pid})
+
+    def has_ended(self):
+        return self.process.poll() is not None
+
+    def log_bytes(self):
+        return self.log.stat().st_size
 
     def log_tail(self):
         text = self.log.read_text(errors="replace").strip()
@@ -120,8 +123,9 @@ class Child:
 
 @dataclass
 class Workshop:
-    """A private temporary folder, the user that everything runs as, and what is running."""
+    """A private temporary folder, where everything runs and as whom, and what is running."""
 
+    place: Place = LOOPBACK
     folder: Path = None
     children: list = field(default_factory=list)
     _count: int = 0
@@ -141,7 +145,7 @@ class Workshop:
 
     def own(self, path):
         if os.getuid() == 0:
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, *self.place.user)
         return path
 
     def write(self, name, content, mode=0o600):
@@ -159,16 +163,17 @@ class Workshop:
         path.mkdir(mode=0o700)
         return self.own(path)
 
-    def start(self, name, argv, core, environment={}):
-        """Starts a program on one core, in a session of its own: Ctrl-C reaches it through `stop` only."""
+    def start(self, name, argv, seat, environment={}):
+        """Starts a program at its seat, in a session of its own: Ctrl-C reaches it through `stop` only."""
         self._count += 1
         log = self.write(f"{self._count}-{name}.err", "")
         out = self.write(f"{self._count}-{name}.out", "")
-        drop = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--bounding-set=-all"]
+        uid, gid = map(str, self.place.user)
+        drop = ["--reuid", uid, "--regid", gid, "--clear-groups", "--bounding-set=-all"]
         who = drop if os.getuid() == 0 else []
         # The parent-death signal covers the one case that no handler can: this run being killed outright.
-        command = [find_program("prlimit"), f"--nofile={DESCRIPTORS}", find_program("setpriv"), *who, "--pdeathsig", "TERM"]
-        command += [find_program("taskset"), "-c", str(core), *map(str, argv)]
+        limited = [find_program("prlimit"), f"--nofile={DESCRIPTORS}", find_program("setpriv"), *who, "--pdeathsig", "TERM", *argv]
+        command = seat.command(limited)
         env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "HOME": str(self.folder), **environment}
         with open(log, "wb") as err, open(out, "wb") as std:
             process = subprocess.Popen(
@@ -183,9 +188,9 @@ class Workshop:
         child.stop()
         self.children.remove(child)
 
-    def run(self, name, argv, seconds, core=LOAD_CORE, environment={}):
-        """Runs a program to its end, within `seconds`; returns what it printed."""
-        child = self.start(name, argv, core, environment)
+    def run(self, name, argv, seconds, seat=None, environment={}):
+        """Runs a program to its end, within `seconds`, where the load is if nothing is said; returns what it printed."""
+        child = self.start(name, argv, seat or self.place.load, environment)
         try:
             code = child.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -13,15 +13,15 @@ import statistics
 from pathlib import Path
 
 from .peers import PROGRAMS, program_of, version_of
-from .process import find_program
-from .workloads import BEST, NUMBERS
+from .places import find_program
+from .workloads import ALL, BEST, NUMBERS
 
 KEPT = (*NUMBERS, "upstream_opened", "log_bytes", "others_share")
 NAMES = {"direct": "direct, no TLS", "nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache", "caddy": "Caddy",
          "chp": "configurable-http-proxy", "floor": "hyper and rustls, bare", "portreeve": "**Portreeve**",
          "portreeve-keep": "Portreeve, prefix known to the application", "portreeve-own": "Portreeve, an origin of its own",
-         "portreeve-text": "Portreeve, the same bytes as text"}
-OURS = ("direct", "floor", "portreeve", "portreeve-keep", "portreeve-own", "portreeve-text")  # no peers
+         "portreeve-text": "Portreeve, the same bytes as text", "connect": "connect(2) alone",
+         "portreeve-pooled": "Portreeve, a connection that is kept", "portreeve-worker": "Portreeve, with a running worker"}
 
 NOISY_SHARE = 0.05  # of the proxy's core, used by others: more than this moves the figures
 CHATTY_BYTES = 1.0  # of log per request: more than this is an access log, which the peers don't write
@@ -50,7 +50,7 @@ def goals(rows, workload):
         for goal in workload.goals:
             if not mine or goal.connections and connections not in goal.connections:
                 continue
-            peers = [t for t, c in found if c == connections and t not in OURS] if goal.peer == BEST else [goal.peer]
+            peers = [t for t, c in found if c == connections and t in ALL] if goal.peer == BEST else [goal.peer]
             theirs = {p: m[goal.number] for p in peers if (m := found.get((p, connections))) and m[goal.number]}
             if not theirs or not mine[goal.number]:
                 continue
@@ -68,11 +68,11 @@ def goals(rows, workload):
     return judged
 
 
-def warnings(rows, unit):
+def warnings(rows, workload):
     """What does not make a row wrong, but less fair or less sure."""
     said = []
     for r in rows:
-        m, name = r["median"], f"{r['target']}, {r['connections']} {unit}"
+        m, name = r["median"], f"{r['target']}, {r['connections']} {workload.unit}"
         # The worst round counts: each of these can fall on one target's turn only.
         worst = {n: s[1] for n, s in r["spread"].items() if s}
         requests = min((s["requests"] for s in r["rounds"] if s["requests"]), default=0)
@@ -81,7 +81,7 @@ def warnings(rows, unit):
         if requests and (m["log_bytes"] or 0) / requests > CHATTY_BYTES:
             said.append(f"{name}: wrote {m['log_bytes'] / requests:.0f} bytes of log per request")
         # A direct connection is one of the load generator's own.
-        if r["target"] != "direct" and requests and (m["upstream_opened"] or 0) > max(r["connections"], REOPENING * requests):
+        if r["target"] != "direct" and workload.asks != "closing" and requests and (m["upstream_opened"] or 0) > max(r["connections"], REOPENING * requests):
             said.append(f"{name}: opened {m['upstream_opened']:.0f} connections to the backend")
     spoken = sorted({t for r in rows if r["target"] != "direct" for t in r["tls"]})
     if len(spoken) > 1:
@@ -95,26 +95,29 @@ def machine():
     return {"cpu": model[1] if model else platform.machine(), "cores": os.cpu_count(), "kernel": platform.release()}
 
 
-def versions(peers, tools, portreeve):
+def versions(peers, tools):
     """The first version number that each program states about itself."""
     flags = {"wrk": "-v", "h2load": "--version", "openssl": "version"}
     found = {p: version_of([program_of(p), *PROGRAMS[p][1]]) for p in peers}
     found |= {t: version_of([find_program(t), flags[t]]) for t in tools if t in flags}
-    if portreeve:
-        digest = hashlib.sha256(portreeve.read_bytes()).hexdigest()
-        found["portreeve"] = f"{version_of([portreeve, '--version'])} (sha256 {digest[:12]})"
     return found
+
+
+def version(portreeve, measured=None):
+    """What the program says of itself, and which build was measured, where that is another program."""
+    digest = hashlib.sha256((measured or portreeve).read_bytes()).hexdigest()
+    return f"{version_of([portreeve, '--version'])} (sha256 {digest[:12]})"
 
 
 def table(name, workload, settings, rows):
     """One workload's part of the document."""
     return {"workload": name, "title": workload.title, "settings": settings, "valid": all(r["valid"] for r in rows),
-            "rows": rows, "goals": goals(rows, workload), "warnings": warnings(rows, workload.unit)}
+            "rows": rows, "goals": goals(rows, workload), "warnings": warnings(rows, workload)}
 
 
-def document(tables, versions, missing):
+def document(tables, versions, missing, note):
     return {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine(),
-            "versions": versions, "missing": missing, "valid": all(t["valid"] for t in tables), "tables": tables}
+            "versions": versions, "missing": missing, "note": note, "valid": all(t["valid"] for t in tables), "tables": tables}
 
 
 def as_json(doc):
@@ -127,7 +130,7 @@ def markdown(doc, workloads):
     box = doc["machine"]
     said = ", ".join(f"{n} {v}" for n, v in doc["versions"].items())
     lines = [f"{doc['date'][:16].replace('T', ' ')}; {box['cpu']}, {box['cores']} cores, Linux {box['kernel']}; {said}."]
-    lines += [f"Left out: {m}." for m in doc["missing"]]
+    lines += [f"Left out: {m}." for m in doc["missing"]] + ([doc["note"]] if doc["note"] else [])
     for part in doc["tables"]:
         lines += ["", *_markdown_of(part, workloads[part["workload"]])]
     return "\n".join(lines).rstrip() + "\n"
@@ -137,7 +140,7 @@ def _markdown_of(part, workload):
     s = part["settings"]
     lines = [f"## {part['workload']}", "",
              f"{part['title'][0].upper()}{part['title'][1:]}. {s['rounds']} round(s) of {s['seconds']} s, medians; in brackets the ratio to "
-             f"{NAMES[workload.baseline]}."]
+             f"{NAMES[workload.baseline]}. Portreeve {s['form']}."]
     for connections in s["connections"]:
         rows = [r for r in part["rows"] if r["connections"] == connections]
         base = next((r["median"] for r in rows if r["target"] == workload.baseline and r["valid"]), None)

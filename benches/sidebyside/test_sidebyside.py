@@ -7,7 +7,8 @@ from pathlib import Path
 
 from . import jupyterlab, page, plot, report
 from .load import Sample, parse_h2load, parse_wrk, percentile
-from .process import BenchError, Stat
+from .places import BenchError
+from .process import Stat
 from .report import goals, row, table
 from .workloads import WORKLOADS
 
@@ -160,7 +161,7 @@ class Documents(unittest.TestCase):
         jupyterlab.compare(samples)
         workload = WORKLOADS["jupyterlab"]
         rows = [row(t, c, s) for (t, c), s in samples.items()]
-        return report.document([table("jupyterlab", workload, {"connections": [1], "rounds": 2, "seconds": 1}, rows)], {}, [])
+        return report.document([table("jupyterlab", workload, {"connections": [1], "rounds": 2, "seconds": 1, "form": "here"}, rows)], {}, [], "")
 
     def test_json_has_short_lists_on_one_line(self):
         doc = self.document()

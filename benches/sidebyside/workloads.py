@@ -32,11 +32,13 @@ class Workload:
     goals: tuple
     peers: tuple = ALL
     ours: tuple = ("portreeve", "floor")
+    bare: tuple = ("direct",)  # without a proxy
+    deployed: bool = False  # there is no such thing in the one-process form
     baseline: str = "haproxy"
     connections: tuple = (1,)
     quick: tuple = ()  # with --quick: these connections; () leaves it out
     options: tuple = ()
-    asks: str = "file"  # file, large, page, echo, sink, lab
+    asks: str = "file"  # file, large, page, echo, sink, lab, closing, workspace
     http2: bool = False
     resumes: bool = False  # the servers let a handshake build on an earlier one
     columns: tuple = ("requests_per_second", "p50_us", "p99_us", "p999_us", "cpu_us_per_request", "rss_after_mib")
@@ -93,6 +95,14 @@ WORKLOADS = {
         "78 requests at once for 1 KiB over HTTP/2, from the connection on", "pages", (),
         peers=("nginx", "haproxy", "apache", "caddy"), options=("--requests", "78", "--http2"), http2=True,
         main="p50_us"),
+    "first-request": Workload(
+        "1 KiB over HTTP/1.1, with a new connection to the application for each request", "wrk", (), peers=("nginx", "haproxy"),
+        ours=("portreeve", "portreeve-pooled"), bare=("connect",), baseline="portreeve-pooled", quick=(1,), asks="closing",
+        columns=("p50_us", "p99_us", "cpu_us_per_request"), main="p50_us"),
+    "first-page": Workload(
+        "the workspace's page for a user without a running worker", "first-page", (), peers=(),
+        ours=("portreeve", "portreeve-worker"), bare=(), deployed=True, baseline="portreeve-worker", asks="workspace",
+        columns=("p50_us",), main="p50_us"),
     "jupyterlab": Workload(
         "JupyterLab in Chromium, its cache empty", "jupyterlab", NO_SLOWER, peers=("nginx", "haproxy", "apache", "caddy"),
         ours=("portreeve", "portreeve-own", "floor"), baseline="direct", asks="lab", http2=True, unit="browser",
