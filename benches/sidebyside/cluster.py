@@ -12,12 +12,12 @@ from pathlib import Path
 from .places import LOAD_CORE, PROXY_CORE, BenchError, Place, Seat
 from .process import Tree, read_stat
 from .report import version
-from .targets import session
+from .targets import LIMITS, THREADS, session
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = "alice"
 NODES = ("login", "c1", "c2")
-# What the portal's sandbox shows it as its configuration: the site's own, with the one thread that the peers have, too.
+# What the portal's sandbox shows it as its configuration: the site's own, with threads and limits of this run.
 CONFIG = "run/portreeve-bench.toml"
 PINNED = f"[Service]\nCPUAffinity={PROXY_CORE}\n"
 DROP_INS = {
@@ -135,7 +135,7 @@ class Deployed:
         """The units are this run's meanwhile."""
         site = self.cluster.file("login", "etc/portreeve/portreeve.toml").read_text()
         try:
-            self.cluster.file("login", CONFIG).write_text(f"threads = 1\n{site}")
+            self.cluster.file("login", CONFIG).write_text(f"{THREADS}{site}{LIMITS}")
             for drop_in, text in self._drop_ins():
                 drop_in.parent.mkdir(parents=True, exist_ok=True)
                 drop_in.write_text(text)

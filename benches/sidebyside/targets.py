@@ -17,6 +17,9 @@ PATHS = {"file": "/1k.bin", "large": "/large.bin", "page": "/page.html", "echo":
          "closing": "/1k.bin", "workspace": "/"}
 TEXT = "/page.txt"
 COOKIE = "__Host-portreeve"
+# Portreeve as the peers are set up: one thread, and no limit that a load would meet.
+THREADS = "threads = 1\n"
+LIMITS = "[limits]\nconnections = 100000\nrequests_per_session = 100000\n"
 NO_PROXY = ("direct", "connect")
 START_SECONDS = 10.0
 PROBE_SECONDS = 5.0

@@ -14,7 +14,7 @@ from .load import Sample
 from .places import LOOPBACK, PROXY_CORE, BenchError, Place, Seat
 from .process import Tree, read_stat
 from .report import NAMES
-from .targets import Endpoint
+from .targets import LIMITS, THREADS, Endpoint
 from .workloads import WORKLOADS
 
 RUN = Path(__file__).resolve().parents[1] / "run"
@@ -109,7 +109,7 @@ class TheSite(unittest.TestCase):
                     self.assertEqual(len(drop_ins), 4)
                     for path in drop_ins:
                         self.assertIn("\nCPUAffinity=1\n", (self.nodes.folder / path).read_text())
-                    self.assertEqual(self.nodes.file("login", cluster.CONFIG).read_text(), "threads = 1\n[portal]\n")
+                    self.assertEqual(self.nodes.file("login", cluster.CONFIG).read_text(), f"{THREADS}[portal]\n{LIMITS}")
                     self.nodes.said.clear()
                     if error:
                         raise error

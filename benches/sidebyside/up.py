@@ -6,10 +6,9 @@ from urllib.parse import urlsplit
 
 from .places import LOOPBACK, BenchError, find_program
 from .report import version
-from .targets import START_SECONDS, session
+from .targets import LIMITS, START_SECONDS, THREADS, session
 
-CONFIG = """\
-threads = 1
+TLS = """\
 [tls]
 certificate = "{certificate}"
 key = "{key}"
@@ -45,7 +44,8 @@ class Up:
     def start(self, targets):
         """(its process, the portal with a session)."""
         state = targets.subfolder("portreeve")
-        config = targets.shop.write(state / "portreeve.toml", CONFIG.format(certificate=targets.certificate, key=targets.key))
+        tls = TLS.format(certificate=targets.certificate, key=targets.key)
+        config = targets.shop.write(state / "portreeve.toml", f"{THREADS}{tls}{LIMITS}")
         argv = [self.program, "up", "--listen", "127.0.0.1:0", "--state", state, "--config", config]
         child = targets.shop.start("portreeve", argv, self.place.proxy)
         address = urlsplit(self._sign_in_address(child))
