@@ -142,17 +142,14 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
         return;
     }
     let Some(mut place) = Place::of(&room, peer) else { return };
-    let begun = tokio::select! {
-        begun = tokio::time::timeout(limits::TLS_HANDSHAKE, begin(&room, stream, peer, &mut place)) => begun,
-        () = room.portal.stopping.wait() => return,
-    };
-    let Ok(begun) = begun else { return room.tally.handshake_failed(HandshakeFailure::TimedOut) };
+    // On the heap and gone before HTTP begins: for as long as it lasts, a task keeps as much room as its largest step needs.
+    let begun = Box::pin(begin_in_time(&room, stream, peer, &mut place)).await;
     let Some((tls, peer)) = begun else { return };
     let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let Some(connection) = Connection::new(room, peer).map(Rc::new) else { return };
     let stall = Stall::after(connection.limits.write_stall);
     if http2 {
-        serve_http2(connection, FrontIo::new(tls, None, stall)).await;
+        Box::pin(serve_http2(connection, FrontIo::new(tls, None, stall))).await;
     } else {
         let interim = Interim::default();
         let io = TokioIo::new(FrontIo::new(tls, Some(interim.clone()), stall));
@@ -189,6 +186,23 @@ impl Place {
         }
         place.map(Self::Counted)
     }
+}
+
+/// What stands before HTTP, unless it takes too long or the portal ends.
+async fn begin_in_time(
+    room: &Room,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: &mut Place,
+) -> Option<(TlsStream<tokio::net::TcpStream>, SocketAddr)> {
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(limits::TLS_HANDSHAKE, begin(room, stream, peer, place)) => begun,
+        () = room.portal.stopping.wait() => return None,
+    };
+    if begun.is_err() {
+        room.tally.handshake_failed(HandshakeFailure::TimedOut);
+    }
+    begun.ok().flatten()
 }
 
 /// What stands before HTTP: whose connection it is, and TLS.
