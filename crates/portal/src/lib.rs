@@ -39,6 +39,8 @@ mod front_body;
 mod front_io;
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(test)]
+mod growth;
 mod headers;
 mod http2;
 mod interim;

@@ -1,6 +1,7 @@
 //! The portal's side against agents that are played here: right ones, wrong ones, hostile ones.
 
 mod answers;
+mod growth;
 mod refusals;
 
 use super::*;
