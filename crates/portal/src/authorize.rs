@@ -94,18 +94,22 @@ pub(crate) async fn authorize(
     grant: &Rc<Grant>,
     reached: Reached,
 ) -> Result<Owned, Refusal> {
+    let needs = |owner: &Owner| needs_group(room, session, grant, owner);
     let (tuple, observed) = match &reached {
         Reached::Open(link) => (link.tuple, Ok(link.owner.get())),
         // On the heap, as all that few requests wait for: a future is moved, and kept, with room for its largest wait.
-        Reached::New(new) => (new.tuple, Box::pin(room.tally.looked_up(room.powers.owner(&new.tuple))).await),
+        Reached::New(new) => {
+            let look = || room.powers.owner(&new.tuple);
+            let seen = Box::pin(room.tally.looked_up(look())).await;
+            let seen = match seen {
+                Ok(owner) if needs(&owner) => Box::pin(once_accepted(owner, look)).await,
+                other => other,
+            };
+            (new.tuple, seen)
+        }
     };
     let observed = match observed {
-        Ok(owner) if needs_group(room, session, grant, &owner) => {
-            match Box::pin(once_accepted(room, &tuple, owner)).await {
-                Ok(owner) => Box::pin(room.powers.with_group(&tuple, owner)).await,
-                gone => gone,
-            }
-        }
+        Ok(owner) if needs(&owner) => Box::pin(room.powers.with_group(&tuple, owner)).await,
         other => other,
     };
     if let Ok(owner) = &observed {
@@ -139,13 +143,17 @@ pub(crate) async fn authorize(
 
 /// The same once it was accepted, if that is soon. An application may answer and close as soon as it hears anything; who
 /// accepted with which group nobody could see then, and a visitor by a group would be refused.
-async fn once_accepted(room: &Room, tuple: &Tuple, mut owner: Owner) -> Result<Owner, Unowned> {
+/// What was seen last counts.
+async fn once_accepted(
+    mut owner: Owner,
+    look: impl AsyncFn() -> Result<Owner, Unowned>,
+) -> Result<Owner, Unowned> {
     for _ in 0..limits::ACCEPT_LOOKS {
         if owner.accepted {
             break;
         }
         tokio::time::sleep(limits::ACCEPT_LOOK).await;
-        owner = room.powers.owner(tuple).await?;
+        owner = look().await?;
     }
     Ok(owner)
 }
@@ -268,6 +276,30 @@ mod tests {
 
     use super::*;
     use crate::portal::now;
+
+    #[tokio::test(start_paused = true)]
+    async fn until_it_is_accepted_the_last_look_counts() {
+        let of =
+            |uid, accepted| Owner { uid, groups: OwnerGroups::NotLooked, listener: ListenerId(1), accepted };
+        for (looks, seen) in [
+            (vec![], Ok(of(1, false))),
+            (vec![Ok(of(1, true))], Ok(of(1, true))),
+            // Whoever has it by then is judged, and if nobody can be told to have it, nobody is.
+            (vec![Ok(of(1, false)), Ok(of(2, true))], Ok(of(2, true))),
+            (vec![Ok(of(1, false)), Err(Unowned::NoSuchConnection)], Err(Unowned::NoSuchConnection)),
+        ] {
+            let (count, left) = (looks.len(), std::cell::RefCell::new(looks.into_iter()));
+            let asked = std::cell::Cell::new(0);
+            let look = async || {
+                asked.set(asked.get() + 1);
+                left.borrow_mut().next().unwrap_or(Ok(of(1, false)))
+            };
+            assert_eq!(once_accepted(of(1, false), look).await, seen);
+            assert_eq!(asked.get(), if count == 0 { limits::ACCEPT_LOOKS as usize } else { count });
+        }
+        let never = async || panic!("it is known to be accepted");
+        assert_eq!(once_accepted(of(1, true), never).await, Ok(of(1, true)));
+    }
 
     #[tokio::test]
     async fn a_login_group_is_believed_for_a_while() {

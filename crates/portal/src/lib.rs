@@ -44,6 +44,7 @@ mod growth;
 mod headers;
 mod http2;
 mod interim;
+mod journey;
 mod latch;
 pub mod limits;
 mod metrics;

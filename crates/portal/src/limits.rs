@@ -65,6 +65,10 @@ pub const BLOCKING_IDLE: Duration = Duration::from_secs(5);
 /// When a serving thread ends, how long it waits for those. What hangs in a file system ends with the process; a test
 /// would see no difference.
 pub const BLOCKING_END: Duration = Duration::from_millis(100);
+/// So often it is looked again whether an application has accepted a connection that its group is to decide about.
+pub const ACCEPT_LOOKS: u32 = 5;
+/// Before each of these.
+pub const ACCEPT_LOOK: Duration = Duration::from_millis(2);
 /// How long another user's login group is believed, and of how many users.
 pub const LOGIN_FRESH: Duration = Duration::from_secs(60);
 /// See [`LOGIN_FRESH`].
@@ -165,10 +169,6 @@ pub const AGENT_HANDSHAKE: Duration = Duration::from_secs(5);
 pub const AGENT_HANDSHAKES: usize = 256;
 /// See [`AGENT_HANDSHAKES`].
 pub const AGENT_HANDSHAKES_OF_ONE: usize = 8;
-/// So often it is looked again whether an application has accepted a connection that its group is to decide about.
-pub const ACCEPT_LOOKS: u32 = 5;
-/// Before each of these.
-pub const ACCEPT_LOOK: Duration = Duration::from_millis(2);
 /// An agent's answer, from the question on. Later is no answer.
 pub const AGENT_ANSWER: Duration = Duration::from_secs(2);
 /// Of that, a question about a connection waits for an agent that is not there: it may just be restarted.

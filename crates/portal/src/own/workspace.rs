@@ -32,7 +32,6 @@ use crate::site::Site;
 const TICKET: HeaderName = HeaderName::from_static(worker::TICKET);
 const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
 const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
-const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Files: what is written comes through as it comes.
 const FILES: &str = "/api/v1/files/";
@@ -172,9 +171,7 @@ fn reader(site: &Site, who: &Principal, parts: &Parts, reads: bool) -> Result<wo
         Reader::Page => Err(Reject::ForWindows),
         // A browser that does not say what it is says at least its origin with what changes something; it may be an application's
         // page, and needs a form of ours.
-        Reader::Program
-            if !reads && (headers.contains_key(header::ORIGIN) || headers.contains_key(FETCH_SITE)) =>
-        {
+        Reader::Program if !reads && (headers.contains_key(header::ORIGIN) || fetch.is_foreign.is_some()) => {
             Ok(worker::Reader::Window)
         }
         Reader::Program if respond::wants_page(&parts.method, headers, fetch) => Ok(worker::Reader::Window),
