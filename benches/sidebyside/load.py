@@ -17,6 +17,8 @@ CHECK_SECONDS = 1  # the warm-up, in which every body is looked at
 GRACE_SECONDS = 15  # beyond its duration, what a load generator may take to end
 OPEN_SECONDS = 120  # to open all of many connections
 SETTLE_SECONDS = 2  # before the memory of open connections is read
+CLOSED_SECONDS = 65.0  # the kernel keeps a closed connection's port for a minute
+PORTS = 25_000
 SIZE_TOLERANCE = 0.01  # of a response's mean size, between the warm-up and the measurement
 
 # Only `done` is defined, so that wrk makes and reads requests without Lua while it measures.
@@ -270,6 +272,7 @@ def _measure_running(sample, backend, generator, child, workload, end, connectio
 
 def _measure_idle(sample, shop, generator, child, end, connections, seconds):
     """Opens all, waits, reads memory and CPU, asks something else meanwhile, and sees whether all of them still answer."""
+    _wait_for_ports(shop.place.beside, connections)
     before = child.rss_mib() if child else 0.0
     hold = 2 * seconds + SETTLE_SECONDS + GRACE_SECONDS
     argv = generator.own("idle", end, "--connections", str(connections), "--seconds", str(hold))
@@ -287,6 +290,13 @@ def _measure_idle(sample, shop, generator, child, end, connections, seconds):
     sample.requests, sample.p50_us, sample.p99_us, sample.p999_us = (
         meanwhile.requests, meanwhile.p50_us, meanwhile.p99_us, meanwhile.p999_us)
     _wait_said(opener, f"alive {connections}", hold + GRACE_SECONDS)
+
+
+def _wait_for_ports(seat, connections):
+    """The turns before have used up ports from the proxy's node to the backend; those of the kernel's usual range are 28,000."""
+    until = time.monotonic() + CLOSED_SECONDS
+    while seat.closing() + connections > PORTS and time.monotonic() < until:
+        time.sleep(0.5)
 
 
 def _wait_said(child, text, seconds):

@@ -40,6 +40,13 @@ class Seats(unittest.TestCase):
         for place in (LOOPBACK, Place(node="c1")):
             self.assertEqual({place.load.core, place.beside.core, place.backend.core} & {place.proxy.core}, set())
 
+    def test_connections_that_were_closed_are_counted(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            seat = Seat()
+            with seat.connect(*server.getsockname(), 1), server.accept()[0]:
+                pass
+            self.assertGreater(seat.closing(), 0)
+
     def test_authority(self):
         for port, tls, text in ((443, True, "portal"), (443, False, "portal:443"), (80, False, "portal"), (8443, True, "portal:8443")):
             self.assertEqual(Endpoint(port, tls, host="portal").authority, text)
