@@ -77,15 +77,18 @@ class Seat:
     def free_port(self):
         """A port below the kernel's range for outgoing connections, so that none of those takes it first."""
         for _ in range(200):
-            port = random.randrange(20000, 32000)
-            with self.socket() as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    sock.bind((self.address, port))
-                    return port
-                except OSError:
-                    continue
+            if self.is_free(port := random.randrange(20000, 32000)):
+                return port
         raise BenchError("no free port between 20000 and 32000")
+
+    def is_free(self, port):
+        with self.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind((self.address, port))
+                return True
+            except OSError:
+                return False
 
 
 def _enter(namespace):
