@@ -327,12 +327,27 @@ async fn sigint_lets_a_download_end_over_http2_too() {
     drains(Signal::SIGINT, Client::http2).await;
 }
 
+/// A browser that has just connected would show an error: it asks again only on connections that worked before.
+#[tokio::test]
+async fn who_has_just_connected_is_answered_before_it_stops() {
+    let mut portal = Portal::plain();
+    let client = portal.stranger();
+    let mut link = client.link().await;
+    portal.signal(Signal::SIGTERM);
+    portal.logged(&["draining"]).await;
+    let answer = client.get_on(&mut link, "/-/health").await;
+    assert_eq!((answer.status.as_u16(), answer.header("connection")), (200, "close"));
+    assert_eq!(portal.process().wait(Duration::from_secs(3)), Some(0), "{}", portal.stderr());
+}
+
 #[tokio::test]
 async fn an_idle_portal_stops_at_once_and_a_busy_one_at_the_second_signal() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut portal = Portal::plain();
         // An idle connection, as browsers keep them, holds nothing up.
-        let _link = portal.stranger().link().await;
+        let client = portal.stranger();
+        let mut link = client.link().await;
+        client.get_on(&mut link, "/-/health").await;
         let asked = Instant::now();
         portal.signal(signal);
         assert_eq!(portal.process().wait(Duration::from_secs(3)), Some(0), "{}", portal.stderr());

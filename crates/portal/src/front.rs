@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -292,9 +293,11 @@ async fn answer(
     // An HTTP/1.0 client would take an interim answer for the answer.
     let sink = InterimSink::Http1((request.version() == http::Version::HTTP_11).then(|| interim.clone()));
     let request = request.map(FrontBody::Http1);
-    let response = serve(&connection, request, upgrade, sink).await;
+    let mut response = serve(&connection, request, upgrade, sink).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         interim.end_with_upgrade();
+    } else if connection.room.portal.draining.is_set() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
@@ -303,7 +306,8 @@ type Io = TokioIo<FrontIo<TlsStream<tokio::net::TcpStream>>>;
 
 async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
     let room = Rc::clone(&connection.room);
-    let service = service_fn(move |request| answer(Rc::clone(&connection), request, interim.clone()));
+    let answering = Rc::clone(&connection);
+    let service = service_fn(move |request| answer(Rc::clone(&answering), request, interim.clone()));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -314,9 +318,13 @@ async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
             .serve_connection(io, service)
             .with_upgrades()
     );
+    let told_to_end = async {
+        room.portal.draining.wait().await;
+        Box::pin(has_asked(&connection)).await;
+    };
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
-        () = room.portal.draining.wait() => {
+        () = told_to_end => {
             served.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = served.as_mut() => ended,
@@ -327,6 +335,16 @@ async fn serve_http1(connection: Rc<Connection>, io: Io, interim: Interim) {
     if let Err(error) = ended {
         tracing::debug!(error = %chain(&error), "an HTTP/1.1 connection ended");
     }
+}
+
+/// Returns when something was asked, or `STOP_FIRST_REQUEST` is over.
+async fn has_asked(connection: &Connection) {
+    let asked = async {
+        while connection.requests.get() == 0 {
+            tokio::time::sleep(limits::STOP_FIRST_REQUEST / 50).await;
+        }
+    };
+    let _ = tokio::time::timeout(limits::STOP_FIRST_REQUEST, asked).await;
 }
 
 /// Returns when nothing has been asked or answered on the connection for as long as its age allows.

@@ -25,6 +25,9 @@ pub const REQUEST_HEAD: Duration = Duration::from_secs(20);
 pub const FIRST_REQUEST: Duration = Duration::from_secs(20);
 /// An HTTP/2 connection that was told to end, and on which nothing is going on.
 pub const GOODBYE: Duration = Duration::from_secs(5);
+/// When the portal is told to stop, an HTTP/1.1 connection on which nothing was asked yet has so long to ask: whoever has just
+/// connected asks no second time.
+pub const STOP_FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// How long an HTTP/2 peer may take to say that it is still there; `limits.http2_ping`, if that is shorter.
 pub const HTTP2_PING_ANSWER: Duration = Duration::from_secs(20);
 /// Connecting to an application.
