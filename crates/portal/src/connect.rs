@@ -74,13 +74,21 @@ pub(crate) async fn connect(
     if !fresh {
         for address in &target.addresses {
             while let Some(mut link) = room.pool.take(&key_of(*address)) {
-                // Ready once the last answer was taken off it; an error means that the application closed it. One
-                // whose last request is still being sent, though it was answered, is not waited for.
-                let ready = link.sender.is_ready()
-                    || matches!(timeout(limits::POOL_READY, link.sender.ready()).await, Ok(Ok(())));
-                if ready {
-                    room.tally.pooled(true);
-                    return Ok(Reached::Open(link));
+                // Ready once the last answer was taken off it.
+                let is_ready = link.sender.is_ready();
+                match if is_ready {
+                    Ok(Ok(()))
+                } else {
+                    timeout(limits::POOL_READY, link.sender.ready()).await
+                } {
+                    Ok(Ok(())) => {
+                        room.tally.pooled(true);
+                        return Ok(Reached::Open(link));
+                    }
+                    // The application closed it.
+                    Ok(Err(_)) => {}
+                    // Its last request is still being sent, though it was answered. The others may be no better.
+                    Err(_) => break,
                 }
             }
         }

@@ -87,8 +87,8 @@ pub const UPGRADE: Duration = Duration::from_secs(10);
 pub const SESSION_SWEEP: Duration = Duration::from_millis(250);
 /// How often they are judged again in full.
 pub const JUDGE_AGAIN: Duration = Duration::from_secs(4);
-/// A pooled connection that is just being finished by its last request.
-pub const POOL_READY: Duration = Duration::from_millis(5);
+/// A pooled connection that is just being finished by its last request: on a busy thread that takes a few turns.
+pub const POOL_READY: Duration = Duration::from_millis(50);
 /// From when what still runs is cut off, after `limits.drain`, until the process ends in any case.
 pub const CUT_OFF: Duration = Duration::from_secs(5);
 
@@ -114,8 +114,10 @@ pub const HTTP2_INTERIMS: usize = 4;
 pub const FORM_BYTES: usize = 4 * 1024;
 /// The chunk in which a tunnel copies, in bytes. One buffer a thread, not one a tunnel.
 pub const TUNNEL_CHUNK: usize = 64 * 1024;
-/// Idle pooled connections to one application for one user: a page that asks for so much at once finds them the next time.
-pub const POOL_PER_TARGET: usize = 128;
+/// Idle pooled connections to one application for one user: whoever asks for so much at once finds them the next time.
+pub const POOL_PER_TARGET: usize = 512;
+/// Of these, so many are looked at for one that can be used at once.
+pub const POOL_LOOKS: usize = 16;
 /// Idle pooled connections of one thread.
 pub const POOL_TOTAL: usize = 1024;
 /// Places (`localhost:8888`, `alice-tb`) that one thread remembers as parsed, and forward files as read.

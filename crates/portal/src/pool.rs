@@ -66,22 +66,24 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The connection that was used last, if one is open.
+    /// The connection that was used last among those that can be used at once, as far as is looked; else the last one, if one is
+    /// open. On a busy thread the last ones have their last answer taken off them, and have not found out yet.
     pub(crate) fn take(&self, key: &Key) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         let links = idle.get_mut(key)?;
-        let mut found = None;
-        while found.is_none() {
-            let Some(Idle { link, .. }) = links.pop() else { break };
-            self.count.set(self.count.get() - 1);
-            if !link.sender.is_closed() {
-                found = Some(link);
-            }
-        }
+        let before = links.len();
+        while links.pop_if(|idle| idle.link.sender.is_closed()).is_some() {}
+        let looked = links.len().saturating_sub(limits::POOL_LOOKS);
+        let ready = links[looked..].iter().rposition(|idle| idle.link.sender.is_ready());
+        let found = match ready {
+            Some(at) => Some(links.remove(looked + at)),
+            None => links.pop(),
+        };
+        self.count.set(self.count.get() - (before - links.len()));
         if links.is_empty() && found.is_none() {
             idle.remove(key);
         }
-        found
+        found.map(|idle| idle.link)
     }
 
     /// Keeps a connection for later, unless there are enough. `now` is when it became idle.
@@ -131,15 +133,21 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// The other half of a connection, and what moves this one.
+    pub(crate) struct Held {
+        connection: hyper::client::conn::http1::Connection<TokioIo<tokio::io::DuplexStream>, RequestBody>,
+        _theirs: tokio::io::DuplexStream,
+    }
+
     /// Connections that stay open for as long as the other half is held.
-    pub(crate) async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<impl Sized>) {
+    pub(crate) async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<Held>) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (mut links, mut held) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let (ours, theirs) = tokio::io::duplex(1);
             let (sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
-            held.push((connection, theirs));
+            held.push(Held { connection, _theirs: theirs });
             links.push(Box::new(Link {
                 key: Key { uid: 1, address, tls: None },
                 tuple: Tuple { client: address, server: address },
@@ -170,6 +178,31 @@ pub(crate) mod tests {
         }
         pool.clear();
         assert!(pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_can_be_used_at_once_is_preferred() {
+        let (pool, now) = (Pool::default(), Instant::now());
+        let (links, mut held) = links(1, limits::POOL_LOOKS + 2).await;
+        let key = links[0].key.clone();
+        let numbered = links.into_iter().enumerate().map(|(number, mut link)| {
+            link.tuple.client.set_port(u16::try_from(number).unwrap());
+            link
+        });
+        numbered.for_each(|link| pool.put(link, now));
+        let last = u16::try_from(held.len() - 1).unwrap();
+        // Those that moved once wait for a request.
+        for number in [0, 3] {
+            tokio::select! {
+                biased;
+                _ = Pin::new(&mut held[number].connection) => panic!("it has nothing to do"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        let taken = || pool.take(&key).map(|link| link.tuple.client.port());
+        // The very first one is looked at only when so few are left.
+        assert_eq!((taken(), taken(), taken(), taken()), (Some(3), Some(last), Some(0), Some(last - 1)));
+        assert_eq!(pool.count.get(), held.len() - 4);
     }
 
     #[tokio::test]
