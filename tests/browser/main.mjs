@@ -5,6 +5,7 @@ import { Report } from "./report.mjs";
 import { endChildren } from "./children.mjs";
 import * as attacks from "./attacks.mjs";
 import * as certificate from "./certificate.mjs";
+import * as files from "./files.mjs";
 import * as jupyter from "./jupyter.mjs";
 import * as live from "./live.mjs";
 import * as origins from "./origins.mjs";
@@ -36,7 +37,7 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, patience * 60_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, origins, rewriting, live, jupyter, referees, terminal, site, workspace, attacks })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, files, origins, rewriting, live, jupyter, referees, terminal, site, workspace, attacks })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {

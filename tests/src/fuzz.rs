@@ -28,6 +28,8 @@ mod proxied;
 mod referee;
 #[path = "fuzz/rewriting.rs"]
 mod rewriting;
+#[path = "fuzz/webdav.rs"]
+mod webdav;
 #[path = "fuzz/workspace.rs"]
 mod workspace;
 
@@ -42,6 +44,7 @@ pub use names::{host, names};
 pub use paths::{next, request_site};
 pub use proxied::proxy_header;
 pub use rewriting::rewriting;
+pub use webdav::webdav;
 pub use workspace::worker_messages;
 
 /// A target's body.
@@ -70,5 +73,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("sock_diag", sock_diag),
     ("spawner_messages", spawner_messages),
     ("ticket", ticket),
+    ("webdav", webdav),
     ("worker_messages", worker_messages),
 ];

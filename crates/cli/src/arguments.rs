@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Cancel(crate::workspace::Cancel),
     /// Show what you ever started, or one of it with its script and output
     History(crate::workspace::History),
+    /// Copy a file to the portal's file system, or from there
+    Cp(crate::workspace::Cp),
     /// Show which applications can be started, and check their manifests
     Apps(crate::apps::Apps),
     /// Start a web program with a port and a secret of its own, say when it answers, and follow it to its end

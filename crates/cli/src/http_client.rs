@@ -11,14 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The longest answer, in bytes.
 const MAX_BODY: usize = 16 * 1024 * 1024;
-/// For an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For a question and its answer: a part of a file may be on its way for a while.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// An answer.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// As text: what a job wrote need be none.
     pub(crate) body: String,
+    pub(crate) bytes: Bytes,
 }
 
 /// Asks, and waits for the whole answer.
@@ -27,18 +29,17 @@ pub(crate) struct Reply {
 /// When none comes, or it is too long.
 pub(crate) async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<String>,
+    request: Request<Bytes>,
 ) -> anyhow::Result<Reply> {
     let asked = async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let answered = async {
-            let response = sender.send_request(request.map(|body| Full::new(Bytes::from(body)))).await?;
+            let response = sender.send_request(request.map(Full::new)).await?;
             let (head, body) = response.into_parts();
-            let body =
+            let bytes =
                 Limited::new(body, MAX_BODY).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
-            // What a job wrote need be no text.
-            let body = String::from_utf8_lossy(&body).into_owned();
-            Ok(Reply { status: head.status, headers: head.headers, body })
+            let body = String::from_utf8_lossy(&bytes).into_owned();
+            Ok(Reply { status: head.status, headers: head.headers, body, bytes })
         };
         // The connection has to be driven. It may end as soon as all of the answer is here.
         tokio::pin!(answered);

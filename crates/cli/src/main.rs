@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::LaunchApp(launch) => workspace::launch_app(&launch),
         Command::Cancel(cancel) => workspace::cancel(&cancel),
         Command::History(history) => workspace::history(&history),
+        Command::Cp(cp) => workspace::cp(&cp),
         Command::Apps(apps) => apps::apps(&apps),
         Command::Token(token) => token::token(&token),
         Command::Sessions(sessions) => sessions::sessions(&sessions),

@@ -96,7 +96,7 @@ async fn nodes_from(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> anyhow::Result<Vec<Node>> {
     let request = Request::get("/nodes").header(HOST, "localhost").header(ACCEPT, "application/json");
-    let reply = ask(stream, request.body(String::new())?).await?;
+    let reply = ask(stream, request.body(bytes::Bytes::new())?).await?;
     anyhow::ensure!(reply.status == StatusCode::OK, "it answered {}", reply.status);
     serde_json::from_str(&reply.body).context("its answer is not understood")
 }

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, SET_COOKIE, USER_AGENT};
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN, RANGE, SET_COOKIE, USER_AGENT,
+};
 use http::{HeaderMap, Method, Request, StatusCode};
 use portreeve_model::{Secret, TOKEN_PREFIX, split_host_port};
 use rustls::pki_types::pem::PemObject;
@@ -52,6 +55,10 @@ enum Body {
     /// A form of the portal's own.
     Form(String),
     Json(serde_json::Value),
+    /// A part of a file.
+    Bytes(Bytes),
+    /// Nothing; wanted are these bytes of a file.
+    Range(std::ops::RangeInclusive<u64>),
 }
 
 /// A visit.
@@ -196,13 +203,18 @@ impl PortalClient {
                 request = request
                     .header(ORIGIN, format!("https://{authority}"))
                     .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-                form
+                form.into()
             }
             Some(Body::Json(value)) => {
                 request = request.header(CONTENT_TYPE, "application/json");
-                value.to_string()
+                value.to_string().into()
             }
-            None => String::new(),
+            Some(Body::Bytes(bytes)) => bytes,
+            Some(Body::Range(range)) => {
+                request = request.header(RANGE, format!("bytes={}-{}", range.start(), range.end()));
+                Bytes::new()
+            }
+            None => Bytes::new(),
         };
         let request = request.body(body)?;
         let bare = self.host.trim_start_matches('[').trim_end_matches(']');
@@ -273,6 +285,27 @@ impl Session<'_> {
         let path = format!("/api/v1/{path}");
         let reply = self.client.ask(method, &path, Some(&self.shown), body.map(Body::Json)).await?;
         if reply.status.is_success() { Ok(reply) } else { Err(self.client.refused(&reply)) }
+    }
+
+    /// Sends a part of a file; whatever the portal answers.
+    pub(crate) async fn part(&self, path: &str, bytes: Bytes) -> anyhow::Result<Reply> {
+        let path = format!("/api/v1/{path}");
+        self.client.ask_at_length(Method::PUT, &path, Some(&self.shown), Some(Body::Bytes(bytes))).await
+    }
+
+    /// Fetches a part of a file; whatever the portal answers.
+    pub(crate) async fn range(
+        &self,
+        path: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> anyhow::Result<Reply> {
+        let path = format!("/api/v1/{path}");
+        self.client.ask_at_length(Method::GET, &path, Some(&self.shown), Some(Body::Range(range))).await
+    }
+
+    /// What the portal said about why not.
+    pub(crate) fn refused(&self, reply: &Reply) -> anyhow::Error {
+        self.client.refused(reply)
     }
 
     async fn leave(&self) -> anyhow::Result<()> {

@@ -3,11 +3,13 @@
 //! Each signs in for its moment, as whoever types it, and out again; nothing is kept on the disk.
 
 mod cancel;
+mod cp;
 mod history;
 mod jobs;
 mod launch_app;
 
 pub(crate) use cancel::{Cancel, cancel};
+pub(crate) use cp::{Cp, cp};
 pub(crate) use history::{History, history};
 pub(crate) use jobs::{Jobs, jobs};
 pub(crate) use launch_app::{LaunchApp, launch_app};
@@ -29,7 +31,7 @@ pub(crate) struct Portal {
     /// Certificates of the authorities to trust instead of the system's, PEM [default: your own portal's certificate]
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
-    /// Show the access token in this file, and don't sign in; where nobody can, as in a job. Its scope must be api
+    /// Show the access token in this file, and don't sign in; where nobody can, as in a job. Its scope must be api, for `cp` files
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "socket"])]
     token_file: Option<PathBuf>,
     /// With a token: the portal's address [default: portal.url of the cluster's configuration]

@@ -46,6 +46,9 @@ pub enum Error {
     /// A link leads out of the root, and the root is kept to.
     #[error("a link on the way leads outside")]
     Outside,
+    /// It would be moved to another file system, which is to copy it.
+    #[error("the two are on different file systems")]
+    Apart,
     /// The kernel or the file system can't do that.
     #[error("{0}")]
     Unsupported(&'static str),
@@ -71,7 +74,7 @@ pub(crate) fn failed(doing: &'static str) -> impl Fn(Errno) -> Error {
         Errno::EDQUOT => Error::Quota,
         Errno::ENAMETOOLONG => Error::TooLong,
         Errno::ELOOP => Error::Loop,
-        Errno::EXDEV => Error::Unsupported("the two are on different file systems"),
+        Errno::EXDEV => Error::Apart,
         Errno::EOPNOTSUPP => Error::Unsupported("this file system can't do that"),
         other => Error::Io { doing, source: other.into() },
     }

@@ -4,11 +4,18 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | [`rel_path`] | what a browser may call a file |
+//! | [`address`] | how a path stands in an address |
 //! | [`root`] | the directory that paths begin at, and how far links may lead |
+//! | [`roots`] | what of the file system is shown |
 //! | [`reading`] | opens regular files, and takes pieces of those that grow |
 //! | [`put`] | replaces a file whole, or not at all |
 //! | [`listing`] | what a directory holds |
 //! | [`tree`] | makes directories, removes and renames |
+//! | [`copy`] | copies and moves, in the place of what has the new name |
+//! | [`remove`] | removes a directory with all that is in it |
+//! | [`attributes`] | what a user keeps with a file (xattr(7)) |
+//! | [`settings`] | permissions and time |
+//! | [`space`] | how much room there is |
 //! | [`status`] | what is known of a file, and how to tell that it changed |
 //! | [`error`] | every way to fail that a page has its own sentence for |
 //! | [`limits`] | every bound |
@@ -21,24 +28,36 @@
 // In a test, a panic is the report.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod address;
+pub mod attributes;
+pub mod copy;
 pub mod error;
 pub mod limits;
 pub mod listing;
 pub mod put;
 pub mod reading;
 pub mod rel_path;
+pub mod remove;
 pub mod root;
+pub mod roots;
+pub mod settings;
+pub mod space;
 mod staging;
 pub mod status;
 pub mod tree;
 mod turn;
 
+pub use address::{Address, AddressError};
+pub use copy::{Deep, To};
 pub use error::Error;
-pub use listing::{Entry, Listed};
+pub use listing::{Entries, Entry, Listed};
 pub use put::{Finish, NewMode, Only, Put};
 pub use reading::{OpenFile, Piece};
 pub use rel_path::{PathError, RelPath};
+pub use remove::Left;
 pub use root::{Root, Within};
+pub use roots::{Found, Roots};
+pub use space::Space;
 pub use staging::PUT_PREFIX;
 pub use status::{Identity, Kind, Status};
 pub use tree::Over;

@@ -13,5 +13,13 @@ pub const LINKS: usize = 40;
 pub const HIDDEN_NAMES: usize = 16;
 /// What is read of a file at once into memory, in bytes. Who asks for more gets so much.
 pub const PIECE: usize = 4 * 1024 * 1024;
+/// Directories in one another that are copied or removed as one: each is kept open meanwhile.
+pub const DEPTH: usize = 256;
+/// Of what could not be removed, so many are told of.
+pub const LEFT: usize = 100;
+/// The value of an extended attribute, in bytes: the most that Linux takes.
+pub const ATTRIBUTE: usize = 64 * 1024;
+/// The names of a file's extended attributes together, in bytes: the most that Linux takes.
+pub const ATTRIBUTES: usize = 64 * 1024;
 /// Entries of a directory that are told of. Who asks for more gets so many.
-pub const ENTRIES: usize = 100_000;
+pub const ENTRIES: usize = 1_000_000;

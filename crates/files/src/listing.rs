@@ -3,12 +3,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use nix::dir::{Dir, Type};
+use nix::dir::{Dir, OwningIter, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::fstatat;
+use nix::fcntl::OFlag;
 
 use crate::error::{Error, failed, failed_io};
 use crate::limits;
@@ -29,7 +29,7 @@ pub struct Entry {
     /// file does not hide the others.
     pub status: Option<Status>,
     /// What a link leads to, as the root's policy permits: `None` if nowhere or outside, and for what is no link.
-    pub link_to: Option<Kind>,
+    pub link_to: Option<Status>,
 }
 
 /// How a listing ended.
@@ -39,6 +39,14 @@ pub enum Listed {
     All,
     /// There are more.
     Part,
+}
+
+/// A directory that is being read.
+#[derive(Debug)]
+pub struct Entries {
+    names: OwningIter,
+    inside: OwnedFd,
+    base: Vec<u8>,
 }
 
 impl Root {
@@ -53,41 +61,67 @@ impl Root {
         most: usize,
         mut visit: impl FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed, Error> {
-        let base = path.map_or(&b"."[..], RelPath::as_bytes);
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
-        let inside = self.resolve(base, flags)?;
-        let mut dir = Dir::from_fd(inside.try_clone().map_err(failed_io(DOING))?).map_err(failed(DOING))?;
+        let mut entries = self.entries(path)?;
         let mut left = most.min(limits::ENTRIES);
-        for entry in dir.iter() {
-            let entry = entry.map_err(failed(DOING))?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
+        while let Some(entry) = entries.next(self) {
             if left == 0 {
                 return Ok(Listed::Part);
             }
-            // To list who has a home directory must not mount them all.
-            let how = AtFlags::AT_SYMLINK_NOFOLLOW | AtFlags::AT_NO_AUTOMOUNT;
-            let status = match fstatat(&inside, name, how) {
-                Ok(stat) => Some(Status::from(&stat)),
-                Err(Errno::ENOENT) => continue,
-                Err(_) => None,
-            };
-            let kind = status.map_or(entry.file_type().map_or(Kind::Unknown, kind), |status| status.kind);
-            let link_to = (kind == Kind::Link).then(|| self.behind(base, name)).flatten();
             left -= 1;
-            if visit(Entry { name: name.to_owned(), kind, status, link_to }).is_break() {
+            if visit(entry?).is_break() {
                 return Ok(Listed::Part);
             }
         }
         Ok(Listed::All)
     }
 
-    fn behind(&self, base: &[u8], name: &OsStr) -> Option<Kind> {
-        let path = [base, b"/", name.as_bytes()].concat();
-        let target = self.resolve(&path, OFlag::O_PATH).ok()?;
-        Status::of(target).ok().map(|status| status.kind)
+    /// Opens the directory at `path`, or the root itself, to be read in steps.
+    ///
+    /// # Errors
+    /// When there is no such directory or it can't be read.
+    pub fn entries(&self, path: Option<&RelPath>) -> Result<Entries, Error> {
+        let base = path.map_or(&b"."[..], RelPath::as_bytes);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
+        let inside = self.resolve(base, flags)?;
+        let dir = Dir::from_fd(inside.try_clone().map_err(failed_io(DOING))?).map_err(failed(DOING))?;
+        Ok(Entries { names: dir.into_iter(), inside, base: base.to_vec() })
+    }
+}
+
+impl Entries {
+    /// The next entry. `root` is the one that the directory was opened below.
+    ///
+    /// # Errors
+    /// When the directory can't be read on.
+    pub fn next(&mut self, root: &Root) -> Option<Result<Entry, Error>> {
+        loop {
+            let entry = match self.names.next()? {
+                Ok(entry) => entry,
+                Err(errno) => return Some(Err(failed(DOING)(errno))),
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let status = match Status::at(&self.inside, name) {
+                Ok(status) => Some(status),
+                Err(Errno::ENOENT) => continue,
+                Err(_) => None,
+            };
+            let kind = status.map_or(entry.file_type().map_or(Kind::Unknown, kind), |status| status.kind);
+            let link_to = (kind == Kind::Link).then(|| self.behind(root, name)).flatten();
+            return Some(Ok(Entry { name: name.to_owned(), kind, status, link_to }));
+        }
+    }
+
+    /// The directory itself.
+    pub(crate) fn inside(&self) -> BorrowedFd<'_> {
+        self.inside.as_fd()
+    }
+
+    fn behind(&self, root: &Root, name: &OsStr) -> Option<Status> {
+        let path = [&self.base[..], b"/", name.as_bytes()].concat();
+        Status::of(root.resolve(&path, OFlag::O_PATH).ok()?).ok()
     }
 }
 

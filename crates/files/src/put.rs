@@ -3,15 +3,17 @@
 //! it.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{AccessFlags, Gid, faccessat, fchown, fsync};
 
+use crate::attributes::copy_all;
 use crate::error::{Error, failed, failed_io};
 use crate::rel_path::RelPath;
-use crate::root::Root;
+use crate::root::{Place, Root};
 use crate::staging::{Staged, Staging};
 use crate::status::{Identity, Kind, Status};
 use crate::tree::{look, permissions};
@@ -64,7 +66,7 @@ pub enum Only {
 impl Root {
     /// Begins to write the file at `path`, in its directory. If `path` is a link, what it leads to is written, as every
     /// program does that opens it: the link is followed now, once, and stays. What is written is a new file: other hard
-    /// links to the old one keep the old content; owner, access control list and extended attributes are a new file's.
+    /// links to the old one keep the old content; owner and access control list are a new file's.
     ///
     /// # Errors
     /// When there can be no file. [`Error::IsADirectory`] and [`Error::NotRegular`] when something else is there.
@@ -159,9 +161,16 @@ impl Put {
         Ok(now)
     }
 
-    /// Gives the new file the group and mode that it shall have.
+    /// Gives the new file the group and mode that it shall have, and what was kept with the old one.
     fn dress(&self, old: Option<&Status>, mode: NewMode) -> Result<(), Error> {
         let file = self.staged.file();
+        if old.is_some() {
+            let Place { dir, name } = self.staged.place();
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            if let Ok(old) = openat(dir, &**name, flags, Mode::empty()) {
+                copy_all(old.as_fd(), file.as_fd())?;
+            }
+        }
         let group_is_kept = match old {
             Some(old) => {
                 Status::of(file)?.gid == old.gid || fchown(file, None, Some(Gid::from_raw(old.gid))).is_ok()

@@ -57,12 +57,45 @@ impl Root {
         }
     }
 
+    /// The directory itself.
+    ///
+    /// # Errors
+    /// When the system would not say.
+    pub fn own_status(&self) -> Result<Status, Error> {
+        Status::of(&self.dir)
+    }
+
     /// What the path means, links followed.
     ///
     /// # Errors
     /// When there is nothing, or it may not be reached.
     pub fn status(&self, path: &RelPath) -> Result<Status, Error> {
         Status::of(self.resolve(path.as_bytes(), OFlag::O_PATH)?)
+    }
+
+    /// Where a link leads, as it says.
+    ///
+    /// # Errors
+    /// When it is no link.
+    pub fn link(&self, path: &RelPath) -> Result<Vec<u8>, Error> {
+        let Place { dir, name } = self.place(path)?;
+        readlinkat(&dir, &*name).map(OsString::into_vec).map_err(failed("read a link"))
+    }
+
+    /// A directory as a root of its own, which nothing leads out of.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn below(&self, path: &RelPath) -> Result<Self, Error> {
+        Ok(Self { dir: self.directory(Some(path))?, within: Within::Root })
+    }
+
+    /// Whether anything has the name, a link that leads nowhere included.
+    ///
+    /// # Errors
+    /// When its directory can't be reached.
+    pub fn has_name(&self, path: &RelPath) -> Result<bool, Error> {
+        crate::tree::look(&self.place(path)?).map(|found| found.is_some())
     }
 
     /// Opens what the path means as the root's policy permits. The path is a `RelPath`, or was made of one and what

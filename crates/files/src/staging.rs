@@ -91,7 +91,7 @@ impl Staged {
         let hidden = match self.hidden.take() {
             Some(name) => name,
             // No system call gives a nameless file a name that is taken.
-            None => hidden_name(|name| self.link_nameless(name))?.1,
+            None => hidden_name(|name| self.link_nameless(name).map_err(failed("create a file")))?.1,
         };
         let Place { dir, name } = &self.place;
         let renamed = renameat(dir, &*hidden, dir, &**name);
@@ -159,12 +159,13 @@ fn proc_path(file: &File) -> PathBuf {
 /// A new file under a hidden name.
 fn create_hidden(place: &Place, mode: Mode) -> Result<(File, OsString), Error> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let (file, name) = hidden_name(|name| openat(&place.dir, name, flags, mode))?;
+    let (file, name) =
+        hidden_name(|name| openat(&place.dir, name, flags, mode).map_err(failed("create a file")))?;
     Ok((file.into(), name))
 }
 
 /// Does it with a random name, or with another one if that is taken.
-fn hidden_name<T>(make: impl Fn(&OsStr) -> nix::Result<T>) -> Result<(T, OsString), Error> {
+pub(crate) fn hidden_name<T>(make: impl Fn(&OsStr) -> Result<T, Error>) -> Result<(T, OsString), Error> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -175,8 +176,8 @@ fn hidden_name<T>(make: impl Fn(&OsStr) -> nix::Result<T>) -> Result<(T, OsStrin
         let name = OsString::from(format!("{PUT_PREFIX}{random:016x}"));
         match make(&name) {
             Ok(made) => return Ok((made, name)),
-            Err(Errno::EEXIST) if tries < limits::HIDDEN_NAMES => {}
-            Err(errno) => return Err(failed("create a file")(errno)),
+            Err(Error::Exists) if tries < limits::HIDDEN_NAMES => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -1,12 +1,16 @@
 //! What is known of a file without opening it, and how to tell that it changed.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::errno::Errno;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
 
 use crate::error::{Error, failed};
+
+const ALL: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// What kind of thing has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What stat(2) says.
+/// What statx(2) says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// What it is.
@@ -55,6 +59,8 @@ pub struct Status {
     pub mode: u32,
     /// When its content last changed, as far as its owner lets that be known.
     pub modified: SystemTime,
+    /// When it was made, where the file system keeps that.
+    pub created: Option<SystemTime>,
     /// The owner.
     pub uid: u32,
     /// The group.
@@ -66,7 +72,16 @@ pub struct Status {
 impl Status {
     /// Of what the descriptor means; it may be an `O_PATH` one.
     pub(crate) fn of(file: impl AsFd) -> Result<Self, Error> {
-        fstat(file).map(|stat| Self::from(&stat)).map_err(failed("look at it"))
+        statx(file, "", AtFlags::EMPTY_PATH, ALL)
+            .map(|stat| Self::from(&stat))
+            .map_err(|error| failed("look at it")(errno(error)))
+    }
+
+    /// Of what has the name in the directory; a link is a link.
+    pub(crate) fn at(dir: impl AsFd, name: &OsStr) -> Result<Self, Errno> {
+        // To list who has a home directory must not mount them all.
+        let how = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        statx(dir, name, how, ALL).map(|stat| Self::from(&stat)).map_err(errno)
     }
 
     /// Proof that this is a regular file, or what it is instead.
@@ -79,37 +94,42 @@ impl Status {
     }
 }
 
-impl From<&FileStat> for Status {
-    fn from(stat: &FileStat) -> Self {
-        let kind = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFREG => Kind::File,
-            SFlag::S_IFDIR => Kind::Directory,
-            SFlag::S_IFLNK => Kind::Link,
-            SFlag::S_IFIFO => Kind::Fifo,
-            SFlag::S_IFSOCK => Kind::Socket,
-            SFlag::S_IFCHR => Kind::CharacterDevice,
-            SFlag::S_IFBLK => Kind::BlockDevice,
-            _ => Kind::Unknown,
+impl From<&Statx> for Status {
+    fn from(stat: &Statx) -> Self {
+        let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Link,
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::CharacterDevice => Kind::CharacterDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Unknown => Kind::Unknown,
         };
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
         let identity = Identity {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size,
-            modified: (stat.st_mtime, stat.st_mtime_nsec),
-            changed: (stat.st_ctime, stat.st_ctime_nsec),
+            device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            inode: stat.stx_ino,
+            size: stat.stx_size,
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
+            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec.into()),
         };
-        let modified = time(stat.st_mtime, stat.st_mtime_nsec);
+        let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         Self {
             kind,
-            size,
-            mode: stat.st_mode & 0o7777,
-            modified,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            size: stat.stx_size,
+            mode: u32::from(stat.stx_mode) & 0o7777,
+            modified: time(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
+            created: is_known.then(|| time(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec.into())),
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
             identity,
         }
     }
+}
+
+/// One library's number as the other's.
+pub(crate) fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
 }
 
 /// A user can set any time, also one that overflows: that becomes 1970.

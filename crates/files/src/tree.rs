@@ -3,7 +3,7 @@
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, renameat, renameat2};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use crate::error::{Error, failed};
@@ -76,7 +76,7 @@ impl Root {
     }
 }
 
-fn rename_to_free(from: &Place, to: &Place) -> Result<(), Error> {
+pub(crate) fn rename_to_free(from: &Place, to: &Place) -> Result<(), Error> {
     let failed = failed("rename it");
     match renameat2(&from.dir, &*from.name, &to.dir, &*to.name, RenameFlags::RENAME_NOREPLACE) {
         // NFS and other file systems do not know the flag.
@@ -97,8 +97,8 @@ fn rename_to_free(from: &Place, to: &Place) -> Result<(), Error> {
 
 /// What has the name in the directory, a link being a link; `None` for nothing.
 pub(crate) fn look(place: &Place) -> Result<Option<Status>, Error> {
-    match fstatat(&place.dir, &*place.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(Status::from(&stat))),
+    match Status::at(&place.dir, &place.name) {
+        Ok(status) => Ok(Some(status)),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(failed("look at it")(errno)),
     }

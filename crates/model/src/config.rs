@@ -134,6 +134,8 @@ pub struct WorkspaceConfig {
     pub on_portal_node: bool,
     /// The program `portreeve` on all nodes; absolute.
     pub portreeve: PathBuf,
+    /// The directories that people reach as files, absolute; none: all that the system lets them.
+    pub roots: Vec<PathBuf>,
     /// What has a Slurm of its own.
     pub systems: Vec<SystemConfig>,
 }
@@ -146,6 +148,7 @@ impl Default for WorkspaceConfig {
             shared: "/var/lib/portreeve/shared".into(),
             on_portal_node: false,
             portreeve: "/usr/bin/portreeve".into(),
+            roots: Vec::new(),
             systems: Vec::new(),
         }
     }

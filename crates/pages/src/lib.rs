@@ -12,6 +12,7 @@ const STYLE: &str = include_str!("../assets/style.css");
 const WAIT_SCRIPT: &str = include_str!("../assets/wait.js");
 const LIVE_SCRIPT: &str = include_str!("../assets/live.js");
 const FILES_SCRIPT: &str = include_str!("../assets/files.js");
+const BROWSE_SCRIPT: &str = include_str!("../assets/browse.js");
 
 /// The `Content-Security-Policy` of every page made here.
 pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy(""));
@@ -21,12 +22,13 @@ pub static CONTENT_SECURITY_POLICY: LazyLock<String> = LazyLock::new(|| policy("
 #[must_use]
 pub fn policy(origins: &str) -> String {
     format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}' 'sha256-{}' 'sha256-{}'; connect-src 'self'; img-src data:; \
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}' 'sha256-{}' 'sha256-{}' 'sha256-{}'; connect-src 'self'; img-src data:; \
          form-action {}; frame-ancestors 'none'; base-uri 'none'",
         hash(STYLE),
         hash(WAIT_SCRIPT),
         hash(LIVE_SCRIPT),
         hash(FILES_SCRIPT),
+        hash(BROWSE_SCRIPT),
         format!("'self' {origins}").trim_end()
     )
 }
@@ -50,6 +52,8 @@ pub struct Frame<'a> {
     pub live: Option<&'a str>,
     /// Its form names files (`assets/files.js`), by paths that begin at this directory. Only where it is `live`.
     pub home: Option<&'a str>,
+    /// It lists files (`assets/browse.js`). Only where it is `live`.
+    pub browses: bool,
     /// Small print under the page: the request id of an error.
     pub footnote: Option<&'a str>,
 }
@@ -59,6 +63,8 @@ pub struct Frame<'a> {
 pub enum Section {
     /// What can be started, and what runs.
     Workspace,
+    /// The person's files.
+    Files,
     /// The queue.
     Jobs,
     /// All that ever ran.
@@ -66,8 +72,9 @@ pub enum Section {
 }
 
 impl Section {
-    const ALL: [(Self, &'static str, &'static str); 3] = [
+    const ALL: [(Self, &'static str, &'static str); 4] = [
         (Self::Workspace, "/", "Workspace"),
+        (Self::Files, "/files", "Files"),
         (Self::Jobs, "/jobs", "Jobs"),
         (Self::History, "/history", "History"),
     ];
@@ -81,6 +88,7 @@ struct FrameTemplate<'a> {
     wait_script: &'static str,
     live_script: &'static str,
     files_script: &'static str,
+    browse_script: &'static str,
     body: &'a str,
 }
 
@@ -96,6 +104,7 @@ impl Frame<'_> {
             wait_script: WAIT_SCRIPT,
             live_script: LIVE_SCRIPT,
             files_script: FILES_SCRIPT,
+            browse_script: BROWSE_SCRIPT,
             body,
         };
         page.render()
@@ -109,7 +118,7 @@ mod tests {
     #[test]
     fn the_policy_names_all_hashes_and_nothing_unsafe() {
         let policy = &*CONTENT_SECURITY_POLICY;
-        assert_eq!(policy.matches("'sha256-").count(), 4);
+        assert_eq!(policy.matches("'sha256-").count(), 5);
         assert!(!policy.contains("unsafe"));
     }
 

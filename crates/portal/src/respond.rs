@@ -24,6 +24,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) user: Option<&'a str>,
     /// A person in front of a browser, rather than a program.
     pub(crate) wants_page: bool,
+    /// A program that is asked for a name and a token, as WebDAV's are.
+    pub(crate) takes_basic: bool,
     /// Whose portal was asked.
     pub(crate) form: Form,
 }
@@ -47,6 +49,9 @@ struct ErrorTemplate<'a> {
     text: &'a Text,
 }
 
+/// RFC 7617.
+const BASIC: &str =
+    "Basic realm=\"Portreeve: your name, and an access token as the password\", charset=\"UTF-8\"";
 const ERROR: HeaderName = HeaderName::from_static("x-portreeve-error");
 /// A page that opened ours is cut off from it, also one of an application at the same origin, which has no such policy.
 const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
@@ -114,7 +119,8 @@ pub(crate) fn reject(reject: &Reject, asker: &Asker<'_>) -> Response<Answer> {
     }
     match status {
         StatusCode::UNAUTHORIZED => {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Portreeve-Session"));
+            let way = if asker.takes_basic { BASIC } else { "Portreeve-Session" };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(way));
         }
         StatusCode::SERVICE_UNAVAILABLE => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -43,6 +43,7 @@ pub(crate) async fn serve(
     let fetch = Fetch::of(&parts.headers);
     let wants_page = wants_page(&parts.method, &parts.headers, fetch);
     let head_only = parts.method == Method::HEAD;
+    let takes_basic = token::takes_basic(&parts);
     let form = Form::of(connection.room.portal.service.is_a_cluster());
     let arrived = Box::new(Arrived { parts, body, fetch, upgrade, interim });
     let mut response = match answer(connection, &settings, &record, arrived).await {
@@ -50,7 +51,8 @@ pub(crate) async fn serve(
         Err(why) => {
             let memo = connection.memo.borrow();
             let user = memo.as_ref().map(|memo| memo.user());
-            let rejected = reject(&why, &Asker { id, room: &connection.room, user, wants_page, form });
+            let rejected =
+                reject(&why, &Asker { id, room: &connection.room, user, wants_page, takes_basic, form });
             record.refused(respond::code(&rejected));
             rejected
         }

@@ -26,13 +26,25 @@ pub(crate) fn shown(parts: &Parts) -> Option<Secret> {
     let mut all = parts.headers.get_all(AUTHORIZATION).iter();
     let only = all.next().filter(|_| all.next().is_none())?;
     let (scheme, token) = token_of(only)?;
-    let of_a_browser = parts.headers.contains_key(ORIGIN)
-        || parts.headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
     let may = match scheme {
         Scheme::Bearer => true,
-        Scheme::Basic => parts.uri.path().starts_with("/dav/") && !of_a_browser,
+        Scheme::Basic => takes_basic(parts),
     };
     may.then_some(token)
+}
+
+/// Whether Basic is a way in for this request: WebDAV, and no browser.
+pub(crate) fn takes_basic(parts: &Parts) -> bool {
+    let is_of_a_browser = || {
+        let mut names = parts.headers.keys();
+        names.any(|name| name == ORIGIN || name.as_str().starts_with("sec-fetch-"))
+    };
+    is_dav(parts.uri.path()) && !is_of_a_browser()
+}
+
+/// Whether it is an address of WebDAV.
+pub(crate) fn is_dav(path: &str) -> bool {
+    path.strip_prefix("/dav").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 enum Scheme {

@@ -126,7 +126,7 @@ fn file_said(error: &Error) -> (StatusCode, String) {
             let text = "Your quota is full: remove something, or ask for more. Nothing was stored.";
             return (StatusCode::INSUFFICIENT_STORAGE, text.to_owned());
         }
-        Error::Unsupported(_) | Error::Io { .. } => {
+        Error::Apart | Error::Unsupported(_) | Error::Io { .. } => {
             tracing::warn!(error = error as &dyn std::error::Error, "a file could not be read or stored");
             StatusCode::INTERNAL_SERVER_ERROR
         }

@@ -81,6 +81,11 @@ impl Filled {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// All that stand in fields of that name.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// All fields whose name begins so, without it.
     pub(crate) fn beginning_with(&self, prefix: &str) -> BTreeMap<String, String> {
         let named = self.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
@@ -88,7 +93,8 @@ impl Filled {
     }
 }
 
-async fn whole<B>(body: B, most: usize) -> Result<Bytes, Refused>
+/// All of it, if it is no longer than `most`.
+pub(crate) async fn whole<B>(body: B, most: usize) -> Result<Bytes, Refused>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

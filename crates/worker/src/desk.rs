@@ -3,13 +3,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portreeve_broker::{Forwards, Verifier};
+use portreeve_dav::Dav;
+use portreeve_files::Roots;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::jobs::{Hangs, Jobs, Workplace};
 use crate::limits;
+use crate::routes::{Snapshot, Uploads};
 use crate::ticket::Ended;
 use crate::workspace::{OwnForward, here::Machine};
 
@@ -27,9 +31,16 @@ pub(crate) struct Desk {
     pub(crate) jobs: Rc<Jobs>,
     /// `portreeve up`: the machine that is looked at.
     pub(crate) machine: Option<Machine>,
+    /// Files, by WebDAV.
+    pub(crate) dav: Arc<Dav>,
+    /// Directories as they were looked at last.
+    pub(crate) snapshots: RefCell<Vec<Arc<Snapshot>>>,
+    /// Files that come in parts.
+    pub(crate) uploads: Uploads,
     list: List,
     lists: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -40,12 +51,21 @@ impl Desk {
             keys: RefCell::default(),
             ended: RefCell::default(),
             forwards: place.forwards.clone(),
+            dav: Arc::new(Dav::new(Roots::new(place.site.roots.clone()))),
             jobs: Jobs::new(place, clock),
             machine,
+            snapshots: RefCell::default(),
+            uploads: Uploads::default(),
             list,
             lists: Arc::new(Semaphore::new(limits::FORWARDS_LISTS)),
             transfers: Arc::new(Semaphore::new(limits::TRANSFERS)),
+            changes: Arc::new(Semaphore::new(limits::CHANGES)),
         }
+    }
+
+    /// Whether somebody counts on what this process alone knows: a lock, or a file of which a part is there.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.dav.has_locks() || self.uploads.is_expected()
     }
 
     /// The person's forwards, or a clause saying why they can't be listed: a file system that hangs holds no page up.
@@ -70,15 +90,32 @@ impl Desk {
         &self,
         act: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Hangs> {
-        let transfers = Arc::clone(&self.transfers);
-        let acted = async move {
-            let place = transfers.acquire_owned().await.ok()?;
-            let act = move || {
-                let _place = place;
-                act()
-            };
-            tokio::task::spawn_blocking(act).await.ok()
-        };
-        timeout(limits::TRANSFER, acted).await.ok().flatten().ok_or(Hangs)
+        act_aside(&self.transfers, limits::TRANSFER, act).await
     }
+
+    /// Changes much at once, on a thread of its own.
+    pub(crate) async fn at_length<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Hangs> {
+        act_aside(&self.changes, limits::CHANGE, act).await
+    }
+}
+
+async fn act_aside<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    patience: Duration,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Hangs> {
+    let places = Arc::clone(places);
+    let acted = async move {
+        let place = places.acquire_owned().await.ok()?;
+        let act = move || {
+            // Kept until it ends, also when nobody waits for it any more.
+            let _place = place;
+            act()
+        };
+        tokio::task::spawn_blocking(act).await.ok()
+    };
+    timeout(patience, acted).await.ok().flatten().ok_or(Hangs)
 }

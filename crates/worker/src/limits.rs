@@ -23,7 +23,7 @@ pub(crate) const FORWARDS_LIST: Duration = Duration::from_secs(3);
 /// Such lists at once. While as many hang, further pages say so without waiting.
 pub(crate) const FORWARDS_LISTS: usize = 2;
 /// Threads for what may block.
-pub(crate) const BLOCKING_THREADS: usize = 10;
+pub(crate) const BLOCKING_THREADS: usize = 48;
 const _: () = assert!(FORWARDS_LISTS <= BLOCKING_THREADS);
 /// Without work such a thread ends.
 pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(5);
@@ -38,14 +38,42 @@ pub(crate) const FILES: Duration = Duration::from_secs(3);
 /// Such looks at once.
 pub(crate) const FILE_LOOKS: usize = 4;
 /// Pieces of files that are read or written at once.
-pub(crate) const TRANSFERS: usize = 4;
-const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS + TRANSFERS <= BLOCKING_THREADS);
+pub(crate) const TRANSFERS: usize = 32;
+const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS + TRANSFERS + CHANGES <= BLOCKING_THREADS);
 /// A piece takes so long at most; then the file is given up. The last step of writing one waits for the disk.
 pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
 /// Such a piece, in bytes.
 pub(crate) const PIECE: usize = 256 * 1024;
 /// A file of which nothing comes for so long is given up.
 pub(crate) const UPLOAD_STALL: Duration = Duration::from_secs(30);
+/// A change that takes as long as it takes: a tree that is copied or removed, an archive that is unpacked.
+pub(crate) const CHANGE: Duration = Duration::from_secs(60 * 60);
+/// Such changes at once.
+pub(crate) const CHANGES: usize = 8;
+/// Entries of a directory that are told of at all.
+pub(crate) const DIRECTORY: usize = 1_000_000;
+/// Directories that are remembered as they were read.
+pub(crate) const SNAPSHOTS: usize = 2;
+/// Rows of the page *Files* before a script asks for more.
+pub(crate) const ROWS: usize = 200;
+/// Files and directories in one archive.
+pub(crate) const ARCHIVE: usize = 100_000;
+/// Directories of it in one another.
+pub(crate) const ARCHIVE_DEPTH: usize = 200;
+/// Of what is left out of an archive, so many are named.
+pub(crate) const ARCHIVE_LEFT_OUT: usize = 1000;
+/// An archive may get so many times as large as it is,
+pub(crate) const UNPACKED_RATIO: u64 = 200;
+/// and so many bytes more.
+pub(crate) const UNPACKED_SPARE: u64 = 64 * 1024 * 1024;
+/// Files at once that come in parts.
+pub(crate) const UPLOADS: usize = 64;
+/// One with which nobody goes on for so long is given up.
+pub(crate) const UPLOAD_IDLE: Duration = Duration::from_secs(60 * 60);
+/// What is shown of a text file, in bytes.
+pub(crate) const PREVIEW: usize = 64 * 1024;
+/// A picture that is shown has no more bytes.
+pub(crate) const PICTURE: u64 = 4 * 1024 * 1024;
 /// Entries of a directory in one answer.
 pub(crate) const ENTRIES: usize = 10_000;
 /// A page waits so long for Slurm; then it shows what was said last.

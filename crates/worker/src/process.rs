@@ -87,7 +87,12 @@ pub(crate) async fn serve(control: OwnedFd, settings: &Settings) -> Result<(), C
                 note(ended);
                 quiet_since = Instant::now();
             }
-            () = sleep_until(quiet_since + settings.idle), if open.tasks.is_empty() => break,
+            () = sleep_until(quiet_since + settings.idle), if open.tasks.is_empty() => {
+                if !open.desk.is_expected() {
+                    break;
+                }
+                quiet_since = Instant::now();
+            }
         }
     }
     // From here on the broker's message fails, and it starts another worker for what it wanted to hand over. What it

@@ -1,7 +1,6 @@
 //! Answers. Invariant: this file alone gives a refusal its status and its words, and none of them holds anything of the
 //! request.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -21,23 +20,26 @@ pub(crate) type Answer = Response<Said>;
 pub(crate) enum Said {
     /// All at once.
     Whole(Option<Bytes>),
-    /// As it comes.
-    Stream(mpsc::Receiver<Bytes>),
+    /// As it comes. An error breaks the answer off.
+    Stream(mpsc::Receiver<Result<Bytes, BrokeOff>>),
 }
+
+/// What was to be said could not be said to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub(crate) struct BrokeOff;
 
 impl Body for Said {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokeOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(stream) => {
-                stream.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-            }
+            Self::Stream(stream) => stream.poll_recv(cx).map(|said| said.map(|bytes| bytes.map(Frame::data))),
         }
     }
 
@@ -250,7 +252,7 @@ pub(crate) fn output(bytes: Vec<u8>) -> Answer {
 }
 
 /// Something that goes on.
-pub(crate) fn stream(kind: &'static str, stream: mpsc::Receiver<Bytes>) -> Answer {
+pub(crate) fn stream(kind: &'static str, stream: mpsc::Receiver<Result<Bytes, BrokeOff>>) -> Answer {
     let mut answer = of_type(kind, Bytes::new());
     *answer.body_mut() = Said::Stream(stream);
     answer

@@ -9,12 +9,16 @@
 //! | `/history/shared`, `/history/shared/ID` | `shared`: what others show |
 //! | `/api/v1/...` | `api`: the same for programs |
 //! | `/api/v1/files/PATH` | `files`: reads, lists and writes |
+//! | `/api/v1/uploads` | `files/uploads`: a file in parts |
+//! | `/files/PATH` | `files/page`: the page *Files* |
+//! | `/dav/PATH` | `dav`: WebDAV |
 //! | `/api/v1/events` | `events`: told when something changes |
 //!
 //! Invariant: whose request it is comes first; without a good ticket nobody learns which paths there are.
 
 mod api;
 mod apps;
+mod dav;
 mod events;
 mod files;
 mod history;
@@ -22,10 +26,11 @@ mod jobs;
 mod shared;
 mod workspace;
 
+pub(crate) use files::{Snapshot, Uploads};
 pub(crate) use jobs::word;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{HeaderMap, Method, Request, header};
 use hyper::body::Body;
 use portreeve_jobs::EntryId;
 use portreeve_model::NodePort;
@@ -48,6 +53,8 @@ pub(crate) struct Asked<'d> {
     pub(crate) query: String,
     /// It says that its body is JSON, or says nothing.
     pub(crate) sends_json: bool,
+    /// All that it says beside its body.
+    pub(crate) headers: HeaderMap,
     pub(crate) if_match: Option<String>,
     pub(crate) if_none_match: Option<String>,
 }
@@ -80,9 +87,13 @@ where
         if_match: field(header::IF_MATCH),
         if_none_match: field(header::IF_NONE_MATCH),
         method: parts.method,
+        headers: parts.headers,
         query,
     };
     let path = parts.uri.path();
+    if path == dav::PREFIX || path.starts_with("/dav/") {
+        return dav::answer(&asked, path, body).await;
+    }
     let is_api = path.starts_with("/api/");
     match routed(&asked, path, &holder, body).await {
         Ok(answer) => answer,
@@ -104,12 +115,20 @@ where
     if !holder.is_a_person() {
         return Err(Refused::Ticket);
     }
+    if let Some(address) = path.strip_prefix("/files/") {
+        return match asked.method {
+            Method::GET | Method::HEAD => files::page::show(asked, address).await,
+            Method::POST => files::page::act(asked, address, body::form(body).await?).await,
+            _ => Err(Refused::Method { allowed: "GET, HEAD, POST" }),
+        };
+    }
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (&segments[..], &asked.method) {
         _ if path == WORKSPACE && asked.method == Method::POST => {
             workspace::page(asked, body::json(body).await?).await
         }
         _ if path == WORKSPACE => Err(Refused::Method { allowed: "POST" }),
+        (["files"], &Method::GET | &Method::HEAD) => files::page::home(asked),
         (["apps", name], &Method::GET | &Method::HEAD) => apps::form(asked, name).await,
         (["apps", name], &Method::POST) => apps::start(asked, name, body::form(body).await?).await,
         (["jobs"], &Method::GET | &Method::HEAD) => jobs::queue(asked).await,
@@ -155,6 +174,12 @@ impl Asked<'_> {
     /// The decoded value of a parameter of the query.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         self.said(name).filter(|value| !value.is_empty())
+    }
+
+    /// All values of a parameter of the query.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        let pairs = form_urlencoded::parse(self.query.as_bytes());
+        pairs.filter(|(key, _)| key == name).map(|(_, value)| value.into_owned()).collect()
     }
 
     /// The same, also if it is empty.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::host::split_host_port;
 use crate::names::{ForwardName, NodeName};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 
@@ -82,6 +83,7 @@ fn check_workspace(written: WrittenWorkspace, notes: &mut Notes) -> WorkspaceCon
         on_portal_node: is_true(written.on_portal_node),
         portreeve: path(written.portreeve.as_ref(), "workspace.portreeve", notes)
             .map_or(default.portreeve, |(_, path)| path),
+        roots: written.roots.unwrap_or_default().iter().filter_map(|written| root(written, notes)).collect(),
         systems,
     }
 }
@@ -112,6 +114,24 @@ fn check_portal(written: WrittenPortal, notes: &mut Notes) -> PortalConfig {
         trusted_proxies: networks(written.trusted_proxies, "portal.trusted_proxies", notes),
         access_log: is_true(written.access_log),
     }
+}
+
+/// A directory whose path means the same whatever is linked to what.
+fn root(written: &Spanned<String>, notes: &mut Notes) -> Option<PathBuf> {
+    let directory = PathBuf::from(written.get_ref());
+    if is_plain(&directory) {
+        return Some(directory);
+    }
+    let what = "this is no absolute path without . and .. and a slash at its end".to_owned();
+    notes.note(written.span(), "workspace.roots", what, "write it as in \"/home\"".to_owned());
+    None
+}
+
+fn is_plain(directory: &Path) -> bool {
+    let parts: PathBuf = directory.components().collect();
+    directory.is_absolute()
+        && directory.components().skip(1).all(|part| matches!(part, Component::Normal(_)))
+        && parts.as_os_str() == directory.as_os_str()
 }
 
 /// As a browser writes it: without the port if it is 443, nothing in upper case.

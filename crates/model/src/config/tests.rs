@@ -82,6 +82,7 @@ fn every_key_is_read() {
         shared = "/srv/shared"
         on_portal_node = true
         portreeve = "/opt/bin/portreeve"
+        roots = ["/home", "/data/proj"]
         [[cluster]]
         name = "main"
         commands = "/opt/slurm/bin"
@@ -122,6 +123,7 @@ fn every_key_is_read() {
             shared: "/srv/shared".into(),
             on_portal_node: true,
             portreeve: "/opt/bin/portreeve".into(),
+            roots: vec!["/home".into(), "/data/proj".into()],
             systems: vec![
                 SystemConfig {
                     name: "main".into(),

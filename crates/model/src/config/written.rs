@@ -65,6 +65,7 @@ pub(super) struct WrittenWorkspace {
     pub(super) shared: Option<Spanned<String>>,
     pub(super) on_portal_node: Option<Spanned<bool>>,
     pub(super) portreeve: Option<Spanned<String>>,
+    pub(super) roots: Option<Vec<Spanned<String>>>,
     pub(super) clusters: Vec<(std::ops::Range<usize>, WrittenCluster)>,
 }
 
@@ -147,6 +148,7 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             shared: workspace.string("shared", &mut notes),
             on_portal_node: workspace.boolean("on_portal_node", &mut notes),
             portreeve: workspace.string("portreeve", &mut notes),
+            roots: workspace.array("roots", "a string", &mut notes),
             clusters,
         },
         agents_plain_networks: agents.array("plain_networks", "a string", &mut notes),

@@ -28,6 +28,7 @@ use crate::powers::{Sent, WorkerError, Workers};
 use crate::reject::Reject;
 use crate::respond;
 use crate::site::Site;
+use crate::token;
 
 const TICKET: HeaderName = HeaderName::from_static(worker::TICKET);
 const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
@@ -35,12 +36,30 @@ const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
 
 /// Files: what is written comes through as it comes.
 const FILES: &str = "/api/v1/files/";
+/// Files in parts.
+const UPLOADS: &str = "/api/v1/uploads";
 
 /// What a worker is told of a request's fields.
 const SAID: [HeaderName; 3] = [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
 
+/// The same where the request is about files.
+const SAID_OF_FILES: [HeaderName; 12] = [
+    header::CONTENT_RANGE,
+    header::IF_MODIFIED_SINCE,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::RANGE,
+    HeaderName::from_static("depth"),
+    HeaderName::from_static("destination"),
+    HeaderName::from_static("if"),
+    HeaderName::from_static("lock-token"),
+    HeaderName::from_static("overwrite"),
+    HeaderName::from_static("timeout"),
+    HeaderName::from_static("x-expected-entity-length"),
+];
+
 /// What goes out of a worker's answer.
-const FIELDS: [HeaderName; 9] = [
+const FIELDS: [HeaderName; 14] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_DISPOSITION,
@@ -48,6 +67,11 @@ const FIELDS: [HeaderName; 9] = [
     header::LAST_MODIFIED,
     header::LOCATION,
     header::ALLOW,
+    header::ACCEPT_RANGES,
+    header::CONTENT_RANGE,
+    HeaderName::from_static("dav"),
+    HeaderName::from_static("lock-token"),
+    HeaderName::from_static("ms-author-via"),
     HeaderName::from_static("x-portreeve-next"),
     HeaderName::from_static("x-portreeve-end"),
 ];
@@ -55,7 +79,9 @@ const FIELDS: [HeaderName; 9] = [
 /// Whether the worker answers this path of the portal's own origin.
 pub(crate) fn is_its(path: &str) -> bool {
     let first = path.split('/').nth(1).unwrap_or_default();
-    path == "/" || path.starts_with("/api/v1/") || matches!(first, "apps" | "jobs" | "history")
+    path == "/"
+        || path.starts_with("/api/v1/")
+        || matches!(first, "apps" | "dav" | "files" | "jobs" | "history")
 }
 
 /// The worker's answer.
@@ -69,19 +95,28 @@ pub(crate) async fn answer(
     let session = who.session();
     let path = parts.uri.path();
     let is_first = path == "/";
-    if path.starts_with(FILES) {
+    let is_dav = token::is_dav(path);
+    let is_file = is_dav || path.starts_with(FILES);
+    let is_of_files = is_file || path == FILES.trim_end_matches('/') || path.starts_with(UPLOADS);
+    if is_of_files {
         who.require(Scope::Files)?;
     } else if path.starts_with("/api/") {
         who.require(Scope::Api)?;
     } else {
         who.require_person()?;
     }
-    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    let reads = matches!(parts.method, Method::GET | Method::HEAD)
+        || (is_dav && matches!(parts.method.as_str(), "OPTIONS" | "PROPFIND"));
     if is_first && !reads {
         return Err(Reject::Method("GET, HEAD"));
     }
     // A file is written as it comes.
-    let writes = parts.method == Method::PUT && path.starts_with(FILES);
+    let writes = parts.method == Method::PUT && is_of_files;
+    // What changes a tree, and the last step of a file, takes as long as the disk does.
+    let patience = match is_of_files || path.starts_with("/files/") {
+        true if !reads => connection.room.portal.settings.load().config.limits.response_head,
+        _ => limits::WORKER_ANSWER,
+    };
     let reader = reader(site, who, parts, reads)?;
     let _place = session.begin_page().ok_or(Reject::TooMany)?;
     let room = &connection.room;
@@ -105,8 +140,8 @@ pub(crate) async fn answer(
         *request.uri_mut() = (if is_first { worker::WORKSPACE } else { target }).parse().unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("worker"));
-        for name in SAID {
-            if let Some(value) = parts.headers.get(&name) {
+        for name in SAID.iter().chain(SAID_OF_FILES.iter().filter(|_| is_file)) {
+            if let Some(value) = parts.headers.get(name) {
                 headers.insert(name, value.clone());
             }
         }
@@ -116,11 +151,11 @@ pub(crate) async fn answer(
     };
     let workers = room.powers.workers();
     let (answered, kept) = if writes {
-        workers.send(session, request(), body).await?
+        workers.send(session, request(), body, patience).await?
     } else {
         let body = if is_first { nodes(connection, site, who, parts).await? } else { whole(body).await? };
         let asked = || request().map(|()| Sent::Whole(Some(body.clone()).filter(|body| !body.is_empty())));
-        workers.ask(session, asked, reads).await?
+        workers.ask(session, asked, reads, patience).await?
     };
     let (mut head, incoming) = answered.into_parts();
     // Its own pages never say these: then it is not told what it must be told.
@@ -135,8 +170,9 @@ pub(crate) async fn answer(
             headers.insert(name, value);
         }
     }
-    let is_page =
-        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    // Nothing of a user's file is a page of ours, whatever the worker calls it.
+    let is_page = !is_of_files
+        && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page {
         respond::guard(&mut headers);
     } else {

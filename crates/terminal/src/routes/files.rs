@@ -109,7 +109,7 @@ fn list(place: &Place, why: Why, home: PathBuf) -> Result<Listing, Error> {
 
 fn item(directory: &str, entry: Entry) -> Item {
     let Entry { name, kind, status, link_to } = entry;
-    let is = match link_to.unwrap_or(kind) {
+    let is = match link_to.map_or(kind, |status| status.kind) {
         Kind::Directory => Is::Directory,
         Kind::File => Is::File,
         _ => Is::Other,

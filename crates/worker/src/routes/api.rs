@@ -97,7 +97,17 @@ where
     let desk = asked.desk;
     let segments: Vec<&str> = path.split('/').collect();
     match &segments[..] {
-        ["files", rest @ ..] if !rest.is_empty() => files::answer(asked, rest, body).await,
+        ["files", rest @ ..] if !rest.is_empty() => files::answer(asked, &rest.join("/"), body).await,
+        ["files"] if reads => respond::json(&serde_json::json!({
+            "home": desk.jobs.place.person.home.display().to_string(),
+            "roots": desk.jobs.place.site.roots,
+        })),
+        ["uploads"] if *method == Method::POST => {
+            files::uploads::begin(asked, sent(asked, body).await?).await
+        }
+        ["uploads", id] if reads || matches!(*method, Method::PUT | Method::DELETE) => {
+            files::uploads::answer(asked, id, body).await
+        }
         ["openapi.json"] if reads => {
             let document: serde_json::Value = serde_json::from_str(OPENAPI).map_err(|_| Refused::Failed)?;
             respond::json(&document)
@@ -204,13 +214,18 @@ where
         }
         ["systems"] if reads => list_systems(asked).await,
         ["servers"] if reads => list_servers(asked).await,
-        ["openapi.json" | "events" | "apps" | "jobs" | "queue" | "shared" | "systems" | "servers"]
+        [
+            "openapi.json" | "events" | "apps" | "files" | "jobs" | "queue" | "shared" | "systems"
+            | "servers",
+        ]
         | ["apps" | "jobs" | "shared", _]
         | ["jobs" | "shared", _, "output" | "script"] => Err(Refused::Method { allowed: "GET, HEAD" }),
         ["apps", _, "preview" | "jobs"]
         | ["jobs", _, "cancel" | "extend" | "share" | "show" | "hide"]
         | ["queue", _, _, "cancel"]
         | ["forwards", _, "unshare"] => Err(Refused::Method { allowed: "POST" }),
+        ["uploads"] => Err(Refused::Method { allowed: "POST" }),
+        ["uploads", _] => Err(Refused::Method { allowed: "GET, HEAD, PUT, DELETE" }),
         _ => Err(Refused::NotFound),
     }
 }

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use http::StatusCode;
+use portreeve_model::manifest::FieldKind;
 use portreeve_pages::{Frame, Section};
 
 use super::Asked;
@@ -76,7 +77,24 @@ pub(super) async fn form(asked: &Asked<'_>, name: &str) -> Result<Answer, Refuse
         }
         (None, None) => None,
     };
+    let again = with_files(asked, name, again).await?;
     show(asked, name, again, Vec::new(), None, StatusCode::OK).await
+}
+
+/// A link of the page *Files* says which file or directory it is about. Nothing else of a form can be filled in by an address.
+async fn with_files(asked: &Asked<'_>, name: &str, given: Option<Wanted>) -> Result<Option<Wanted>, Refused> {
+    if !asked.query.contains("f.") {
+        return Ok(given);
+    }
+    let form = asked.desk.jobs.form(name, given).await.map_err(refused)?;
+    let mut wanted = form.wanted;
+    for field in &form.app.manifest.fields {
+        let is_path = matches!(field.kind, FieldKind::File { .. });
+        if let Some(path) = asked.parameter(&format!("f.{}", field.name.as_str())).filter(|_| is_path) {
+            wanted.values.insert(field.name.as_str().to_owned(), path);
+        }
+    }
+    Ok(Some(wanted))
 }
 
 async fn show(

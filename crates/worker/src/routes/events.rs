@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 use super::Asked;
 use crate::desk::Desk;
 use crate::limits;
-use crate::respond::{self, Answer, Refused};
+use crate::respond::{self, Answer, BrokeOff, Refused};
 
 pub(super) fn watch(asked: &Asked<'_>) -> Result<Answer, Refused> {
     let (sender, receiver) = mpsc::channel(4);
@@ -34,12 +34,12 @@ impl Watcher {
     }
 
     /// Until whoever watches is gone.
-    async fn run(self, events: mpsc::Sender<Bytes>) {
+    async fn run(self, events: mpsc::Sender<Result<Bytes, BrokeOff>>) {
         let jobs = &self.0.jobs;
         let mut versions = jobs.watch();
         let mut look = interval(limits::WATCH);
         let mut told = Instant::now();
-        if events.send(Bytes::from_static(b"event: hello\ndata: 1\n\n")).await.is_err() {
+        if events.send(Ok(Bytes::from_static(b"event: hello\ndata: 1\n\n"))).await.is_err() {
             return;
         }
         loop {
@@ -55,7 +55,7 @@ impl Watcher {
                     }
                     if !is_new {
                         told = Instant::now();
-                        if events.send(Bytes::from_static(b": still here\n\n")).await.is_err() { return }
+                        if events.send(Ok(Bytes::from_static(b": still here\n\n"))).await.is_err() { return }
                         continue;
                     }
                     versions.mark_unchanged();
@@ -64,7 +64,7 @@ impl Watcher {
             }
             told = Instant::now();
             let event = format!("event: change\ndata: {}\n\n", *versions.borrow_and_update());
-            if events.send(event.into()).await.is_err() {
+            if events.send(Ok(event.into())).await.is_err() {
                 return;
             }
         }

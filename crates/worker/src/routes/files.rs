@@ -1,76 +1,48 @@
 //! `/api/v1/files/PATH`: the file system as the person sees it, from its root down. A slash at the end means a directory: what is in
 //! it, or a new one.
 //!
+//! | file | has |
+//! | --- | --- |
+//! | `listing` | what a directory holds, a window at a time |
+//! | `changes` | moves, copies, removes, unpacks, permissions |
+//! | `archive`, `unpack` | zip, out and in |
+//! | `uploads` | a file in parts |
+//! | `page` | the page *Files* |
+//!
 //! Invariant: what may be read and written the kernel decides, for this process has its person's rights; a file is written whole or
-//! not at all; no thread waits for a browser.
+//! not at all; no thread waits for a browser; what is locked by WebDAV (`dav`) is locked here.
 
-use std::ops::ControlFlow;
-use std::path::Path;
+mod archive;
+mod changes;
+mod listing;
+pub(super) mod page;
+mod unpack;
+pub(super) mod uploads;
+
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
-use portreeve_files::{
-    Entry, Error, Finish, Identity, Listed, NewMode, Only, OpenFile, RelPath, Root, Within,
-};
-use serde::Serialize;
+pub(crate) use listing::Snapshot;
+use portreeve_dav::{Dav, Refusal};
+use portreeve_files::address::segment;
+use portreeve_files::{Address, Error, Finish, Identity, NewMode, Only, OpenFile, Put, RelPath};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
+pub(crate) use uploads::Uploads;
 
+use self::changes::refused;
+use self::listing::Wish;
 use super::Asked;
 use crate::desk::Desk;
 use crate::jobs::Hangs;
 use crate::limits;
-use crate::respond::{self, Answer, Refused};
-
-/// What may stand in an address as it is (RFC 3986, unreserved characters).
-const PLAIN: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// What an address means.
-enum Place {
-    File(RelPath),
-    /// `None`: the root.
-    Directory(Option<RelPath>),
-}
-
-impl Place {
-    /// A name can hold a slash no more than a file system's can: `%2F` is refused.
-    fn parse(segments: &[&str]) -> Result<Self, Refused> {
-        let (is_directory, names) = match segments {
-            [names @ .., ""] => (true, names),
-            names => (false, names),
-        };
-        let mut path = Vec::new();
-        for name in names {
-            // A sign that encodes nothing would stand for itself.
-            if !name.split('%').skip(1).all(begins_with_two_digits) {
-                return Err(wrong("a percent sign in it is not followed by two hexadecimal digits"));
-            }
-            let name: Vec<u8> = percent_decode_str(name).collect();
-            if name.is_empty() {
-                return Err(wrong("it has an empty name in it"));
-            }
-            if name.contains(&b'/') {
-                return Err(wrong("a name can't have a slash in it"));
-            }
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend(name);
-        }
-        if is_directory && names.is_empty() {
-            return Ok(Self::Directory(None));
-        }
-        let path = RelPath::parse(&path).map_err(|error| wrong(&error.to_string()))?;
-        Ok(if is_directory { Self::Directory(Some(path)) } else { Self::File(path) })
-    }
-}
+use crate::respond::{self, Answer, BrokeOff, Refused};
 
 /// The address of a file by its whole path.
 pub(super) fn address(path: &str) -> String {
@@ -80,47 +52,56 @@ pub(super) fn address(path: &str) -> String {
     })
 }
 
-fn begins_with_two_digits(text: &str) -> bool {
-    matches!(text.as_bytes(), [one, two, ..] if one.is_ascii_hexdigit() && two.is_ascii_hexdigit())
-}
-
-fn wrong(why: &str) -> Refused {
-    Refused::Unfit { why: format!("This is no address of a file: {why}."), fields: Vec::new() }
+fn parsed(address: &str) -> Result<Address, Refused> {
+    Address::parse(address).map_err(|error| Refused::Unfit {
+        why: format!("This is no address of a file: {error}."),
+        fields: Vec::new(),
+    })
 }
 
 /// Answers.
-pub(super) async fn answer<B>(asked: &Asked<'_>, segments: &[&str], body: B) -> Result<Answer, Refused>
+pub(super) async fn answer<B>(asked: &Asked<'_>, address: &str, body: B) -> Result<Answer, Refused>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let place = Place::parse(segments)?;
-    match (&asked.method, place) {
-        (&Method::GET | &Method::HEAD, Place::Directory(path)) => list(asked, path).await,
-        (&Method::GET | &Method::HEAD, Place::File(path)) => read(asked, path).await,
-        (&Method::PUT, Place::File(path)) => write(asked, path, body).await,
-        (&Method::PUT, Place::Directory(Some(path))) => make(asked, path).await,
-        (&Method::PUT, Place::Directory(None)) => Err(failed(&Error::Exists)),
-        _ => Err(Refused::Method { allowed: "GET, HEAD, PUT" }),
+    let Address { path, slash } = parsed(address)?;
+    match (&asked.method, path, slash) {
+        (&Method::GET | &Method::HEAD, path, true) => {
+            let chosen = chosen(asked)?;
+            if let Some(names) = chosen {
+                return zip(asked, path, names).await;
+            }
+            let wish = Wish::of(asked, limits::ENTRIES)?;
+            respond::json(&listing::window(asked, path, wish).await?)
+        }
+        (&Method::GET | &Method::HEAD, Some(path), false) => read(asked, path).await,
+        (&Method::PUT, Some(path), false) => write(asked, path, body).await,
+        (&Method::PUT, Some(path), true) => make(asked, path).await,
+        (&Method::PUT, None, _) => Err(failed(&Error::Exists)),
+        (&Method::POST, Some(path), _) => changes::change(asked, path, body).await,
+        (&Method::DELETE, Some(path), _) => {
+            changes::remove(asked, path).await?;
+            Ok(respond::nothing())
+        }
+        (&Method::POST | &Method::DELETE, None, _) => Err(failed(&Error::Denied)),
+        _ => Err(Refused::Method { allowed: "GET, HEAD, PUT, POST, DELETE" }),
     }
 }
 
 /// What is done with files, on a thread of its own.
 async fn aside<T: Send + 'static>(
     asked: &Asked<'_>,
-    act: impl FnOnce(&Root) -> Result<T, Error> + Send + 'static,
+    act: impl FnOnce(&Dav) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Refused> {
-    let done = asked
-        .desk
-        .jobs
-        .aside(move || Root::open(Path::new("/"), Within::Anywhere).and_then(|root| act(&root)));
-    match done.await {
+    let dav = Arc::clone(&asked.desk.dav);
+    match asked.desk.transfer(move || act(&dav)).await {
         Ok(done) => done.map_err(|error| failed(&error)),
         Err(why) => Err(hangs(why)),
     }
 }
 
-fn hangs(_: Hangs) -> Refused {
+pub(super) fn hangs(_: Hangs) -> Refused {
     Refused::NotDone("The file system does not answer.".to_owned())
 }
 
@@ -136,7 +117,8 @@ fn failed(error: &Error) -> Refused {
         | Error::NotRegular(_)
         | Error::TooLong
         | Error::Loop
-        | Error::Outside => Refused::Conflict(said),
+        | Error::Outside
+        | Error::Apart => Refused::Conflict(said),
         Error::Unsupported(_) | Error::Io { .. } => {
             let cause =
                 std::error::Error::source(error).map(|cause| format!(" {}.", capital(&cause.to_string())));
@@ -150,99 +132,134 @@ fn capital(text: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-#[derive(Serialize)]
-struct Directory {
-    /// The first so many, by their names; directories first.
-    entries: Vec<EntrySaid>,
-    /// There are others.
-    more: bool,
+/// The names in a directory of which an archive is wanted, as they stand in addresses; an empty one is the directory itself.
+fn chosen(asked: &Asked<'_>) -> Result<Option<Vec<RelPath>>, Refused> {
+    let names = asked.all("zip");
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let name = |text: &String| match parsed(text)?.path {
+        Some(path) if path.parent().is_none() => Ok(path),
+        _ => Err(Refused::NotUnderstood(
+            "zip is a name in the directory, as it stands in an address.".to_owned(),
+        )),
+    };
+    names.iter().filter(|text| !text.is_empty()).map(name).collect::<Result<_, _>>().map(Some)
 }
 
-#[derive(Serialize, PartialEq, Eq, PartialOrd, Ord)]
-struct EntrySaid {
-    /// Sorted by this first.
-    #[serde(skip)]
-    is_other: bool,
-    /// What is not UTF-8 in it is replaced.
-    name: String,
-    /// As it stands in an address.
-    segment: String,
-    /// `file`, `directory` or `other`; of a link, what it leads to.
-    kind: &'static str,
-    size: Option<u64>,
-    /// Unix seconds.
-    modified: Option<i64>,
+/// An archive of these names in a directory, or of all of it.
+async fn zip(asked: &Asked<'_>, directory: Option<RelPath>, names: Vec<RelPath>) -> Result<Answer, Refused> {
+    let title = match (&names[..], &directory) {
+        ([only], _) => only.name().to_owned(),
+        (_, Some(directory)) => directory.name().to_owned(),
+        (_, None) => "files".into(),
+    };
+    let join = |name: RelPath| match &directory {
+        Some(directory) => directory.join(name.as_bytes()).map_err(|_| failed(&Error::TooLong)),
+        None => Ok(name),
+    };
+    let paths = match (names.is_empty(), &directory) {
+        (true, Some(directory)) => vec![directory.clone()],
+        (true, None) => return Err(Refused::NotUnderstood("Choose what is to be in it.".to_owned())),
+        (false, _) => names.into_iter().map(join).collect::<Result<Vec<_>, _>>()?,
+    };
+    let archive = aside(asked, move |dav| archive::Archive::of(dav, &paths)).await?;
+    let (sender, receiver) = mpsc::channel(1);
+    if asked.method != Method::HEAD {
+        spawn_local(pack(Rc::clone(asked.desk), archive, sender));
+    }
+    let mut answer = respond::stream("application/zip", receiver);
+    let name = segment(title.as_encoded_bytes());
+    let disposition = HeaderValue::try_from(format!("attachment; filename*=UTF-8''{name}.zip"));
+    answer.headers_mut().insert(header::CONTENT_DISPOSITION, disposition.map_err(|_| Refused::Failed)?);
+    Ok(answer)
 }
 
-impl From<Entry> for EntrySaid {
-    fn from(entry: Entry) -> Self {
-        use portreeve_files::Kind;
-        use std::os::unix::ffi::OsStrExt;
-        let kind = match entry.link_to.unwrap_or(entry.kind) {
-            Kind::File => "file",
-            Kind::Directory => "directory",
-            _ => "other",
+/// An archive, piece by piece, as fast as it is taken.
+async fn pack(desk: Rc<Desk>, mut archive: archive::Archive, taker: mpsc::Sender<Result<Bytes, BrokeOff>>) {
+    loop {
+        let piece = match desk.transfer(move || (archive.next(), archive)).await {
+            Ok((Ok(None), _)) => return,
+            Ok((Ok(Some(piece)), back)) => {
+                archive = back;
+                piece
+            }
+            Ok((Err(error), _)) => {
+                tracing::info!(%error, "an archive broke off");
+                let _ = taker.send(Err(BrokeOff)).await;
+                return;
+            }
+            Err(_) => {
+                let _ = taker.send(Err(BrokeOff)).await;
+                return;
+            }
         };
-        let status = entry.status.filter(|_| entry.kind == Kind::File);
-        Self {
-            is_other: kind != "directory",
-            name: entry.name.to_string_lossy().into_owned(),
-            segment: segment(entry.name.as_bytes()),
-            kind,
-            size: status.map(|status| status.size),
-            modified: entry.status.and_then(|status| seconds(status.modified)),
+        if taker.send(Ok(piece.into())).await.is_err() {
+            return;
         }
     }
 }
 
-fn segment(name: &[u8]) -> String {
-    percent_encode(name, &PLAIN).to_string()
-}
-
-fn seconds(time: SystemTime) -> Option<i64> {
-    time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok())
-}
-
-async fn list(asked: &Asked<'_>, path: Option<RelPath>) -> Result<Answer, Refused> {
-    let listed = aside(asked, move |root| {
-        let mut entries = Vec::new();
-        let listed = root.list(path.as_ref(), limits::ENTRIES, |entry| {
-            entries.push(EntrySaid::from(entry));
-            ControlFlow::Continue(())
-        })?;
-        entries.sort();
-        Ok(Directory { entries, more: listed == Listed::Part })
-    });
-    respond::json(&listed.await?)
-}
-
+/// As WebDAV reads it: with ranges and conditions.
 async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
-    let name = segment(std::os::unix::ffi::OsStrExt::as_bytes(path.name()));
-    let file = aside(asked, move |root| root.read(&path)).await?;
-    let status = *file.status();
-    let (sender, receiver) = mpsc::channel(1);
-    if asked.method != Method::HEAD {
-        spawn_local(pieces(Rc::clone(asked.desk), file, status.size, sender));
+    let question = portreeve_dav::Asked {
+        method: asked.method.clone(),
+        path: portreeve_dav::address_of(&path),
+        headers: asked.headers.clone(),
+        origin: asked.visit.origin.clone(),
+    };
+    let dav = Arc::clone(&asked.desk.dav);
+    match asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)? {
+        Ok(reading) => Ok(sent(asked, reading)),
+        // These have a form of their own.
+        Err(refusal)
+            if matches!(refusal.status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE) =>
+        {
+            Ok(said(refusal))
+        }
+        Err(refusal) => Err(refused(refusal)),
     }
-    let mut answer = respond::stream("application/octet-stream", receiver);
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_LENGTH, status.size.into());
-    headers.insert(header::ETAG, etag(&status.identity));
-    // RFC 8187.
-    let disposition = HeaderValue::try_from(format!("attachment; filename*=UTF-8''{name}"));
-    headers.insert(header::CONTENT_DISPOSITION, disposition.map_err(|_| Refused::Failed)?);
-    Ok(answer)
 }
 
-/// So many bytes, piece by piece, as fast as they are taken. Should there be fewer, or should it fail, the answer breaks off.
-async fn pieces(desk: Rc<Desk>, file: OpenFile, size: u64, taker: mpsc::Sender<Bytes>) {
-    let (mut file, mut offset) = (file, 0);
-    while offset < size {
-        let most = usize::try_from(size - offset).unwrap_or(usize::MAX).min(limits::PIECE);
-        let read = desk.transfer(move || (file.piece(offset, most), file)).await;
-        let Ok((Ok(piece), back)) = read else { return };
-        (file, offset) = (back, piece.end());
-        if piece.bytes.is_empty() || taker.send(piece.bytes.into()).await.is_err() {
+/// A refusal in the words of WebDAV.
+pub(super) fn said(refusal: Refusal) -> Answer {
+    refusal
+        .answer()
+        .map(|body| respond::Said::Whole(Some(body.into()).filter(|body: &Bytes| !body.is_empty())))
+}
+
+/// What was opened, on its way.
+pub(super) fn sent(asked: &Asked<'_>, reading: portreeve_dav::Reading) -> Answer {
+    let portreeve_dav::Reading { head, file, begin, length } = reading;
+    let (sender, receiver) = mpsc::channel(1);
+    if length > 0 {
+        spawn_local(pieces(Rc::clone(asked.desk), file, begin, begin + length, sender));
+    }
+    head.map(|()| respond::Said::Stream(receiver))
+}
+
+/// What stands from one place to another, piece by piece, as fast as it is taken. Should there be less, or should it fail, the answer
+/// breaks off.
+async fn pieces(
+    desk: Rc<Desk>,
+    mut file: OpenFile,
+    mut offset: u64,
+    end: u64,
+    taker: mpsc::Sender<Result<Bytes, BrokeOff>>,
+) {
+    while offset < end {
+        let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(limits::PIECE);
+        let piece = match desk.transfer(move || (file.piece(offset, most), file)).await {
+            Ok((Ok(piece), back)) if !piece.bytes.is_empty() => {
+                (file, offset) = (back, piece.end());
+                piece.bytes
+            }
+            _ => {
+                let _ = taker.send(Err(BrokeOff)).await;
+                return;
+            }
+        };
+        if taker.send(Ok(piece.into())).await.is_err() {
             return;
         }
     }
@@ -268,7 +285,13 @@ fn only(asked: &Asked<'_>) -> Result<Only, Refused> {
 }
 
 async fn make(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
-    aside(asked, move |root| root.make_dir(&path, 0o777)).await?;
+    let dav = Arc::clone(&asked.desk.dav);
+    let made = asked.desk.transfer(move || {
+        dav.is_free(&path)?;
+        let (root, below) = dav.roots().named(Some(&path))?;
+        Ok(root.make_dir(&below, 0o777)?)
+    });
+    made.await.map_err(hangs)?.map_err(refused)?;
     Ok(respond::with_status(respond::nothing(), StatusCode::CREATED))
 }
 
@@ -278,38 +301,19 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let only = only(asked)?;
-    let absent = path.clone();
-    let mut put = aside(asked, move |root| {
+    let dav = Arc::clone(&asked.desk.dav);
+    let begun = asked.desk.transfer(move || {
+        dav.is_free(&path)?;
+        let (root, below) = dav.roots().named(Some(&path))?;
         // Said before all of it came.
-        if only == Only::IfAbsent && root.status(&absent).is_ok() {
-            return Err(Error::Exists);
+        if only == Only::IfAbsent && root.status(&below).is_ok() {
+            return Err(Error::Exists.into());
         }
-        root.put(&absent)
-    })
-    .await?;
-    let mut body = Box::pin(body);
-    let mut piece = BytesMut::new();
-    loop {
-        let frame = match timeout(limits::UPLOAD_STALL, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame.into_data().ok(),
-            Ok(None) => None,
-            Ok(Some(Err(error))) => {
-                tracing::debug!(error = &*error.into() as &dyn std::error::Error, "a file broke off");
-                return Err(Refused::Malformed);
-            }
-            Err(_) => return Err(Refused::Late),
-        };
-        let is_last = frame.is_none();
-        piece.extend(frame.unwrap_or_default());
-        if piece.len() >= limits::PIECE || is_last {
-            let piece = piece.split().freeze();
-            let written = asked.desk.transfer(move || put.write(&piece).map(|()| put)).await;
-            put = written.map_err(hangs)?.map_err(|error| failed(&error))?;
-        }
-        if is_last {
-            break;
-        }
-    }
+        Ok::<_, Refusal>(root.put(&below)?)
+    });
+    let mut put = Some(begun.await.map_err(hangs)?.map_err(refused)?);
+    take(asked.desk, &mut put, body, u64::MAX).await?;
+    let put = put.ok_or(Refused::Failed)?;
     let finish = Finish { mode: NewMode::Kept, only };
     let finished = asked.desk.transfer(move || put.finish(finish)).await;
     let status = finished.map_err(hangs)?.map_err(|error| failed(&error))?;
@@ -317,4 +321,41 @@ where
     let mut answer = respond::with_status(respond::nothing(), code);
     answer.headers_mut().insert(header::ETAG, etag(&status.identity));
     Ok(answer)
+}
+
+/// Writes a body of `most` bytes at most as it comes. Should it break off or come too late, what came is written all the same; should
+/// it not be written, `put` is empty.
+pub(super) async fn take<B>(desk: &Desk, put: &mut Option<Put>, body: B, most: u64) -> Result<(), Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut body = Box::pin(body);
+    let mut piece = BytesMut::new();
+    loop {
+        let (frame, end) = match timeout(limits::UPLOAD_STALL, body.frame()).await {
+            Ok(Some(Ok(frame))) => (frame.into_data().ok(), Ok(())),
+            Ok(None) => (None, Ok(())),
+            Ok(Some(Err(error))) => {
+                tracing::debug!(error = &*error.into() as &dyn std::error::Error, "a file broke off");
+                (None, Err(Refused::Malformed))
+            }
+            Err(_) => (None, Err(Refused::Late)),
+        };
+        let is_last = frame.is_none();
+        piece.extend(frame.unwrap_or_default());
+        if piece.len() >= limits::PIECE || is_last {
+            let there = put.as_ref().map_or(0, Put::written);
+            if there.saturating_add(piece.len() as u64) > most {
+                return Err(Refused::NotUnderstood("More came than was said.".to_owned()));
+            }
+            let mut writing = put.take().ok_or(Refused::Failed)?;
+            let piece = piece.split().freeze();
+            let written = desk.transfer(move || writing.write(&piece).map(|()| writing)).await;
+            *put = Some(written.map_err(hangs)?.map_err(|error| failed(&error))?);
+        }
+        if is_last {
+            return end;
+        }
+    }
 }

@@ -13,6 +13,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -169,23 +170,25 @@ impl Workers {
         session: &Session,
         request: impl Fn() -> Request<Sent>,
         repeatable: bool,
+        patience: Duration,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
-        match self.in_time(session, request()).await {
+        match self.in_time(session, request(), patience).await {
             Err(WorkerError::BrokeOff(error)) if repeatable || was_not_sent(&*error) => {
                 tracing::warn!(uid = session.uid, %error, "a worker broke off; it is asked once more");
-                self.in_time(session, request()).await
+                self.in_time(session, request(), patience).await
             }
             other => other,
         }
     }
 
     /// What the worker answers to a body that takes its time. Asked once. Late is whose turn it is: the browser, or the worker that
-    /// neither takes anything of it nor answers.
+    /// neither takes anything of it nor answers for as long as `patience`.
     pub(crate) async fn send(
         &self,
         session: &Session,
         request: Request<()>,
         body: FrontBody,
+        patience: Duration,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let progress =
             Rc::new(Progress { since: Cell::new(Instant::now()), is_browsers_turn: Cell::new(false) });
@@ -200,10 +203,10 @@ impl Workers {
             Ok((answer, Kept { sender, since }))
         });
         loop {
-            let late = progress.since.get() + limits::WORKER_ANSWER;
+            let late = progress.since.get() + patience;
             match timeout_at(late, &mut exchange).await {
                 Ok(answered) => return answered,
-                Err(_) if progress.since.get() + limits::WORKER_ANSWER > late => {}
+                Err(_) if progress.since.get() + patience > late => {}
                 Err(_) if progress.is_browsers_turn.get() => return Err(WorkerError::BodyLate),
                 Err(_) => return Err(WorkerError::Late),
             }
@@ -234,12 +237,13 @@ impl Workers {
         &self,
         session: &Session,
         request: Request<Sent>,
+        patience: Duration,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
         let mut exchange = pin!(self.exchange(session, request));
         if let Ok(answered) = timeout(limits::WORKER_KNOCK, &mut exchange).await {
             return answered;
         }
-        let left = limits::WORKER_ANSWER.saturating_sub(limits::WORKER_KNOCK);
+        let left = patience.saturating_sub(limits::WORKER_KNOCK);
         let knock = async {
             // Closed at once; what becomes of it is the broker's business.
             drop(self.connect(session).await);

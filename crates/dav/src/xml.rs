@@ -1,0 +1,341 @@
+//! The XML of requests (RFC 4918, sections 14 and 17): a tree of at most [`limits::XML`] bytes.
+//!
+//! Invariant: no document type, so that no entity is expanded but the five of XML itself; what is kept of a request can stand in an
+//! answer by itself.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use quick_xml::NsReader;
+use quick_xml::escape::escape;
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::{PrefixDeclaration, ResolveResult};
+
+use crate::limits;
+
+/// The namespace of WebDAV itself.
+pub(crate) const DAV: &str = "DAV:";
+
+/// A name in its namespace; that may be none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Name {
+    /// Its address, empty for none.
+    pub(crate) space: String,
+    /// What it is called there.
+    pub(crate) local: String,
+}
+
+impl Name {
+    /// One of WebDAV's own.
+    #[must_use]
+    pub(crate) fn dav(local: &str) -> Self {
+        Self { space: DAV.to_owned(), local: local.to_owned() }
+    }
+
+    /// An element of that name without anything in it.
+    #[must_use]
+    pub(crate) fn empty_element(&self) -> String {
+        if self.space == DAV {
+            return format!("<D:{}/>", self.local);
+        }
+        format!("<{} xmlns=\"{}\"/>", self.local, escape(&self.space))
+    }
+}
+
+/// An element.
+#[derive(Debug)]
+pub(crate) struct Element {
+    /// Its name.
+    pub(crate) name: Name,
+    /// All text in it that is not in a child.
+    pub(crate) text: String,
+    /// Its children.
+    pub(crate) children: Vec<Element>,
+    /// Where it stands in the text.
+    at: Range<usize>,
+    /// Where the attributes of its tag stand.
+    attributes: Range<usize>,
+    /// Which prefixes mean what where it begins; "" is the default.
+    scope: BTreeMap<String, String>,
+}
+
+/// Why a body is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum XmlError {
+    /// It is too long.
+    #[error("it has more than {} bytes", limits::XML)]
+    Long,
+    /// It is not UTF-8.
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    /// Elements are too deep in one another.
+    #[error("more than {} elements are in one another", limits::XML_DEPTH)]
+    Deep,
+    /// It has a document type.
+    #[error("it has a document type, which is not read")]
+    DocType,
+    /// It has an entity that is not one of XML's own.
+    #[error("it has an entity that is not known")]
+    Entity,
+    /// A prefix that was not declared, or declared as nothing.
+    #[error("a prefix in it means nothing")]
+    Prefix,
+    /// It is no XML.
+    #[error("it is no XML: {0}")]
+    Malformed(String),
+}
+
+/// Reads a document; its one element.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
+    if bytes.len() > limits::XML {
+        return Err(XmlError::Long);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| XmlError::NotUtf8)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let malformed = |error: &dyn std::fmt::Display| XmlError::Malformed(error.to_string());
+    let mut reader = NsReader::from_str(text);
+    reader.config_mut().enable_all_checks(true);
+    let mut open: Vec<Element> = Vec::new();
+    let mut root = None;
+    loop {
+        let begin = position(&reader);
+        let (space, event) = reader.read_resolved_event().map_err(|error| malformed(&error))?;
+        let space = match space {
+            ResolveResult::Unbound => String::new(),
+            ResolveResult::Bound(space) => space.into_inner().to_owned(),
+            ResolveResult::Unknown(_) => return Err(XmlError::Prefix),
+        };
+        match event {
+            Event::Start(ref start) | Event::Empty(ref start) => {
+                if open.len() >= limits::XML_DEPTH {
+                    return Err(XmlError::Deep);
+                }
+                if open.is_empty() && root.is_some() {
+                    return Err(XmlError::Malformed("it has two elements".to_owned()));
+                }
+                let mut scope = open.last().map(|parent| parent.scope.clone()).unwrap_or_default();
+                declare(start, &mut scope)?;
+                let local = start.local_name().as_ref().to_owned();
+                let end = position(&reader);
+                let closing = if matches!(event, Event::Empty(_)) { "/>" } else { ">" };
+                let element = Element {
+                    name: Name { space, local },
+                    text: String::new(),
+                    children: Vec::new(),
+                    at: begin..end,
+                    attributes: begin + 1 + start.name().as_ref().len()..end - closing.len(),
+                    scope,
+                };
+                if matches!(event, Event::Start(_)) {
+                    open.push(element);
+                } else {
+                    close(element, &mut open, &mut root);
+                }
+            }
+            Event::End(_) => {
+                let Some(mut element) = open.pop() else {
+                    return Err(XmlError::Malformed("an end".to_owned()));
+                };
+                element.at.end = position(&reader);
+                close(element, &mut open, &mut root);
+            }
+            Event::Text(text) => add(&mut open, &text.xml10_content())?,
+            Event::CData(text) => add(&mut open, &text.xml10_content())?,
+            Event::GeneralRef(reference) => {
+                let said = match reference.resolve_char_ref().map_err(|error| malformed(&error))? {
+                    Some(char) => char.to_string(),
+                    None => known(reference.as_ref())?.to_owned(),
+                };
+                add(&mut open, &said)?;
+            }
+            Event::DocType(_) => return Err(XmlError::DocType),
+            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            Event::Eof => break,
+        }
+    }
+    match root {
+        Some(root) if open.is_empty() => Ok(Document { root, text }),
+        _ => Err(XmlError::Malformed("it ends too early".to_owned())),
+    }
+}
+
+fn position(reader: &NsReader<&[u8]>) -> usize {
+    usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX)
+}
+
+fn known(entity: &str) -> Result<&'static str, XmlError> {
+    match entity {
+        "lt" => Ok("<"),
+        "gt" => Ok(">"),
+        "amp" => Ok("&"),
+        "apos" => Ok("'"),
+        "quot" => Ok("\""),
+        _ => Err(XmlError::Entity),
+    }
+}
+
+fn add(open: &mut [Element], text: &str) -> Result<(), XmlError> {
+    // XML 1.0, production 2.
+    let is_char = |char: char| matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}');
+    if !text.chars().all(is_char) {
+        return Err(XmlError::Malformed("it has a character that XML does not have".to_owned()));
+    }
+    match open.last_mut() {
+        Some(element) => element.text.push_str(text),
+        None if text.trim().is_empty() => {}
+        None => return Err(XmlError::Malformed("it has text outside of its element".to_owned())),
+    }
+    Ok(())
+}
+
+fn close(element: Element, open: &mut [Element], root: &mut Option<Element>) {
+    match open.last_mut() {
+        Some(parent) => parent.children.push(element),
+        None => *root = Some(element),
+    }
+}
+
+fn declare(start: &BytesStart<'_>, scope: &mut BTreeMap<String, String>) -> Result<(), XmlError> {
+    for attribute in start.attributes() {
+        let attribute = attribute.map_err(|error| XmlError::Malformed(error.to_string()))?;
+        let value = attribute.value.as_ref();
+        // The same entities as in text.
+        for reference in value.split('&').skip(1) {
+            let name = reference.split_once(';').ok_or(XmlError::Entity)?.0;
+            if !name.starts_with('#') {
+                known(name)?;
+            }
+        }
+        let value = quick_xml::escape::unescape(value).map_err(|_| XmlError::Entity)?;
+        match attribute.key.as_namespace_binding() {
+            None => {}
+            Some(PrefixDeclaration::Default) => {
+                scope.insert(String::new(), value.into_owned());
+            }
+            Some(PrefixDeclaration::Named(_)) if value.is_empty() => return Err(XmlError::Prefix),
+            Some(PrefixDeclaration::Named(prefix)) => {
+                scope.insert(prefix.to_owned(), value.into_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was read, and the text that it was read from.
+#[derive(Debug)]
+pub(crate) struct Document<'t> {
+    /// Its one element.
+    pub(crate) root: Element,
+    text: &'t str,
+}
+
+impl Document<'_> {
+    /// The element as it stands in the text, with what its prefixes mean: it can stand anywhere.
+    #[must_use]
+    pub(crate) fn standalone(&self, element: &Element) -> String {
+        let mut said = self.text[element.at.start..element.attributes.start].to_owned();
+        let attributes = &self.text[element.attributes.clone()];
+        for (prefix, space) in &element.scope {
+            let attribute = if prefix.is_empty() { "xmlns".to_owned() } else { format!("xmlns:{prefix}") };
+            if !is_declared(attributes, &attribute) {
+                said += &format!(" {attribute}=\"{}\"", escape(space));
+            }
+        }
+        if !element.scope.contains_key("") {
+            // Wherever it stands, what has no prefix is in no namespace.
+            said += " xmlns=\"\"";
+        }
+        said + &self.text[element.attributes.start..element.at.end]
+    }
+}
+
+/// Whether a tag's attributes have this one.
+fn is_declared(attributes: &str, name: &str) -> bool {
+    let start = BytesStart::from_content(format!("x{attributes}"), 1);
+    start.attributes().flatten().any(|attribute| attribute.key.as_ref() == name)
+}
+
+impl Element {
+    /// The first child of WebDAV's own with that name.
+    #[must_use]
+    pub(crate) fn child(&self, local: &str) -> Option<&Self> {
+        self.children.iter().find(|child| child.is(local))
+    }
+
+    /// Whether it is WebDAV's own with that name.
+    #[must_use]
+    pub(crate) fn is(&self, local: &str) -> bool {
+        self.name.space == DAV && self.name.local == local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> XmlError {
+        read(text.as_bytes()).map(|document| document.root).unwrap_err()
+    }
+
+    #[test]
+    fn a_tree_with_names_and_text() {
+        let text = "<?xml version=\"1.0\"?>\n<D:a xmlns:D=\"DAV:\"><b xmlns=\"urn:b\">x&amp;&#x41;<![CDATA[<]]></b><c/></D:a>\n";
+        let document = read(text.as_bytes()).unwrap();
+        assert!(document.root.is("a"));
+        let [b, c] = &document.root.children[..] else { panic!() };
+        assert_eq!((b.name.space.as_str(), b.name.local.as_str(), b.text.as_str()), ("urn:b", "b", "x&A<"));
+        assert_eq!((c.name.space.as_str(), c.name.local.as_str()), ("", "c"));
+    }
+
+    #[test]
+    fn what_is_kept_can_stand_anywhere() {
+        let text = r#"<p:set xmlns:p="urn:p" xmlns="urn:q"><p:v k="xmlns:p='no'" xml:lang="de"><w/>a<p:x xmlns:r="urn:r"/></p:v></p:set>"#;
+        let document = read(text.as_bytes()).unwrap();
+        let kept = document.standalone(&document.root.children[0]);
+        let around = format!("<D:z xmlns:D=\"DAV:\" xmlns=\"urn:other\" xmlns:p=\"urn:else\">{kept}</D:z>");
+        let again = read(around.as_bytes()).unwrap();
+        let v = &again.root.children[0];
+        assert_eq!((v.name.space.as_str(), v.children[0].name.space.as_str()), ("urn:p", "urn:q"));
+        assert_eq!(v.children[1].name, Name { space: "urn:p".into(), local: "x".into() });
+        assert!(kept.contains(r#"xml:lang="de""#));
+        // Kept again, it is the same.
+        assert_eq!(again.standalone(v).matches("xmlns:p=\"").count(), 1);
+        for tag in
+            ["<x/>", "<x></x>", "<x\n a='/>'/>", "<x a='>' xmlns='urn:x' xmlns:y=\"urn:y\" ><y:z/></x>"]
+        {
+            let document = read(tag.as_bytes()).unwrap();
+            let kept = document.standalone(&document.root);
+            assert_eq!(read(kept.as_bytes()).unwrap().root.name.local, "x", "{kept}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read() {
+        assert_eq!(refused("<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>"), XmlError::DocType);
+        assert_eq!(refused("<a>&x;</a>"), XmlError::Entity);
+        assert_eq!(refused("<a b='&x;'/>"), XmlError::Entity);
+        assert_eq!(refused("<p:a/>"), XmlError::Prefix);
+        assert_eq!(refused("<a xmlns:p=''/>"), XmlError::Prefix);
+        assert_eq!(refused(&"<a>".repeat(33)), XmlError::Deep);
+        assert_eq!(refused(&" ".repeat(limits::XML + 1)), XmlError::Long);
+        assert_eq!(read(b"<a>\xff</a>").unwrap_err(), XmlError::NotUtf8);
+        for text in [
+            "",
+            "<a>",
+            "<a></b>",
+            "</a>",
+            "<a/><b/>",
+            "x<a/>",
+            "<a/>x",
+            "<a b='1' b='2'/>",
+            "<a>&#0;</a>",
+            "<a>\u{1}</a>",
+            "<a",
+        ] {
+            assert!(matches!(refused(text), XmlError::Malformed(_)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Changes what is known of a file and is not its content: permissions and time.
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{FchmodatFlags, UtimensatFlags, fchmodat, utimensat};
+use nix::sys::time::TimeSpec;
+
+use crate::error::{Error, failed};
+use crate::rel_path::RelPath;
+use crate::root::Root;
+use crate::status::{Kind, Status};
+use crate::tree::permissions;
+
+impl Root {
+    /// Sets the permissions; of a link, those of what it leads to. Of `0o777`: setuid and its like are not for a browser to give, and
+    /// are taken away.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] for other people's files; [`Error::NotRegular`] for what is neither file nor directory.
+    pub fn set_mode(&self, path: &RelPath, mode: u32) -> Result<Status, Error> {
+        let file = self.resolve(path.as_bytes(), OFlag::O_PATH)?;
+        file_or_directory(&Status::of(&file)?)?;
+        // chmod(2) of a descriptor that opens nothing goes by this path.
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        fchmodat(AT_FDCWD, &by_descriptor, permissions(mode), FchmodatFlags::FollowSymlink)
+            .map_err(failed("set its permissions"))?;
+        Status::of(&file)
+    }
+
+    /// Sets when the content last changed.
+    ///
+    /// # Errors
+    /// As [`Root::set_mode`].
+    pub fn set_modified(&self, path: &RelPath, modified: SystemTime) -> Result<(), Error> {
+        let file = self.resolve(path.as_bytes(), OFlag::O_PATH)?;
+        file_or_directory(&Status::of(&file)?)?;
+        let time = match modified.duration_since(UNIX_EPOCH) {
+            Ok(since) => TimeSpec::from_duration(since),
+            Err(_) => TimeSpec::new(0, 0),
+        };
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        utimensat(AT_FDCWD, &by_descriptor, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::FollowSymlink)
+            .map_err(failed("set its time"))
+    }
+}
+
+fn file_or_directory(status: &Status) -> Result<(), Error> {
+    match status.kind {
+        Kind::File | Kind::Directory => Ok(()),
+        other => Err(Error::NotRegular(other)),
+    }
+}

@@ -1,0 +1,231 @@
+//! Files and directories as one zip archive, made while it is taken: nothing of it is ever stored.
+//!
+//! Invariant: links are put in as links; what can't be read is left out and named in the archive.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use portreeve_dav::Dav;
+use portreeve_files::{Entries, Error, Kind, OpenFile, RelPath, Root, Status};
+use zip::write::{SimpleFileOptions, StreamWriter};
+use zip::{CompressionMethod, ZipWriter};
+
+use crate::limits;
+
+/// An archive that is being made.
+pub(super) struct Archive {
+    writer: Option<ZipWriter<StreamWriter<Out>>>,
+    made: Out,
+    /// What was asked for and has not begun.
+    wanted: Vec<(Root, RelPath, String)>,
+    /// The way down to where it is.
+    levels: Vec<Level>,
+    file: Option<(OpenFile, u64)>,
+    left_out: Vec<String>,
+    count: usize,
+}
+
+struct Level {
+    root: Arc<Root>,
+    path: RelPath,
+    entries: Entries,
+    /// How it is called in the archive, with a slash at its end.
+    name: String,
+}
+
+/// What was made and is not taken.
+#[derive(Clone, Default)]
+struct Out(Arc<Mutex<Vec<u8>>>);
+
+impl Out {
+    fn bytes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where it is named what was left out.
+const LEFT_OUT: &str = "NOT-INCLUDED.txt";
+
+impl Archive {
+    /// Of these. Blocks.
+    ///
+    /// # Errors
+    /// When one of them is outside of what is shown.
+    pub(super) fn of(dav: &Dav, paths: &[RelPath]) -> Result<Self, Error> {
+        let mut wanted = Vec::new();
+        for path in paths {
+            let (root, below) = dav.roots().named(Some(path))?;
+            wanted.push((root, below, lossy(path.name())));
+        }
+        wanted.reverse();
+        let made = Out::default();
+        Ok(Self {
+            writer: Some(ZipWriter::new_stream(made.clone())),
+            made,
+            wanted,
+            levels: Vec::new(),
+            file: None,
+            left_out: Vec::new(),
+            count: 0,
+        })
+    }
+
+    /// The next piece; `None` at the end. Blocks.
+    ///
+    /// # Errors
+    /// When it can't be gone on with: then the archive has no end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            if self.made.bytes().len() >= limits::PIECE || self.writer.is_none() {
+                let made = std::mem::take(&mut *self.made.bytes());
+                return Ok(Some(made).filter(|made| !made.is_empty()));
+            }
+            if self.file.is_some() {
+                self.copy()?;
+            } else if !self.advance()? {
+                self.finish()?;
+            }
+        }
+    }
+
+    fn writer(&mut self) -> io::Result<&mut ZipWriter<StreamWriter<Out>>> {
+        self.writer.as_mut().ok_or_else(|| io::Error::other("the archive is complete"))
+    }
+
+    fn copy(&mut self) -> io::Result<()> {
+        let Some((file, offset)) = self.file.take() else { return Ok(()) };
+        let piece = file.piece(offset, limits::PIECE).map_err(io::Error::other)?;
+        if !piece.bytes.is_empty() {
+            self.writer()?.write_all(&piece.bytes)?;
+            self.file = Some((file, piece.end()));
+        }
+        Ok(())
+    }
+
+    /// Begins the next file; whether there is any.
+    fn advance(&mut self) -> io::Result<bool> {
+        let Some(level) = self.levels.last_mut() else {
+            let Some((root, path, name)) = self.wanted.pop() else { return Ok(false) };
+            let root = Arc::new(root);
+            match root.status(&path) {
+                Ok(status) => self.put(&root, path, name, status.kind, &status)?,
+                Err(error) => self.leave_out(&name, &error)?,
+            }
+            return Ok(true);
+        };
+        let root = Arc::clone(&level.root);
+        match level.entries.next(&root) {
+            None => {
+                self.levels.pop();
+            }
+            Some(Err(error)) => {
+                let name = level.name.clone();
+                self.levels.pop();
+                self.leave_out(&name, &error)?;
+            }
+            Some(Ok(entry)) => {
+                let name = format!("{}{}", level.name, lossy(&entry.name));
+                match (level.path.join(entry.name.as_encoded_bytes()), entry.status) {
+                    (Ok(path), Some(status)) => self.put(&root, path, name, entry.kind, &status)?,
+                    (Ok(_), None) => self.leave_out(&name, &Error::Denied)?,
+                    (Err(_), _) => self.leave_out(&name, &Error::TooLong)?,
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn put(
+        &mut self,
+        root: &Arc<Root>,
+        path: RelPath,
+        name: String,
+        kind: Kind,
+        status: &Status,
+    ) -> io::Result<()> {
+        self.count += 1;
+        if self.count > limits::ARCHIVE {
+            return Err(io::Error::other("the archive has too many files"));
+        }
+        let options = SimpleFileOptions::default()
+            .unix_permissions(status.mode & 0o777)
+            .large_file(status.size >= 1 << 32);
+        let said = match kind {
+            Kind::File => match root.read(&path) {
+                Ok(file) => {
+                    let options = options.compression_method(method(&name)).compression_level(None);
+                    let started = self.writer()?.start_file(&name, options);
+                    if started.is_ok() {
+                        self.file = Some((file, 0));
+                    }
+                    started
+                }
+                Err(error) => return self.leave_out(&name, &error),
+            },
+            Kind::Directory if self.levels.len() < limits::ARCHIVE_DEPTH => match root.entries(Some(&path)) {
+                Ok(entries) => {
+                    let name = name.clone() + "/";
+                    let added = self.writer()?.add_directory(&*name, options);
+                    if added.is_ok() {
+                        self.levels.push(Level { root: Arc::clone(root), path, entries, name });
+                    }
+                    added
+                }
+                Err(error) => return self.leave_out(&name, &error),
+            },
+            Kind::Link => match root.link(&path) {
+                Ok(target) => self.writer()?.add_symlink(&name, String::from_utf8_lossy(&target), options),
+                Err(error) => return self.leave_out(&name, &error),
+            },
+            Kind::Directory => return self.leave_out(&name, &Error::TooLong),
+            other => return self.leave_out(&name, &Error::NotRegular(other)),
+        };
+        // Two names that differ in what is not UTF-8 are one in the archive.
+        said.or_else(|_| self.leave_out(&name, &Error::Exists))
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "whoever leaves something out goes on as if it were in")]
+    fn leave_out(&mut self, name: &str, error: &Error) -> io::Result<()> {
+        if self.left_out.len() < limits::ARCHIVE_LEFT_OUT {
+            self.left_out.push(format!("{name}: {error}"));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        if !self.left_out.is_empty() {
+            writer.start_file(LEFT_OUT, SimpleFileOptions::default()).map_err(io::Error::other)?;
+            writer.write_all((self.left_out.join("\n") + "\n").as_bytes())?;
+        }
+        writer.finish().map_err(io::Error::other)?;
+        Ok(())
+    }
+}
+
+/// What is compressed already does not get smaller.
+fn method(name: &str) -> CompressionMethod {
+    const COMPRESSED: [&str; 14] =
+        ["7z", "bz2", "gz", "h5", "jpeg", "jpg", "mp4", "png", "rar", "tgz", "webp", "xz", "zip", "zst"];
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    match ending {
+        Some(ending) if COMPRESSED.contains(&&*ending) => CompressionMethod::Stored,
+        _ => CompressionMethod::Deflated,
+    }
+}
+
+fn lossy(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,375 @@
+//! What a directory holds, sorted and filtered, a window of it at a time: a hundred thousand entries are read once, and told as they are
+//! looked at.
+//!
+//! Invariant: the first window of a list is read anew; later ones are of the same reading, so that no entry is told twice or left out.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::unistd::{Gid, Group, Uid, User};
+use portreeve_dav::Dav;
+use portreeve_files::address::segment;
+use portreeve_files::{Entry, Error, Found, Kind, Listed, RelPath, Status};
+use serde::Serialize;
+
+use super::super::Asked;
+use super::aside;
+use crate::desk::Desk;
+use crate::limits;
+use crate::respond::Refused;
+
+/// A window of a directory.
+#[derive(Debug, Serialize)]
+pub(super) struct Window {
+    /// Directories first.
+    pub(super) entries: Vec<EntrySaid>,
+    /// There are others behind it.
+    pub(super) more: bool,
+    /// How many fit what is looked for.
+    pub(super) total: usize,
+    /// Where this window begins.
+    pub(super) offset: usize,
+    /// The directory holds more than is ever told of.
+    pub(super) truncated: bool,
+}
+
+/// What is said of one of them.
+#[derive(Debug, Serialize)]
+pub(super) struct EntrySaid {
+    /// What is not UTF-8 in it is replaced.
+    pub(super) name: String,
+    /// As it stands in an address.
+    pub(super) segment: String,
+    /// `file`, `directory` or `other`; of a link, what it leads to.
+    pub(super) kind: &'static str,
+    pub(super) size: Option<u64>,
+    /// Unix seconds.
+    pub(super) modified: Option<i64>,
+    /// It is a link.
+    pub(super) link: bool,
+    /// Permissions, as `chmod` writes them.
+    pub(super) mode: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) group: Option<String>,
+    /// Who can do what with it, in words.
+    pub(super) access: Option<String>,
+}
+
+/// What is wanted of a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) sort: Sort,
+    /// From the last to the first.
+    pub(super) down: bool,
+    /// Part of the names, whatever the case.
+    pub(super) filter: String,
+    pub(super) offset: usize,
+    pub(super) limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Sort {
+    #[default]
+    Name,
+    Size,
+    Modified,
+}
+
+impl Wish {
+    pub(super) fn of(asked: &Asked<'_>, usual: usize) -> Result<Self, Refused> {
+        let not_understood = |what: &str| Refused::NotUnderstood(format!("{what}."));
+        let number = |name: &str, otherwise: usize, most: usize| match asked.parameter(name) {
+            None => Ok(otherwise),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|number| *number <= most)
+                .ok_or_else(|| not_understood(&format!("{name} is a number up to {most}"))),
+        };
+        Ok(Self {
+            sort: match asked.parameter("sort").as_deref() {
+                None | Some("name") => Sort::Name,
+                Some("size") => Sort::Size,
+                Some("modified") => Sort::Modified,
+                Some(_) => return Err(not_understood("sort is name, size or modified")),
+            },
+            down: match asked.parameter("order").as_deref() {
+                None | Some("up") => false,
+                Some("down") => true,
+                Some(_) => return Err(not_understood("order is up or down")),
+            },
+            filter: asked.parameter("filter").unwrap_or_default().to_lowercase(),
+            offset: number("offset", 0, limits::DIRECTORY)?,
+            limit: number("limit", usual, limits::ENTRIES)?,
+        })
+    }
+}
+
+/// A directory as it was read.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    path: Option<RelPath>,
+    entries: Vec<Known>,
+    truncated: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: OsString,
+    link: bool,
+    kind: Kind,
+    status: Option<Brief>,
+}
+
+/// What is kept of a status: there may be very many.
+#[derive(Debug, Clone, Copy)]
+struct Brief {
+    size: u64,
+    modified: i64,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+}
+
+impl From<&Status> for Brief {
+    fn from(status: &Status) -> Self {
+        Self {
+            size: status.size,
+            modified: seconds(status.modified),
+            mode: u16::try_from(status.mode).unwrap_or_default(),
+            uid: status.uid,
+            gid: status.gid,
+        }
+    }
+}
+
+impl From<Entry> for Known {
+    fn from(entry: Entry) -> Self {
+        let link = entry.kind == Kind::Link;
+        let status = if link { entry.link_to } else { entry.status };
+        // A link that leads nowhere is of no kind that can be opened.
+        let kind = status.map_or(if link { Kind::Unknown } else { entry.kind }, |status| status.kind);
+        let brief = status.or(entry.status).as_ref().map(Brief::from);
+        Self { name: entry.name, link, kind, status: brief }
+    }
+}
+
+/// Unix seconds.
+pub(super) fn seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
+    }
+}
+
+fn read(dav: &Dav, path: Option<RelPath>) -> Result<Snapshot, Error> {
+    let (root, below) = match dav.roots().find(path.as_ref())? {
+        Found::In(root, below) => (root, below),
+        Found::Above(names) => {
+            let directory = |name| Known { name, link: false, kind: Kind::Directory, status: None };
+            return Ok(Snapshot {
+                path,
+                entries: names.into_iter().map(directory).collect(),
+                truncated: false,
+            });
+        }
+    };
+    let mut entries = Vec::new();
+    let listed = root.list(below.as_ref(), limits::DIRECTORY, |entry| {
+        entries.push(Known::from(entry));
+        ControlFlow::Continue(())
+    })?;
+    Ok(Snapshot { path, entries, truncated: listed == Listed::Part })
+}
+
+/// The window that is wished for.
+pub(super) async fn window(asked: &Asked<'_>, path: Option<RelPath>, wish: Wish) -> Result<Window, Refused> {
+    let kept = asked.desk.snapshots.borrow().iter().find(|one| one.path == path).cloned();
+    let uid = asked.desk.uid;
+    let (snapshot, window) = aside(asked, move |dav| {
+        let snapshot = match kept.filter(|_| wish.offset > 0) {
+            Some(kept) => kept,
+            None => Arc::new(read(dav, path)?),
+        };
+        let window = snapshot.window(&wish, uid);
+        Ok((snapshot, window))
+    })
+    .await?;
+    keep(asked.desk, snapshot);
+    Ok(window)
+}
+
+/// The last ones that were looked at.
+fn keep(desk: &Desk, snapshot: Arc<Snapshot>) {
+    let mut kept = desk.snapshots.borrow_mut();
+    kept.retain(|one| one.path != snapshot.path);
+    kept.insert(0, snapshot);
+    kept.truncate(limits::SNAPSHOTS);
+}
+
+impl Snapshot {
+    fn window(&self, wish: &Wish, uid: u32) -> Window {
+        let fits = |known: &&Known| {
+            wish.filter.is_empty() || known.name.to_string_lossy().to_lowercase().contains(&wish.filter)
+        };
+        let mut found: Vec<&Known> = self.entries.iter().filter(fits).collect();
+        let is_other = |known: &Known| known.kind != Kind::Directory;
+        let size = |known: &Known| known.status.map_or(0, |status| status.size);
+        let modified = |known: &Known| known.status.map_or(i64::MIN, |status| status.modified);
+        found.sort_unstable_by(|one, other| {
+            let by_wish = match wish.sort {
+                Sort::Name => std::cmp::Ordering::Equal,
+                Sort::Size => size(one).cmp(&size(other)),
+                Sort::Modified => modified(one).cmp(&modified(other)),
+            };
+            let order = by_wish.then_with(|| one.name.cmp(&other.name));
+            let order = if wish.down { order.reverse() } else { order };
+            is_other(one).cmp(&is_other(other)).then(order)
+        });
+        let mut names = Names { me: uid, users: BTreeMap::new(), groups: BTreeMap::new() };
+        let shown = found.iter().skip(wish.offset).take(wish.limit);
+        let entries: Vec<EntrySaid> = shown.map(|known| names.said(known)).collect();
+        let (total, offset) = (found.len(), wish.offset);
+        Window { more: offset + entries.len() < total, entries, total, offset, truncated: self.truncated }
+    }
+}
+
+/// Names of users and groups: each is looked up once for a window.
+pub(super) struct Names {
+    me: u32,
+    users: BTreeMap<u32, String>,
+    groups: BTreeMap<u32, String>,
+}
+
+impl Names {
+    pub(super) fn new(me: u32) -> Self {
+        Self { me, users: BTreeMap::new(), groups: BTreeMap::new() }
+    }
+
+    pub(super) fn user(&mut self, uid: u32) -> String {
+        let look = || {
+            User::from_uid(Uid::from_raw(uid))
+                .ok()
+                .flatten()
+                .map_or_else(|| uid.to_string(), |user| user.name)
+        };
+        self.users.entry(uid).or_insert_with(look).clone()
+    }
+
+    pub(super) fn group(&mut self, gid: u32) -> String {
+        let look = || {
+            Group::from_gid(Gid::from_raw(gid))
+                .ok()
+                .flatten()
+                .map_or_else(|| gid.to_string(), |group| group.name)
+        };
+        self.groups.entry(gid).or_insert_with(look).clone()
+    }
+
+    fn said(&mut self, known: &Known) -> EntrySaid {
+        let is_file = known.kind == Kind::File;
+        let status = known.status;
+        EntrySaid {
+            name: known.name.to_string_lossy().into_owned(),
+            segment: segment(known.name.as_encoded_bytes()),
+            kind: match known.kind {
+                Kind::File => "file",
+                Kind::Directory => "directory",
+                _ => "other",
+            },
+            size: status.filter(|_| is_file).map(|status| status.size),
+            modified: status.map(|status| status.modified),
+            link: known.link,
+            mode: status.map(|status| format!("{:04o}", status.mode)),
+            owner: status.map(|status| self.user(status.uid)),
+            group: status.map(|status| self.group(status.gid)),
+            access: status.map(|status| self.access(status.mode.into(), status.uid, status.gid)),
+        }
+    }
+
+    /// Who can do what, as the permissions say; an access list may say more.
+    pub(super) fn access(&mut self, mode: u32, uid: u32, gid: u32) -> String {
+        let owner = if uid == self.me { "you".to_owned() } else { self.user(uid) };
+        let group = self.group(gid);
+        let reach = |bit: u32| (mode & bit != 0, mode & (bit << 3) != 0, mode & (bit << 6) != 0);
+        let who = |(others, in_group, by_owner): (bool, bool, bool)| match (others, in_group, by_owner) {
+            (true, ..) => "everybody".to_owned(),
+            (false, true, _) => format!("people in {group}"),
+            (false, false, true) => format!("only {owner}"),
+            (false, false, false) => "nobody".to_owned(),
+        };
+        let (reads, writes) = (who(reach(4)), who(reach(2)));
+        let said = if reads == writes {
+            format!("{reads} can open and change this")
+        } else {
+            format!("{reads} can open this, {writes} can change it")
+        };
+        let mut letters = said.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(name: &str, kind: Kind, size: u64, modified: i64) -> Known {
+        let status = Some(Brief { size, modified, mode: 0o640, uid: 0, gid: 0 });
+        Known { name: name.into(), link: false, kind, status }
+    }
+
+    fn names(snapshot: &Snapshot, wish: &Wish) -> String {
+        let window = snapshot.window(wish, 0);
+        window.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn sorted_filtered_and_a_window_at_a_time() {
+        let snapshot = Snapshot {
+            path: None,
+            entries: vec![
+                known("b", Kind::File, 1, 30),
+                known("Alpha", Kind::File, 3, 10),
+                known("d", Kind::Directory, 0, 5),
+                known("alp", Kind::File, 2, 20),
+                known("c", Kind::Directory, 0, 50),
+            ],
+            truncated: false,
+        };
+        let wish = Wish { limit: 10, ..Wish::default() };
+        assert_eq!(names(&snapshot, &wish), "c d Alpha alp b");
+        assert_eq!(names(&snapshot, &Wish { down: true, ..wish.clone() }), "d c b alp Alpha");
+        assert_eq!(names(&snapshot, &Wish { sort: Sort::Size, ..wish.clone() }), "c d b alp Alpha");
+        assert_eq!(
+            names(&snapshot, &Wish { sort: Sort::Modified, down: true, ..wish.clone() }),
+            "c d b alp Alpha"
+        );
+        assert_eq!(names(&snapshot, &Wish { filter: "alp".into(), ..wish.clone() }), "Alpha alp");
+        let window = snapshot.window(&Wish { offset: 1, limit: 2, ..wish.clone() }, 0);
+        assert_eq!((window.entries.len(), window.total, window.more), (2, 5, true));
+        let end = snapshot.window(&Wish { offset: 4, limit: 2, ..wish }, 0);
+        assert_eq!((end.entries.len(), end.more), (1, false));
+    }
+
+    #[test]
+    fn permissions_in_words() {
+        let mut names = Names::new(7);
+        names.users.insert(7, "me".to_owned());
+        names.users.insert(8, "bob".to_owned());
+        names.groups.insert(9, "proj".to_owned());
+        for (mode, uid, said) in [
+            (0o600, 7, "Only you can open and change this"),
+            (0o640, 7, "People in proj can open this, only you can change it"),
+            (0o660, 8, "People in proj can open and change this"),
+            (0o644, 8, "Everybody can open this, only bob can change it"),
+            (0o666, 7, "Everybody can open and change this"),
+            (0o400, 7, "Only you can open this, nobody can change it"),
+            (0o000, 7, "Nobody can open and change this"),
+        ] {
+            assert_eq!(names.access(mode, uid, 9), said, "{mode:o}");
+        }
+    }
+}

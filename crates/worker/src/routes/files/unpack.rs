@@ -1,0 +1,121 @@
+//! A zip archive that the person has, into a new directory.
+//!
+//! Invariant: nothing is written outside of that directory, whatever the archive's names are; it appears when it is complete; an
+//! archive that gets too large is given up.
+
+use std::io::{Read, copy};
+
+use portreeve_dav::{Dav, Refusal};
+use portreeve_files::{Error, Finish, NewMode, Only, Over, PUT_PREFIX, RelPath, Root, To};
+use zip::ZipArchive;
+use zip::read::ZipFile;
+
+use crate::limits;
+
+/// Why nothing was unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotUnpacked {
+    #[error("{}", .0.why)]
+    Refused(Refusal),
+    #[error("it is no zip archive that is understood")]
+    NoArchive(#[from] zip::result::ZipError),
+    #[error("it has a name that leads elsewhere")]
+    Elsewhere,
+    #[error("it has more than {} files", limits::ARCHIVE)]
+    Many,
+    #[error("it gets more than {} times as large as it is", limits::UNPACKED_RATIO)]
+    Bomb,
+    #[error("it has something that can't be read")]
+    Io(#[from] std::io::Error),
+}
+
+/// Unpacks the archive at `from` into the directory `to`, which must not be there. Blocks.
+///
+/// # Errors
+/// Then nothing is there.
+pub(super) fn unpack(dav: &Dav, from: &RelPath, to: &RelPath) -> Result<(), NotUnpacked> {
+    let (root, archive) = dav.roots().named(Some(from))?;
+    let file = root.read(&archive)?;
+    let size = file.status().size;
+    let archive = ZipArchive::new(std::io::BufReader::new(file.into_file()))?;
+    let (root, to) = dav.roots().named(Some(to))?;
+    if root.has_name(&to)? {
+        return Err(Error::Exists.into());
+    }
+    let random = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+    let hidden = format!("{PUT_PREFIX}{random:016x}");
+    let staged = match to.parent() {
+        Some(parent) => parent.join(hidden.as_bytes()),
+        None => RelPath::parse(hidden.as_bytes()),
+    };
+    let staged = staged.map_err(|_| Error::TooLong)?;
+    root.make_dir(&staged, 0o777)?;
+    let done = root.below(&staged).map_err(NotUnpacked::from).and_then(|inside| fill(&inside, archive, size));
+    let done = done.and_then(|()| {
+        root.relocate(&staged, To { root: &root, path: &to, over: Over::Refuse }).map_err(NotUnpacked::from)
+    });
+    done.inspect_err(|_| drop(root.remove_tree(&staged)))
+}
+
+fn fill<R: Read + std::io::Seek>(
+    inside: &Root,
+    mut archive: ZipArchive<R>,
+    size: u64,
+) -> Result<(), NotUnpacked> {
+    if archive.len() > limits::ARCHIVE {
+        return Err(NotUnpacked::Many);
+    }
+    let mut left = size.saturating_mul(limits::UNPACKED_RATIO).saturating_add(limits::UNPACKED_SPARE);
+    for number in 0..archive.len() {
+        let entry = archive.by_index(number)?;
+        let name = entry.enclosed_name().ok_or(NotUnpacked::Elsewhere)?;
+        let path = RelPath::parse(name.as_os_str().as_encoded_bytes()).map_err(|_| NotUnpacked::Elsewhere)?;
+        if entry.is_dir() {
+            inside.make_dirs(&path, 0o777)?;
+        } else if !entry.is_symlink() {
+            // A link could be the way out for what comes after it.
+            if let Some(parent) = path.parent() {
+                inside.make_dirs(&parent, 0o777)?;
+            }
+            left = left.checked_sub(write(inside, &path, entry, left)?).ok_or(NotUnpacked::Bomb)?;
+        }
+    }
+    Ok(())
+}
+
+/// How much it was.
+fn write<R: Read>(
+    inside: &Root,
+    path: &RelPath,
+    mut entry: ZipFile<'_, R>,
+    most: u64,
+) -> Result<u64, NotUnpacked> {
+    struct Into(portreeve_files::Put);
+    impl std::io::Write for Into {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.write(bytes).map_err(std::io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let is_program = entry.unix_mode().is_some_and(|mode| mode & 0o100 != 0);
+    let mut into = Into(inside.put(path)?);
+    let written = copy(&mut entry.by_ref().take(most.saturating_add(1)), &mut into).map_err(|error| {
+        // What the disk said is worth more than that it could not be copied.
+        match error.downcast::<Error>() {
+            Ok(error) => NotUnpacked::from(error),
+            Err(error) => NotUnpacked::Io(error),
+        }
+    })?;
+    if written > most {
+        return Err(NotUnpacked::Bomb);
+    }
+    let status = into.0.finish(Finish { mode: NewMode::Kept, only: Only::IfAbsent })?;
+    if is_program {
+        inside.set_mode(path, status.mode | ((status.mode & 0o444) >> 2))?;
+    }
+    Ok(written)
+}

@@ -1,0 +1,198 @@
+// The page Files, as people use it: with a mouse, with a keyboard, without scripts, and while the connection breaks off.
+
+import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { until } from "./children.mjs";
+import { contains, same, suite } from "./world.mjs";
+
+const names = {
+  hands: "files: a folder is made, files are uploaded, looked at, renamed, moved, downloaded and deleted",
+  keys: "files: rows are walked, opened, chosen and deleted by keys",
+  plain: "files: without scripts all but uploading can be done",
+  broken: "files: an upload goes on where its connection broke off, and replaces nothing unasked",
+  folder: "files: a folder that is dropped comes with all that is in it",
+  many: "files: of a hundred thousand entries the page holds few, and comes to each of them",
+};
+
+export const run = (browser, report) => suite(browser, report, Object.values(names), async (world, { test, visit }) => {
+  const home = world.dir;
+  const page_of = (dir) => `/files${dir.split("/").map(encodeURIComponent).join("/")}/`;
+  const work = (name) => {
+    const dir = join(home, name);
+    mkdirSync(dir);
+    return dir;
+  };
+
+  await visit(names.hands, async (visitor) => {
+    const { page } = visitor, dir = work("hands");
+    await page.getByRole("link", { name: "Files", exact: true }).click();
+    contains(await page.locator(".crumbs").innerText(), home.split("/").pop(), "it begins at home");
+    await visitor.open(page_of(dir));
+    contains(await page.locator("#files").innerText(), "This folder is empty.", "an empty folder");
+    await page.getByLabel("New folder").fill("results ü");
+    await page.getByRole("button", { name: "Make it" }).click();
+    await page.getByRole("link", { name: "results ü/" }).waitFor();
+    const uploaded = page.waitForEvent("load");
+    await page.getByLabel("Upload files").setInputFiles([
+      { name: "note.txt", mimeType: "text/plain", buffer: Buffer.from("to be seen\n") },
+      { name: "page.html", mimeType: "text/html", buffer: Buffer.from("<script>document.title = 'run'</script>") },
+    ]);
+    await uploaded;
+    await page.getByRole("link", { name: "note.txt" }).waitFor();
+    same(readFileSync(join(dir, "note.txt"), "utf8"), "to be seen\n", "what was uploaded");
+    contains(await page.getByRole("row", { name: /note.txt/ }).innerText(), "can open this", "permissions in words");
+    await visitor.pictures("files");
+    await page.getByRole("link", { name: "page.html" }).click();
+    contains(await page.locator("pre").innerText(), "<script>", "a page is shown as text");
+    contains(await page.title(), "Files: ", "and not run");
+    await visitor.pictures("files-file");
+    await page.getByLabel("New name").fill("renamed.html");
+    await page.getByRole("button", { name: "Rename" }).click();
+    await page.getByRole("link", { name: "renamed.html" }).click();
+    const download = page.waitForEvent("download");
+    await page.getByRole("link", { name: "Download", exact: true }).click();
+    same(readFileSync(await (await download).path(), "utf8"), "<script>document.title = 'run'</script>", "what is downloaded");
+    await visitor.open(page_of(dir));
+    await page.getByLabel("Choose renamed.html").check();
+    await page.getByRole("button", { name: "Move", exact: true }).click();
+    await page.getByLabel("Into the folder").fill(join(dir, "results ü"));
+    await page.getByRole("button", { name: "Move", exact: true }).click();
+    await until("it is moved", () => existsSync(join(dir, "results ü", "renamed.html")));
+    await page.getByLabel("Choose results ü").check();
+    const archive = page.waitForEvent("download");
+    await page.getByRole("button", { name: "Download as zip" }).click();
+    same(readFileSync(await (await archive).path()).subarray(0, 2).toString(), "PK", "an archive");
+    await visitor.open(page_of(dir));
+    await page.getByLabel("Choose note.txt").check();
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    contains(await page.locator("main").innerText(), "Nobody can bring it back", "the question");
+    await visitor.pictures("files-delete");
+    same(existsSync(join(dir, "note.txt")), true, "before the answer it is there");
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await until("it is gone", () => !existsSync(join(dir, "note.txt")));
+    await page.getByRole("link", { name: "Open a terminal here" }).click();
+    same(await page.locator('[name="f.directory"]').inputValue(), dir, "the terminal's form knows where");
+  }, { known: [/request failed: GET .*zip.*: net::ERR_ABORTED/, /request failed: POST .*\/files\/.*: net::ERR_ABORTED/] });
+
+  await visit(names.keys, async (visitor) => {
+    const { page } = visitor, dir = work("keys");
+    for (const name of ["a", "b", "c"]) writeFileSync(join(dir, name), name);
+    await visitor.open(page_of(dir));
+    const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.value);
+    await page.getByRole("link", { name: "a", exact: true }).focus();
+    await page.keyboard.press("ArrowDown");
+    same(await focused(), "b", "one down");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("ArrowUp");
+    same(await focused(), "b", "and up");
+    await page.keyboard.press("Delete");
+    await page.getByRole("button", { name: "Delete", exact: true }).waitFor();
+    contains(await page.locator("main li").innerText(), "b", "it is asked about that one");
+    await visitor.open(page_of(dir));
+    await page.getByRole("link", { name: "c", exact: true }).focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { name: "What it is" }).waitFor();
+    const header = await page.goto(`${world.url}${page_of(dir)}?sort=size&order=down`).then(() => page.locator('th[aria-sort="descending"]').innerText());
+    same(header, "Size", "a screen reader hears how it is sorted");
+  });
+
+  await test(names.plain, async () => {
+    const dir = work("plain");
+    writeFileSync(join(dir, "old.txt"), "text");
+    const visitor = await world.stranger({ javaScriptEnabled: false });
+    try {
+      const { page } = visitor;
+      await page.goto(await world.login());
+      await visitor.open(page_of(dir));
+      same(await page.locator("#upload").isVisible(), false, "what can't be done is not offered");
+      await page.getByLabel("New folder").fill("made");
+      await page.getByRole("button", { name: "Make it" }).click();
+      await page.getByRole("link", { name: "made/", exact: true }).click();
+      contains(await page.locator("#files").innerText(), "empty", "inside");
+      await visitor.open(page_of(dir));
+      await page.getByLabel("Part of the name").fill("old");
+      await page.getByRole("button", { name: "Filter" }).click();
+      await page.getByLabel("Choose old.txt").check();
+      await page.getByRole("button", { name: "Delete", exact: true }).click();
+      await page.getByRole("button", { name: "Delete", exact: true }).click();
+      await until("it is gone", () => !existsSync(join(dir, "old.txt")));
+    } finally {
+      await visitor.end();
+    }
+  });
+
+  await visit(names.broken, async (visitor) => {
+    const { page, context } = visitor, dir = work("broken");
+    const content = Buffer.alloc(40_000_000, "0123456789");
+    const file = join(home, "large.bin");
+    writeFileSync(file, content);
+    await visitor.open(page_of(dir));
+    const tools = await context.newCDPSession(page);
+    await tools.send("Network.enable");
+    const speed = (offline, uploadThroughput) => tools.send("Network.emulateNetworkConditions", { offline, latency: 0, downloadThroughput: -1, uploadThroughput });
+    await speed(false, 8_000_000);
+    const loaded = page.waitForEvent("load", { timeout: 60_000 });
+    await page.getByLabel("Upload files").setInputFiles(file);
+    const value = () => page.locator("#uploads progress").evaluate((bar) => bar.value);
+    await until("some of it is sent", async () => (await value()) > 4_000_000);
+    await speed(true, 0);
+    await page.locator("#uploads output", { hasText: "broke off" }).waitFor();
+    same(existsSync(join(dir, "large.bin")), false, "nothing is there by half");
+    await speed(false, -1);
+    await loaded;
+    same(readFileSync(join(dir, "large.bin")).equals(content), true, "all of it");
+    // The same name again: the answer is no, then yes.
+    writeFileSync(file, "short");
+    let said = "";
+    page.once("dialog", (dialog) => { said = dialog.message(); return dialog.dismiss(); });
+    await page.getByLabel("Upload files").setInputFiles(file);
+    await page.locator("#uploads output", { hasText: "left as it is" }).waitFor();
+    contains(said, "Replace it?", "the question");
+    same(statSync(join(dir, "large.bin")).size, content.length, "it was left");
+    page.once("dialog", (dialog) => dialog.accept());
+    const again = page.waitForEvent("load");
+    await page.getByLabel("Upload files").setInputFiles(file);
+    await again;
+    same(readFileSync(join(dir, "large.bin"), "utf8"), "short", "and replaced");
+    same(readdirSync(dir).length, 1, "nothing else is left");
+  }, { known: [/net::ERR_/, /^4(09|12): /, /ERR_INTERNET_DISCONNECTED/] });
+
+  await visit(names.folder, async (visitor) => {
+    const { page } = visitor, dir = work("folder");
+    mkdirSync(join(home, "dropped/below/deep"), { recursive: true });
+    writeFileSync(join(home, "dropped/one"), "1");
+    writeFileSync(join(home, "dropped/below/deep/two"), "2");
+    await visitor.open(page_of(dir));
+    const loaded = page.waitForEvent("load");
+    await page.getByLabel("Upload a folder").setInputFiles(join(home, "dropped"));
+    await loaded;
+    same(readFileSync(join(dir, "dropped/below/deep/two"), "utf8"), "2", "what is deep in it");
+    same(readFileSync(join(dir, "dropped/one"), "utf8"), "1", "and not");
+    await page.getByRole("link", { name: "dropped/" }).waitFor();
+  });
+
+  await visit(names.many, async (visitor) => {
+    const { page, context } = visitor, dir = work("many");
+    for (let number = 0; number < 100_000; number += 1) writeFileSync(join(dir, `f${String(number).padStart(6, "0")}`), "");
+    const began = Date.now();
+    await visitor.open(page_of(dir));
+    await page.getByRole("link", { name: "f000000" }).waitFor();
+    console.log(`  100,000 entries: the first rows after ${Date.now() - began} ms`);
+    contains(await page.locator("#count").innerText(), "100000 entries", "the count");
+    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+    await page.getByRole("link", { name: "f099999" }).waitFor();
+    await page.getByLabel("Choose f099999").check();
+    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight / 2));
+    await page.getByRole("link", { name: "f050000" }).waitFor();
+    const tools = await context.newCDPSession(page);
+    await tools.send("Performance.enable");
+    const { metrics } = await tools.send("Performance.getMetrics");
+    const metric = (name) => metrics.find((one) => one.name === name).value;
+    const heap = metric("JSHeapTotalSize") / 1024 / 1024;
+    console.log(`  100,000 entries: ${Math.round(heap)} MiB of scripts' memory, ${metric("Nodes")} nodes`);
+    if (heap > 100 || metric("Nodes") > 30_000) throw new Error("the page holds too much");
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    contains(await page.locator("main li").innerText(), "f099999", "what was chosen and scrolled away is chosen");
+  });
+});

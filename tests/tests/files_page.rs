@@ -1,0 +1,369 @@
+//! The page *Files* and what programs do with files: forms that work without scripts, uploads in parts, archives.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use portreeve_tests::world::{Answer, Client, Portal, streaming, until};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `/PREFIX/PATH` of a path in plain characters.
+fn at(prefix: &str, path: &Path) -> String {
+    format!("{prefix}{}", path.display())
+}
+
+fn secret(page: &Answer) -> String {
+    page.text().split("name=\"page\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+}
+
+/// As a browser sends a form.
+async fn submit(client: &Client, path: &str, fields: &[(&str, &str)]) -> Answer {
+    let mut form = String::new();
+    for (name, value) in fields {
+        let encoded: String = value.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "%{byte:02X}");
+            text
+        });
+        let _ = write!(form, "&{name}={encoded}");
+    }
+    client
+        .clone()
+        .with("origin", &client.origin())
+        .with("sec-fetch-site", "same-origin")
+        .post(path, &form[1..])
+        .await
+}
+
+#[tokio::test]
+async fn the_page_lists_and_its_forms_do_without_scripts() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.browser();
+    for (name, content) in [("b.txt", "text"), ("<i>&\"", "odd"), ("a.txt", "longer text")] {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    let here = at("/files", dir.path()) + "/";
+    let page = client.get(&here).await;
+    page.assert_status(200);
+    let text = page.text();
+    let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("{what}: {text}"));
+    assert!(
+        place("folder/</a>") < place("&#60;i&#62;&#38;") && place("a.txt</a>") < place("b.txt</a>"),
+        "directories first"
+    );
+    assert!(
+        !text.contains("<i>&\"")
+            && text.contains("4 entries")
+            && text.contains("Only you can change it") | text.contains("only you can change it")
+    );
+    let by_size = client.get(&format!("{here}?sort=size&order=down")).await.text();
+    assert!(by_size.find("a.txt</a>").unwrap() < by_size.find("b.txt</a>").unwrap());
+    let filtered = client.get(&format!("{here}?filter=B.T")).await.text();
+    assert!(
+        filtered.contains("b.txt</a>") && !filtered.contains("a.txt</a>") && filtered.contains("1 entry")
+    );
+    client.get(&format!("{here}?sort=colour")).await.assert_status(400);
+
+    let secret = secret(&page);
+    let submit = async |fields: &[(&str, &str)]| {
+        let with: Vec<_> = fields.iter().copied().chain([("page", secret.as_str())]).collect();
+        submit(&client, &here, &with).await
+    };
+    submit(&[("do", "folder"), ("name", "new one")]).await.assert_status(303);
+    assert!(dir.path().join("new one").is_dir());
+    for bad in ["a/b", "..", "", "new one"] {
+        let refused = submit(&[("do", "folder"), ("name", bad)]).await;
+        assert!(refused.status.is_client_error(), "{bad}: {refused:?}");
+    }
+    submit(&[("do", "rename"), ("n", "b.txt"), ("to", "c.txt")]).await.assert_status(303);
+    submit(&[("do", "rename"), ("n", "c.txt"), ("to", "a.txt")]).await.assert_status(412);
+    submit(&[("do", "mode"), ("n", "c.txt"), ("mode", "640")]).await.assert_status(303);
+    submit(&[("do", "mode"), ("n", "c.txt"), ("mode", "4755")]).await.assert_status(422);
+    assert_eq!(std::fs::metadata(dir.path().join("c.txt")).unwrap().permissions().mode() & 0o7777, 0o640);
+    let asked = submit(&[("do", "copy"), ("n", "a.txt"), ("n", "c.txt")]).await;
+    assert!(asked.status == 200 && asked.text().contains("Copy where?"), "{}", asked.text());
+    let to = dir.path().join("folder").display().to_string();
+    submit(&[("do", "copy"), ("sure", "yes"), ("n", "a.txt"), ("n", "c.txt"), ("to", &to)])
+        .await
+        .assert_status(303);
+    submit(&[("do", "move"), ("sure", "yes"), ("n", "a.txt"), ("to", &to)]).await.assert_status(412);
+    assert!(dir.path().join("a.txt").exists() && dir.path().join("folder/c.txt").exists());
+    // What is gone is asked about first.
+    let asked = submit(&[("do", "delete"), ("n", "folder")]).await;
+    assert!(asked.text().contains("Delete for good?") && dir.path().join("folder").exists());
+    submit(&[("do", "delete"), ("sure", "yes"), ("n", "folder"), ("n", "%3Ci%3E%26%22")])
+        .await
+        .assert_status(303);
+    assert!(!dir.path().join("folder").exists() && !dir.path().join("<i>&\"").exists());
+    submit(&[("do", "delete"), ("sure", "yes"), ("n", "..%2Fx")]).await.assert_status(422);
+    submit(&[("do", "delete"), ("sure", "yes")]).await.assert_status(409);
+}
+
+#[tokio::test]
+async fn a_form_without_the_pages_secret_changes_nothing() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.browser();
+    std::fs::write(dir.path().join("kept"), "x").unwrap();
+    let here = at("/files", dir.path()) + "/";
+    for secret in ["", "guessed"] {
+        let fields = [("do", "delete"), ("sure", "yes"), ("n", "kept"), ("page", secret)];
+        submit(&client, &here, &fields).await.assert_status(403);
+    }
+    let script =
+        client.clone().program().with("sec-fetch-mode", "cors").with("sec-fetch-site", "same-origin");
+    script.get(&here).await.assert_refused(403, "for-windows");
+    portal.stranger().browser().get(&here).await.assert_status(303);
+    assert!(dir.path().join("kept").exists());
+}
+
+#[tokio::test]
+async fn a_look_at_a_file_is_text_or_a_picture() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.browser();
+    let about = async |name: &str| client.get(&at("/files", &dir.path().join(name))).await;
+    std::fs::write(dir.path().join("page.html"), "<script>alert(1)</script>ü").unwrap();
+    let page = about("page.html").await.text();
+    assert!(
+        page.contains("&#60;script&#62;alert(1)&#60;/script&#62;ü") && !page.contains("<script>alert"),
+        "{page}"
+    );
+    std::fs::write(dir.path().join("p.png"), b"\x89PNG\r\n\x1a\n").unwrap();
+    assert!(about("p.png").await.text().contains("src=\"data:image/png;base64,iVBORw0KGgo=\""));
+    std::fs::write(dir.path().join("x.svg"), "<svg onload=\"alert(1)\"/>").unwrap();
+    let svg = about("x.svg").await.text();
+    assert!(svg.contains("&#60;svg onload") && !svg.contains("data:image/svg+xml;base64"));
+    std::fs::write(dir.path().join("binary"), [0, 159, 146, 150]).unwrap();
+    assert!(!about("binary").await.text().contains("What is in it"));
+    std::fs::write(dir.path().join("long"), "line\n".repeat(50_000)).unwrap();
+    assert!(about("long").await.text().contains("How it begins"));
+    about("none").await.assert_status(404);
+    // What it is for.
+    let page = about("long").await.text();
+    assert!(page.contains("/apps/compile?f.source=") && page.contains("only you can change it"), "{page}");
+    let path = dir.path().join("long").display().to_string();
+    let form = client.get(&format!("/apps/run?f.program={path}&f.arguments=evil")).await.text();
+    assert!(form.contains(&format!("value=\"{path}\"")) && !form.contains("evil"), "{form}");
+    let home = client.get("/files").await;
+    assert!(home.status == 303 && home.location().starts_with("/files/"), "{home:?}");
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_entries_are_told_a_window_at_a_time() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    let many = 20_000;
+    for number in 0..many {
+        std::fs::write(dir.path().join(format!("f{number:06}")), "").unwrap();
+    }
+    let here = at("/api/v1/files", dir.path()) + "/";
+    let window = async |query: &str| client.get(&format!("{here}?{query}")).await.json();
+    let first = window("limit=3").await;
+    assert_eq!(
+        (&first["total"], &first["more"], &first["entries"][2]["name"]),
+        (&json!(many), &json!(true), &json!("f000002"))
+    );
+    let last = window("offset=19998&limit=10").await;
+    assert_eq!((last["entries"].as_array().unwrap().len(), &last["more"]), (2, &json!(false)));
+    let found = window("filter=99&limit=1&order=down").await;
+    assert_eq!(found["entries"][0]["name"], "f019999");
+    for bad in ["limit=10001", "limit=x", "offset=-1", "sort=x", "order=x"] {
+        assert_eq!(client.get(&format!("{here}?{bad}")).await.status, 400, "{bad}");
+    }
+    let page = client.clone().browser().get(&(at("/files", dir.path()) + "/")).await.text();
+    assert!(page.matches("<tr ").count() < 300 && page.contains("20000 entries"), "a page has so many rows");
+}
+
+async fn begin(client: &Client, path: &Path, size: usize, replace: bool) -> Answer {
+    client.api("POST", "uploads", json!({ "path": path, "size": size, "replace": replace })).await
+}
+
+async fn part(client: &Client, id: &str, offset: usize, bytes: impl Into<Bytes>) -> Answer {
+    client.request(client.prepare("PUT", &format!("/api/v1/uploads/{id}?offset={offset}")), bytes).await
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_its_connection_broke_off() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    let path = dir.path().join("file");
+    let content: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let begun = begin(&client, &path, content.len(), false).await;
+    begun.assert_status(201);
+    let id = begun.json()["id"].as_str().unwrap().to_owned();
+    let state = async || client.get(&format!("/api/v1/uploads/{id}")).await;
+    part(&client, &id, 0, content[..1_000_000].to_vec()).await.assert_status(200);
+    assert!(!path.exists(), "nothing is there before all of it is");
+    for wrong in [0, 999_999, 1_000_001] {
+        part(&client, &id, wrong, "x").await.assert_status(409);
+    }
+    // A connection that breaks off: what came is kept.
+    let (sender, body) = streaming();
+    let body = body.map_err(|error| -> std::convert::Infallible { panic!("{error}") }).boxed();
+    let (mut parts, ()) = client.prepare("PUT", &format!("/api/v1/uploads/{id}?offset=1000000")).into_parts();
+    parts.headers.insert("content-length", 2_000_000.into());
+    let sending = {
+        let client = client.clone();
+        tokio::spawn(async move { client.send(http::Request::from_parts(parts, body)).await.status() })
+    };
+    sender.send(content[1_000_000..1_600_000].to_vec().into()).await.unwrap();
+    until("the part to come", PATIENCE, || async { (state().await.status == 409).then_some(()) }).await;
+    drop(sender);
+    sending.abort();
+    let offset =
+        until("what came to be kept", PATIENCE, || async { state().await.json()["offset"].as_u64() }).await;
+    let offset = usize::try_from(offset).unwrap();
+    assert!((1_000_000..=1_600_000).contains(&offset), "{offset}");
+    part(&client, &id, offset, content[offset..].to_vec()).await.assert_status(201);
+    assert!(std::fs::read(&path).unwrap() == content);
+    state().await.assert_status(404);
+    begin(&client, &path, 1, false).await.assert_status(412);
+    let again = begin(&client, &path, 3, true).await.json()["id"].as_str().unwrap().to_owned();
+    part(&client, &again, 0, "more than three").await.assert_status(400);
+    assert!(std::fs::read(&path).unwrap() == content);
+    part(&client, &again, 0, "new").await.assert_status(201);
+    assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    let given_up =
+        begin(&client, &dir.path().join("x"), 3, false).await.json()["id"].as_str().unwrap().to_owned();
+    client.api("DELETE", &format!("uploads/{given_up}"), Value::Null).await.assert_status(204);
+    part(&client, &given_up, 0, "new").await.assert_status(404);
+    let empty =
+        begin(&client, &dir.path().join("empty"), 0, false).await.json()["id"].as_str().unwrap().to_owned();
+    part(&client, &empty, 0, "").await.assert_status(201);
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for (value, status) in [
+        (json!({ "path": "relative", "size": 1 }), 422),
+        (json!({ "path": "/a/../b", "size": 1 }), 422),
+        (json!({ "size": 1 }), 400),
+    ] {
+        client.api("POST", "uploads", value).await.assert_status(status);
+    }
+}
+
+#[tokio::test]
+async fn programs_move_copy_remove_and_set_permissions() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::fs::write(dir.path().join("d/f"), "x").unwrap();
+    let files = |name: &str| at("files", &dir.path().join(name));
+    let to = |name: &str| dir.path().join(name).display().to_string();
+    let change =
+        async |name: &str, value: Value| client.api("POST", &files(name), value).await.status.as_u16();
+    assert_eq!(change("d", json!({ "do": "copy", "to": to("e") })).await, 204);
+    assert_eq!(change("d", json!({ "do": "copy", "to": to("e") })).await, 412);
+    assert_eq!(change("d", json!({ "do": "move", "to": to("e"), "replace": true })).await, 204);
+    assert_eq!(change("e", json!({ "do": "move", "to": to("e/inside") })).await, 403);
+    assert_eq!(change("e/f", json!({ "do": "mode", "mode": "0600" })).await, 204);
+    assert_eq!(change("e/f", json!({ "do": "mode", "mode": "4777" })).await, 422);
+    assert_eq!(change("none", json!({ "do": "mode", "mode": "600" })).await, 404);
+    assert_eq!(change("e", json!({ "do": "dance" })).await, 400);
+    let listed = client.get(&format!("/api/v1/{}/", files("e"))).await.json();
+    assert_eq!(
+        (&listed["entries"][0]["mode"], &listed["entries"][0]["access"]),
+        (&json!("0600"), &json!("Only you can open and change this"))
+    );
+    client.api("DELETE", &files("e"), Value::Null).await.assert_status(204);
+    client.api("DELETE", &files("e"), Value::Null).await.assert_status(404);
+    client.api("DELETE", "files/", Value::Null).await.assert_status(403);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_archive_comes_and_goes() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    let large = vec![7_u8; 3_000_000];
+    std::fs::create_dir_all(dir.path().join("d/e")).unwrap();
+    std::fs::write(dir.path().join("d/large"), &large).unwrap();
+    std::fs::write(dir.path().join("d/e/run"), "program").unwrap();
+    std::fs::set_permissions(dir.path().join("d/e/run"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("large", dir.path().join("d/link")).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("d/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let here = at("/api/v1/files", dir.path());
+    let answer = client.get(&format!("{here}/?zip=d")).await;
+    answer.assert_status(200);
+    assert_eq!(
+        (answer.header("content-type"), answer.header("content-disposition")),
+        ("application/zip", "attachment; filename*=UTF-8''d.zip")
+    );
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(answer.body.to_vec())).unwrap();
+    let mut names: Vec<_> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["NOT-INCLUDED.txt", "d/", "d/e/", "d/e/run", "d/large", "d/link"]);
+    let mut content = Vec::new();
+    archive.by_name("d/large").unwrap().read_to_end(&mut content).unwrap();
+    assert!(content == large);
+    assert!(archive.by_name("d/link").unwrap().is_symlink());
+    let mut left_out = String::new();
+    archive.by_name("NOT-INCLUDED.txt").unwrap().read_to_string(&mut left_out).unwrap();
+    assert!(left_out.contains("d/pipe: it is a FIFO"), "{left_out}");
+    let whole = client.get(&format!("{here}/d/?zip=")).await;
+    assert!(whole.status == 200 && whole.header("content-disposition").ends_with("d.zip"));
+    client.get(&format!("{here}/?zip=..%2Fx")).await.assert_status(422);
+
+    std::fs::write(dir.path().join("a.zip"), &answer.body).unwrap();
+    let unpack = async |name: &str, to: &str| {
+        let to = dir.path().join(to).display().to_string();
+        let asked = json!({ "do": "unpack", "to": to });
+        client.api("POST", &at("files", &dir.path().join(name)), asked).await
+    };
+    unpack("a.zip", "out").await.assert_status(204);
+    assert!(std::fs::read(dir.path().join("out/d/large")).unwrap() == large);
+    assert_eq!(
+        std::fs::metadata(dir.path().join("out/d/e/run")).unwrap().permissions().mode() & 0o100,
+        0o100
+    );
+    unpack("a.zip", "out").await.assert_status(412);
+}
+
+#[tokio::test]
+async fn an_archive_neither_leads_out_nor_bursts() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    let options =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    let archive = |entries: &[(&str, &[u8])]| {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for (name, content) in entries {
+            writer.start_file(*name, options).unwrap();
+            writer.write_all(content).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    };
+    let mut linked = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    linked.add_symlink("way", "..", options).unwrap();
+    linked.start_file("way/escaped", options).unwrap();
+    linked.write_all(b"x").unwrap();
+    let zeros = vec![0; 90_000_000];
+    for (number, bytes, status) in [
+        (1, archive(&[("good", b"x"), ("../escaped", b"x")]), 409),
+        (2, archive(&[("/escaped", b"x")]), 204),
+        (3, archive(&[("zeros", &zeros)]), 409),
+        (4, linked.finish().unwrap().into_inner(), 204),
+        (5, b"no archive".to_vec(), 409),
+    ] {
+        std::fs::write(dir.path().join("a.zip"), bytes).unwrap();
+        let out = dir.path().join(format!("out{number}"));
+        let asked = json!({ "do": "unpack", "to": out });
+        let answer = client.api("POST", &at("files", &dir.path().join("a.zip")), asked).await;
+        assert_eq!(answer.status, status, "{number}: {}", answer.text());
+        assert_eq!(out.exists(), status == 204, "{number}");
+        assert!(!dir.path().join("escaped").exists() && !Path::new("/escaped").exists());
+        // Nothing is left of what was given up.
+        let names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(names.iter().all(|name| name == "a.zip" || name.starts_with("out")), "{names:?}");
+    }
+    assert!(dir.path().join("out4/way").is_dir(), "what would be a link is a directory of its own");
+}
