@@ -3,18 +3,18 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`conditions`] | `If`, `If-Match` and the others |
-//! | [`locks`] | who has locked what |
-//! | [`properties`] | live and dead properties |
-//! | [`find`] | PROPFIND, piece by piece |
-//! | [`patch`] | PROPPATCH |
-//! | [`change`] | MKCOL, DELETE, COPY, MOVE |
-//! | [`lock`] | LOCK, UNLOCK |
-//! | [`read`] | GET and HEAD, with ranges |
-//! | [`write`] | PUT |
-//! | [`xml`] | what requests say, in and out |
-//! | [`refusal`] | every error's status |
-//! | [`limits`] | every bound |
+//! | `conditions` | `If`, `If-Match` and the others |
+//! | `locks` | who has locked what |
+//! | `properties` | live and dead properties |
+//! | `find` | PROPFIND, piece by piece |
+//! | `patch` | PROPPATCH |
+//! | `change` | MKCOL, DELETE, COPY, MOVE |
+//! | `lock` | LOCK, UNLOCK |
+//! | `read` | GET and HEAD, with ranges |
+//! | `write` | PUT |
+//! | `xml` | what requests say, in and out |
+//! | `refusal` | every error's status |
+//! | `limits` | every bound |
 //!
 //! Invariants: what a client sees of a path is the path itself, below one prefix; nothing is changed that is locked; what is written is
 //! there whole or not at all (`portreeve-files`). All calls block: asynchronous callers give them a thread.

@@ -8,10 +8,8 @@ fn problems(text: &str) -> Vec<String> {
 
 /// The shipped file with every key that is commented out put in force: prose has a blank after '#', keys have none.
 fn uncommented() -> String {
-    let key = |line: &str| {
-        line.strip_prefix('#').filter(|rest| rest.starts_with(char::is_alphabetic)).map(str::to_owned)
-    };
-    SHIPPED.lines().map(|line| key(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+    let is_key = |line: &&str| line.starts_with(char::is_alphabetic);
+    SHIPPED.lines().flat_map(|line| [line.strip_prefix('#').filter(is_key).unwrap_or(line), "\n"]).collect()
 }
 
 #[test]
