@@ -91,7 +91,7 @@ fn a_token_is_good_for_what_it_says_and_the_kernel_decides_the_rest() {
             ("GET", "/dav/etc/shadow", 403),
             ("GET", "/dav/proc/1/environ", 403),
         ] {
-            let answer = ask(&alice, method, path, "x").await;
+            let answer = ask(&alice, method, path, if method == "PUT" { "x" } else { "" }).await;
             assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         }
         // What Basic can, it can here alone; and a browser's page can't.
@@ -202,15 +202,14 @@ fn a_mounted_tree_takes_a_build() {
         let build = "set -e; cd /mnt/portal; mkdir src; cd src\n\
             printf 'int twice(int n) { return 2 * n; }\\n' >twice.c\n\
             printf 'int twice(int); int main(void) { return twice(21) - 42; }\\n' >main.c\n\
-            printf 'all: program\\n\\ntwice.o main.o: %%.o: %%.c\\n\\tcc -c $< -o $@\\nprogram: twice.o main.o\\n\\tcc $^ -o $@\\n' >Makefile\n\
-            make; cp program /tmp/program; chmod +x /tmp/program; /tmp/program; mv twice.o moved.o; rm main.o; ls";
+            for part in twice main; do cc -c $part.c -o $part.o; done; cc twice.o main.o -o program; cp program /tmp/program; chmod +x /tmp/program; /tmp/program; mv twice.o moved.o; rm main.o; ls";
         let built = site.shell("outside", "root", build);
         let unmounted = site.shell("outside", "root", "umount /mnt/portal 2>&1");
         succeeds(&built);
         succeeds(&unmounted);
         let there = site.root("login", "cd /home/alice/mounted/src && ls | tr '\\n' ' ' && ./program && stat -c %U program || sh -c 'cp program /tmp/p; chmod +x /tmp/p; /tmp/p'");
         assert!(
-            there.contains("Makefile") && there.contains("moved.o") && !there.contains("main.o"),
+            there.contains("twice.c") && there.contains("moved.o") && !there.contains("main.o"),
             "{there}"
         );
     });

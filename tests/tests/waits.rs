@@ -294,10 +294,11 @@ async fn an_early_refusal_is_always_seen() {
     assert_eq!(rig.app.seen.bytes(), 0);
 }
 
-/// POOL_PER_TARGET, by one HTTP/2 connection with more requests at once.
+/// POOL_PER_TARGET, by HTTP/2 connections with more requests at once.
 #[tokio::test]
 async fn so_many_connections_to_an_application_are_kept() {
-    const KEPT: usize = 128;
+    const KEPT: usize = 256;
+    const EACH: usize = 136;
     let app = Application::start(|mut caller, seen| async move {
         while let Ok(Some(request)) = caller.request().await {
             seen.note(&request);
@@ -306,11 +307,13 @@ async fn so_many_connections_to_an_application_are_kept() {
         }
     })
     .await;
-    let rig = Rig::new(app).await;
-    let mut http2 = rig.http2().await;
+    let rig = Rig::with(app, "threads = 1\n").await;
+    let mut visitors = [rig.http2().await, rig.http2().await];
     let mut answers = Vec::new();
-    for _ in 0..KEPT + 16 {
-        answers.push(http2.stream(rig.request("GET", "/").body(()).unwrap(), true).await.0);
+    for http2 in &mut visitors {
+        for _ in 0..EACH {
+            answers.push(http2.stream(rig.request("GET", "/").body(()).unwrap(), true).await.0);
+        }
     }
     for answer in answers {
         let mut body = soon("an answer", answer).await.unwrap().into_body();
@@ -320,6 +323,6 @@ async fn so_many_connections_to_an_application_are_kept() {
     }
     assert_eq!(rig.app.seen.connections(), KEPT + 16);
     until("the others are closed", SOON, || rig.app.seen.open() == KEPT).await;
-    assert_eq!(http2.ask(rig.request("GET", "/").body(()).unwrap()).await.unwrap().status(), 200);
+    assert_eq!(visitors[0].ask(rig.request("GET", "/").body(()).unwrap()).await.unwrap().status(), 200);
     assert_eq!(rig.app.seen.connections(), KEPT + 16, "one of them was used");
 }

@@ -42,7 +42,7 @@ async fn run(dir: &Path) -> anyhow::Result<ExitCode> {
     // Of a run before this one, which Slurm ended and began anew.
     let _ = std::fs::remove_file(dir.join(Endpoint::FILE));
     end_shares(dir);
-    let node = std::env::var("SLURMD_NODENAME").ok().or_else(|| portreeve_sys::host_name().ok());
+    let node = std::env::var("SLURM_JOB_NODELIST").ok().or_else(|| portreeve_sys::host_name().ok());
     let mut record = Run { node: node.unwrap_or_default(), started: now(), ..Run::default() };
     records::write(dir, &record).with_context(|| format!("{} can't be written", dir.display()))?;
     let script = dir.join(SCRIPT);

@@ -123,7 +123,7 @@ pub enum JobRef {
 /// How the script runs and ended: written by whatever runs it, where it runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Where.
+    /// On which nodes, in Slurm's notation.
     pub node: String,
     /// When it began (unix seconds).
     pub started: i64,

@@ -237,7 +237,8 @@ impl Judged<'_> {
             ended: run.and_then(|run| run.ended).or(end).unwrap_or(self.now),
             exit_code: run.and_then(|run| run.exit_code).or(Some(exit_code)),
             signal: run.and_then(|run| run.signal).or((signal != 0).then_some(signal)),
-            nodes: nodes.to_owned(),
+            // Of a job that is just over, Slurm may name those alone that it has not cleaned up yet.
+            nodes: run.map_or(nodes, |run| &run.node).to_owned(),
             usage: run.and_then(|run| run.usage),
             last_words: self.records.last_words.clone(),
             files: run.map(|run| run.files.clone()).unwrap_or_default(),

@@ -115,7 +115,7 @@ pub const FORM_BYTES: usize = 4 * 1024;
 /// The chunk in which a tunnel copies, in bytes. One buffer a thread, not one a tunnel.
 pub const TUNNEL_CHUNK: usize = 64 * 1024;
 /// Idle pooled connections to one application for one user: whoever asks for so much at once finds them the next time.
-pub const POOL_PER_TARGET: usize = 512;
+pub const POOL_PER_TARGET: usize = 256;
 /// Of these, so many are looked at for one that can be used at once.
 pub const POOL_LOOKS: usize = 16;
 /// Idle pooled connections of one thread.

@@ -75,7 +75,10 @@ where
             let wish = Wish::of(asked, limits::ENTRIES)?;
             respond::json(&listing::window(asked, path, wish).await?)
         }
-        (&Method::GET | &Method::HEAD, Some(path), false) => read(asked, path).await,
+        (&Method::GET | &Method::HEAD, Some(path), false) => {
+            Wish::of(asked, limits::ENTRIES)?; // a file has no use for it, and yet what makes no sense is said
+            read(asked, path).await
+        }
         (&Method::PUT, Some(path), false) => write(asked, path, body).await,
         (&Method::PUT, Some(path), true) => make(asked, path).await,
         (&Method::PUT, None, _) => Err(failed(&Error::Exists)),
@@ -210,7 +213,12 @@ async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
     };
     let dav = Arc::clone(&asked.desk.dav);
     match asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)? {
-        Ok(reading) => Ok(sent(asked, reading)),
+        Ok(reading) => {
+            // Whoever opens it in a browser keeps it; it is never shown as a page.
+            let mut answer = sent(asked, reading);
+            answer.headers_mut().insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+            Ok(answer)
+        }
         // These have a form of their own.
         Err(refusal)
             if matches!(refusal.status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE) =>

@@ -81,7 +81,16 @@ pub(super) enum Sort {
 impl Wish {
     pub(super) fn of(asked: &Asked<'_>, usual: usize) -> Result<Self, Refused> {
         let not_understood = |what: &str| Refused::NotUnderstood(format!("{what}."));
-        let number = |name: &str, otherwise: usize, most: usize| match asked.parameter(name) {
+        let once = |name: &str| {
+            let mut all = asked.all(name);
+            let said = all.pop();
+            if all.is_empty() {
+                Ok(said)
+            } else {
+                Err(not_understood(&format!("{name} is said more than once")))
+            }
+        };
+        let number = |name: &str, otherwise: usize, most: usize| match once(name)? {
             None => Ok(otherwise),
             Some(text) => text
                 .parse()
@@ -90,18 +99,18 @@ impl Wish {
                 .ok_or_else(|| not_understood(&format!("{name} is a number up to {most}"))),
         };
         Ok(Self {
-            sort: match asked.parameter("sort").as_deref() {
+            sort: match once("sort")?.as_deref() {
                 None | Some("name") => Sort::Name,
                 Some("size") => Sort::Size,
                 Some("modified") => Sort::Modified,
                 Some(_) => return Err(not_understood("sort is name, size or modified")),
             },
-            down: match asked.parameter("order").as_deref() {
+            down: match once("order")?.as_deref() {
                 None | Some("up") => false,
                 Some("down") => true,
                 Some(_) => return Err(not_understood("order is up or down")),
             },
-            filter: asked.parameter("filter").unwrap_or_default().to_lowercase(),
+            filter: once("filter")?.unwrap_or_default().to_lowercase(),
             offset: number("offset", 0, limits::DIRECTORY)?,
             limit: number("limit", usual, limits::ENTRIES)?,
         })
