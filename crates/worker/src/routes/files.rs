@@ -68,11 +68,10 @@ where
     let Address { path, slash } = parsed(address)?;
     match (&asked.method, path, slash) {
         (&Method::GET | &Method::HEAD, path, true) => {
-            let chosen = chosen(asked)?;
-            if let Some(names) = chosen {
+            let wish = Wish::of(asked, limits::ENTRIES)?;
+            if let Some(names) = chosen(asked)? {
                 return zip(asked, path, names).await;
             }
-            let wish = Wish::of(asked, limits::ENTRIES)?;
             respond::json(&listing::window(asked, path, wish).await?)
         }
         (&Method::GET | &Method::HEAD, Some(path), false) => {
@@ -213,12 +212,7 @@ async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
     };
     let dav = Arc::clone(&asked.desk.dav);
     match asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)? {
-        Ok(reading) => {
-            // Whoever opens it in a browser keeps it; it is never shown as a page.
-            let mut answer = sent(asked, reading);
-            answer.headers_mut().insert(header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
-            Ok(answer)
-        }
+        Ok(reading) => Ok(sent(asked, reading)),
         // These have a form of their own.
         Err(refusal)
             if matches!(refusal.status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE) =>
