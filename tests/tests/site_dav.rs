@@ -199,10 +199,12 @@ fn a_mounted_tree_takes_a_build() {
         if mounted.status != 0 {
             return println!("SKIPPED: davfs2: it can't be mounted here: {}", mounted.out.trim());
         }
+        // Nothing here lists a directory, nor make, which does: davfs2 1.6.1 can't on Linux 6.18 ("Invalid argument"), of Apache's
+        // server neither. cadaver and rclone list, above.
         let build = "set -e; cd /mnt/portal; mkdir src; cd src\n\
             printf 'int twice(int n) { return 2 * n; }\\n' >twice.c\n\
             printf 'int twice(int); int main(void) { return twice(21) - 42; }\\n' >main.c\n\
-            for part in twice main; do cc -c $part.c -o $part.o; done; cc twice.o main.o -o program; cp program /tmp/program; chmod +x /tmp/program; /tmp/program; mv twice.o moved.o; rm main.o; ls";
+            for part in twice main; do cc -c $part.c -o $part.o; done; cc twice.o main.o -o program; cp program /tmp/program; chmod +x /tmp/program; /tmp/program; mv twice.o moved.o; rm main.o; cat moved.o >/tmp/moved.o";
         let built = site.shell("outside", "root", build);
         let unmounted = site.shell("outside", "root", "umount /mnt/portal 2>&1");
         succeeds(&built);
