@@ -1,8 +1,10 @@
 //! The page *Files* and what programs do with files: forms that work without scripts, uploads in parts, archives.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -104,6 +106,34 @@ async fn the_page_lists_and_its_forms_do_without_scripts() {
     assert!(!dir.path().join("folder").exists() && !dir.path().join("<i>&\"").exists());
     submit(&[("do", "delete"), ("sure", "yes"), ("n", "..%2Fx")]).await.assert_status(422);
     submit(&[("do", "delete"), ("sure", "yes")]).await.assert_status(409);
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_text_stays_what_it_is() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.browser();
+    let odd = dir.path().join(OsStr::from_bytes(b"odd \xff"));
+    std::fs::create_dir(&odd).unwrap();
+    std::fs::write(odd.join(OsStr::from_bytes(b"\xfe.txt")), "text").unwrap();
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    let above = at("/files", dir.path()) + "/";
+    let here = format!("{above}odd%20%FF/");
+    let secret = secret(&client.get(&above).await);
+    let to = dir.path().join("folder").display().to_string();
+    for (page, what, name) in [(&here, "copy", "%FE.txt"), (&above, "move", "odd%20%FF")] {
+        let fields = [("do", what), ("sure", "yes"), ("n", name), ("to", &*to), ("page", &*secret)];
+        submit(&client, page, &fields).await.assert_status(303);
+    }
+    let moved = dir.path().join("folder").join(OsStr::from_bytes(b"odd \xff"));
+    assert_eq!(std::fs::read(moved.join(OsStr::from_bytes(b"\xfe.txt"))).unwrap(), b"text");
+    assert_eq!(
+        std::fs::read(dir.path().join("folder").join(OsStr::from_bytes(b"\xfe.txt"))).unwrap(),
+        b"text"
+    );
+    assert!(!odd.exists());
+    // And where it is to be is said, not guessed.
+    let fields = [("do", "move"), ("sure", "yes"), ("n", "folder"), ("to", ""), ("page", &*secret)];
+    submit(&client, &above, &fields).await.assert_status(422);
 }
 
 #[tokio::test]

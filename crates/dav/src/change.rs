@@ -3,13 +3,13 @@
 //! Invariant: what a copy or a move replaces is there until the new one is complete.
 
 use http::{Response, StatusCode};
-use portreeve_files::{Deep, Error, Kind, Left, Over, RelPath, To};
+use portreeve_files::{Deep, Error, Kind, Left, Over, RelPath, Root, To};
 use quick_xml::escape::escape;
 
 use crate::conditions::If;
 use crate::locks::{Reach, is_below};
 use crate::refusal::Refusal;
-use crate::{Asked, Dav, Depth, address, with_status, xml_answer};
+use crate::{Asked, Dav, Depth, MULTI_STATUS, address, with_status, xml_answer};
 
 impl Dav {
     pub(crate) fn make(&self, asked: &Asked, body: &[u8]) -> Result<Response<Vec<u8>>, Refusal> {
@@ -36,7 +36,8 @@ impl Dav {
 
     pub(crate) fn delete(&self, asked: &Asked) -> Result<Response<Vec<u8>>, Refusal> {
         let place = asked.place()?;
-        let (root, below) = self.roots.named(place.path.as_ref())?;
+        let path = place.path.as_ref().ok_or(Error::Denied)?;
+        let (root, below) = self.roots.named(Some(path))?;
         let status = root.status(&below);
         let is_directory = status.as_ref().is_ok_and(|status| status.kind == Kind::Directory);
         if is_directory && !matches!(asked.depth()?, None | Some(Depth::Infinity)) {
@@ -46,14 +47,8 @@ impl Dav {
             ));
         }
         let shown = self.conditions(asked, &place, status.ok().as_ref())?;
-        self.unlocked(place.path.as_ref(), Reach::Existence, &shown)?;
-        let left = root.remove_tree(&below)?;
-        let Some(path) = &place.path else { return Ok(with_status(StatusCode::NO_CONTENT)) };
-        if left.is_empty() {
-            self.locks().forget(path);
-            return Ok(with_status(StatusCode::NO_CONTENT));
-        }
-        Ok(not_all(path, left))
+        let left = self.remove_in(&root, &below, path, &shown)?;
+        Ok(if left.is_empty() { with_status(StatusCode::NO_CONTENT) } else { not_all(path, left) })
     }
 
     pub(crate) fn transfer(&self, asked: &Asked) -> Result<Response<Vec<u8>>, Refusal> {
@@ -118,8 +113,18 @@ impl Dav {
     /// When nothing was done.
     pub fn remove(&self, path: &RelPath) -> Result<Vec<Left>, Refusal> {
         let (root, below) = self.roots.named(Some(path))?;
-        self.unlocked(Some(path), Reach::Existence, &If::default())?;
-        let left = root.remove_tree(&below)?;
+        self.remove_in(&root, &below, path, &If::default())
+    }
+
+    fn remove_in(
+        &self,
+        root: &Root,
+        below: &RelPath,
+        path: &RelPath,
+        shown: &If,
+    ) -> Result<Vec<Left>, Refusal> {
+        self.unlocked(Some(path), Reach::Existence, shown)?;
+        let left = root.remove_tree(below)?;
         if left.is_empty() {
             self.locks().forget(path);
         }
@@ -167,8 +172,7 @@ struct Carry {
 
 /// What stays, each with its reason.
 fn not_all(path: &RelPath, left: Vec<Left>) -> Response<Vec<u8>> {
-    let mut said =
-        String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\">\n");
+    let mut said = String::from(MULTI_STATUS);
     for Left { below, error } in left {
         let whole = if below.is_empty() { Ok(path.clone()) } else { path.join(&below) };
         let refusal = Refusal::from(error);
@@ -180,5 +184,5 @@ fn not_all(path: &RelPath, left: Vec<Left>) -> Response<Vec<u8>> {
             escape(&refusal.why),
         );
     }
-    xml_answer(StatusCode::MULTI_STATUS, said + "</D:multistatus>\n")
+    xml_answer(StatusCode::MULTI_STATUS, &(said + "</D:multistatus>\n"))
 }

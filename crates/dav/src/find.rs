@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use portreeve_files::{Entries, Error, Found, Kind, RelPath, Root, Status};
 
-use crate::locks::Lock;
-use crate::properties::{LIVE, Resource, is_live, locks_of};
+use crate::properties::{LIVE, Resource, is_live};
 use crate::refusal::Refusal;
 use crate::xml::{self, DAV, Name};
-use crate::{Asked, Dav, Depth, XML_TYPE, address, limits, status_in};
+use crate::{
+    Asked, Dav, Depth, MULTI_STATUS, XML_DECLARATION, XML_TYPE, address, limits, status_above, status_in,
+};
 
 /// What is wanted of each resource.
 #[derive(Debug)]
@@ -119,7 +121,8 @@ impl Listing {
         }
         let mut piece = String::with_capacity(limits::PIECE + 4096);
         if let Some(status) = self.itself.take() {
-            piece.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\">\n");
+            piece.push_str(XML_DECLARATION);
+            piece.push_str(MULTI_STATUS);
             let name = self.path.as_ref().map(|path| path.name().to_owned()).unwrap_or_default();
             let (below, path) = (self.below.clone(), self.path.clone());
             self.say(&mut piece, dav, &name, below, path, status);
@@ -130,10 +133,7 @@ impl Listing {
                 self.is_over = true;
                 break;
             };
-            let in_it = |path: Option<&RelPath>| match path {
-                Some(path) => path.join(name.as_bytes()).ok(),
-                None => RelPath::parse(name.as_bytes()).ok(),
-            };
+            let in_it = |path: Option<&RelPath>| RelPath::below(path, name.as_bytes()).ok();
             // A path that is too long has no address.
             let Some(path) = in_it(self.path.as_ref()) else { continue };
             let below = in_it(self.below.as_ref());
@@ -157,14 +157,7 @@ impl Listing {
             },
             (Members::Names(names), _) => {
                 // They are directories, whatever they hold: the way to the roots.
-                Ok(names.next().map(|name| {
-                    (
-                        name,
-                        Root::open("/".as_ref(), portreeve_files::Within::Root)
-                            .and_then(|root| root.own_status())
-                            .ok(),
-                    )
-                }))
+                Ok(names.next().map(|name| (name, status_above().ok())))
             }
             _ => Ok(None),
         }
@@ -179,10 +172,8 @@ impl Listing {
         path: Option<RelPath>,
         status: Option<Status>,
     ) {
-        let locks: Vec<Lock> = {
-            let mut locks = dav.locks();
-            if self.tells_locks() { locks_of(&mut locks, path.as_ref()) } else { Vec::new() }
-        };
+        let locks =
+            if self.tells_locks() { dav.locks().of(path.as_ref(), Instant::now()) } else { Vec::new() };
         let is_directory = status.is_some_and(|status| status.kind == Kind::Directory);
         let resource =
             Resource { root: self.root.as_ref(), path: below, name: name.as_bytes(), status, locks: &locks };

@@ -50,8 +50,11 @@ use crate::conditions::{If, State};
 use crate::locks::{Locks, Reach};
 
 /// Where everything is.
-pub const PREFIX: &str = "/dav";
+const PREFIX: &str = "/dav";
 const XML_TYPE: &str = "application/xml; charset=utf-8";
+const XML_DECLARATION: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n";
+/// How an answer about several resources begins.
+const MULTI_STATUS: &str = "<D:multistatus xmlns:D=\"DAV:\">\n";
 const METHODS: &str = "OPTIONS, GET, HEAD, PUT, DELETE, MKCOL, COPY, MOVE, PROPFIND, PROPPATCH, LOCK, UNLOCK";
 
 /// One user's.
@@ -114,6 +117,15 @@ impl Dav {
     /// When it is locked.
     pub fn is_free(&self, path: &RelPath) -> Result<(), Refusal> {
         self.unlocked(Some(path), Reach::Existence, &If::default())
+    }
+
+    /// Where it is, if it may be changed by somebody who knows no lock.
+    ///
+    /// # Errors
+    /// When it is locked, or none of what is shown.
+    pub fn changeable(&self, path: &RelPath) -> Result<(Root, RelPath), Refusal> {
+        self.is_free(path)?;
+        Ok(self.roots.named(Some(path))?)
     }
 
     /// Answers all but GET, HEAD and PUT.
@@ -193,10 +205,7 @@ impl Dav {
     fn status(&self, place: &Place) -> Result<Status, portreeve_files::Error> {
         match self.roots.find(place.path.as_ref())? {
             Found::In(root, path) => status_in(&root, path.as_ref()),
-            // It is one that is made of names alone.
-            Found::Above(_) => {
-                status_in(&Root::open(std::path::Path::new("/"), portreeve_files::Within::Root)?, None)
-            }
+            Found::Above(_) => status_above(),
         }
     }
 }
@@ -207,6 +216,11 @@ pub(crate) fn status_in(root: &Root, path: Option<&RelPath>) -> Result<Status, p
         Some(path) => root.status(path),
         None => root.own_status(),
     }
+}
+
+/// Of a directory above the roots, which is made of names alone.
+pub(crate) fn status_above() -> Result<Status, portreeve_files::Error> {
+    Root::open(std::path::Path::new("/"), portreeve_files::Within::Root)?.own_status()
 }
 
 impl Asked {
@@ -228,11 +242,7 @@ impl Asked {
             }
         }
         let path = uri.path();
-        let is_below = path.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if !is_below {
-            return Err(elsewhere());
-        }
-        place(path)
+        if is_address(path) { place(path) } else { Err(elsewhere()) }
     }
 
     fn destination(&self) -> Result<Place, Refusal> {
@@ -272,6 +282,12 @@ fn place(path: &str) -> Result<Place, Refusal> {
     Ok(Place { path, slash })
 }
 
+/// Whether a path is an address here.
+#[must_use]
+pub fn is_address(path: &str) -> bool {
+    path.strip_prefix(PREFIX).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The address of a file.
 #[must_use]
 pub fn address_of(path: &RelPath) -> String {
@@ -292,8 +308,9 @@ fn with_status(status: StatusCode) -> Response<Vec<u8>> {
     answer
 }
 
-fn xml_answer(status: StatusCode, body: String) -> Response<Vec<u8>> {
-    let mut answer = Response::new(body.into_bytes());
+/// `element` is the document's one.
+fn xml_answer(status: StatusCode, element: &str) -> Response<Vec<u8>> {
+    let mut answer = Response::new(format!("{XML_DECLARATION}{element}").into_bytes());
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(XML_TYPE));
     answer

@@ -25,16 +25,8 @@ impl Dav {
         if body.is_empty() {
             let tokens: Vec<&str> = shown.tokens().collect();
             let lock = self.locks().refresh(place.path.as_ref(), &tokens, time, Instant::now());
-            let none = || {
-                let why = "There is no lock with that token: it may be over.";
-                Refusal::condition(
-                    StatusCode::PRECONDITION_FAILED,
-                    "lock-token-matches-request-uri",
-                    Vec::new(),
-                    why,
-                )
-            };
-            return Ok(discovered(&lock.ok_or_else(none)?, StatusCode::OK));
+            let lock = lock.ok_or_else(|| no_such_lock(StatusCode::PRECONDITION_FAILED))?;
+            return Ok(discovered(&lock, StatusCode::OK));
         }
         let deep = match asked.depth()? {
             None | Some(Depth::Infinity) => true,
@@ -107,9 +99,13 @@ impl Dav {
         if self.locks().remove(place.path.as_ref(), token, Instant::now()) {
             return Ok(with_status(StatusCode::NO_CONTENT));
         }
-        let why = "There is no lock with that token: it may be over.";
-        Err(Refusal::condition(StatusCode::CONFLICT, "lock-token-matches-request-uri", Vec::new(), why))
+        Err(no_such_lock(StatusCode::CONFLICT))
     }
+}
+
+fn no_such_lock(status: StatusCode) -> Refusal {
+    let why = "There is no lock with that token: it may be over.";
+    Refusal::condition(status, "lock-token-matches-request-uri", Vec::new(), why)
 }
 
 fn wanted(place: &Place, body: &[u8], deep: bool, time: Duration) -> Result<Wanted, Refusal> {
@@ -153,6 +149,6 @@ fn time(asked: &Asked) -> Result<Duration, Refusal> {
 
 fn discovered(lock: &Lock, status: StatusCode) -> Response<Vec<u8>> {
     let active = active(std::slice::from_ref(lock));
-    let head = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:prop xmlns:D=\"DAV:\"><D:lockdiscovery>";
-    xml_answer(status, format!("{head}{active}</D:lockdiscovery></D:prop>\n"))
+    let said = format!("<D:prop xmlns:D=\"DAV:\"><D:lockdiscovery>{active}</D:lockdiscovery></D:prop>\n");
+    xml_answer(status, &said)
 }

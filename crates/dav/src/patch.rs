@@ -10,7 +10,7 @@ use crate::locks::Reach;
 use crate::properties::{APACHE, Dead, WINDOWS, is_live};
 use crate::refusal::Refusal;
 use crate::xml::{self, Name};
-use crate::{Asked, Dav, address, status_in, xml_answer};
+use crate::{Asked, Dav, MULTI_STATUS, address, status_in, xml_answer};
 
 enum Step {
     Keep(Name, String),
@@ -54,9 +54,7 @@ impl Dav {
         let names = |wanted: &dyn Fn(&Step) -> bool| -> String {
             steps.iter().filter(|step| wanted(step)).map(|step| step.name().empty_element()).collect()
         };
-        let mut said = String::from(
-            "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:multistatus xmlns:D=\"DAV:\"><D:response><D:href>",
-        );
+        let mut said = format!("{MULTI_STATUS}<D:response><D:href>");
         said += &address(place.path.as_ref(), place.slash);
         said += "</D:href>";
         match done {
@@ -75,7 +73,7 @@ impl Dav {
             }
         }
         said += "</D:response></D:multistatus>\n";
-        Ok(xml_answer(StatusCode::MULTI_STATUS, said))
+        Ok(xml_answer(StatusCode::MULTI_STATUS, &said))
     }
 }
 

@@ -11,7 +11,7 @@ use portreeve_files::{Error, Kind, RelPath, Root, Status};
 use quick_xml::escape::escape;
 
 use crate::conditions;
-use crate::locks::{Lock, Locks};
+use crate::locks::Lock;
 use crate::xml::{DAV, Name};
 
 /// The attribute: `user.` before it.
@@ -145,11 +145,6 @@ pub(crate) fn active(locks: &[Lock]) -> String {
         )
     };
     locks.iter().map(one).collect()
-}
-
-/// The locks of each entry of a listing, or none at all, which is the usual case.
-pub(crate) fn locks_of(locks: &mut Locks, path: Option<&RelPath>) -> Vec<Lock> {
-    locks.of(path, Instant::now())
 }
 
 /// A type that a name stands for. What a browser would run is not among those that are sent (`read.rs`).

@@ -9,7 +9,8 @@ use quick_xml::escape::escape;
 use crate::xml::XmlError;
 
 /// Why something was not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
 pub struct Refusal {
     /// What the client is told.
     pub status: StatusCode,
@@ -99,7 +100,7 @@ impl Refusal {
         let (kind, body) = match self.condition {
             Some(_) => {
                 let element = self.element().replacen("<D:error>", "<D:error xmlns:D=\"DAV:\">", 1);
-                (crate::XML_TYPE, format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n{element}\n"))
+                (crate::XML_TYPE, format!("{}{element}\n", crate::XML_DECLARATION))
             }
             None => (
                 "text/plain; charset=utf-8",

@@ -1,8 +1,8 @@
 //! Extended attributes that a user may set (`user.*`, xattr(7)): they go with a file when it is renamed, replaced or copied.
 //! Invariant: a file system without them loses nothing but them, and says so when one is to be set.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::error::{Error, failed};
 use crate::limits;
 use crate::rel_path::RelPath;
-use crate::root::Root;
+use crate::root::{Root, by_descriptor};
 use crate::status::errno;
 
 const PREFIX: &str = "user.";
@@ -23,7 +23,7 @@ impl Root {
     /// When there is no such file, or it may not be read.
     pub fn attribute(&self, path: Option<&RelPath>, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let file = self.resolve(path.map_or(&b"."[..], RelPath::as_bytes), OFlag::O_PATH)?;
-        read(&by_descriptor(file.as_fd()), &format!("{PREFIX}{name}"))
+        read(&by_descriptor(&file), &format!("{PREFIX}{name}"))
     }
 
     /// Sets `user.NAME`, or removes it.
@@ -37,7 +37,7 @@ impl Root {
         value: Option<&[u8]>,
     ) -> Result<(), Error> {
         let file = self.resolve(path.map_or(&b"."[..], RelPath::as_bytes), OFlag::O_PATH)?;
-        let (path, name) = (by_descriptor(file.as_fd()), format!("{PREFIX}{name}"));
+        let (path, name) = (by_descriptor(&file), format!("{PREFIX}{name}"));
         let done = match value {
             Some(value) => setxattr(&path, &*name, value, XattrFlags::empty()),
             None => match removexattr(&path, &*name) {
@@ -56,7 +56,7 @@ impl Root {
 
 /// Gives another file the attributes of this one, as far as its file system takes them.
 pub(crate) fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Error> {
-    let (from, to) = (by_descriptor(from), by_descriptor(to));
+    let (from, to) = (by_descriptor(&from), by_descriptor(&to));
     let mut names = vec![0; limits::ATTRIBUTES];
     let length = match listxattr(&from, &mut names[..]) {
         Ok(length) => length,
@@ -76,7 +76,7 @@ pub(crate) fn copy_all(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), E
     Ok(())
 }
 
-fn read(path: &PathBuf, name: &str) -> Result<Option<Vec<u8>>, Error> {
+fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>, Error> {
     let mut value = vec![0; limits::ATTRIBUTE];
     match getxattr(path, name, &mut value[..]) {
         Ok(length) => {
@@ -86,9 +86,4 @@ fn read(path: &PathBuf, name: &str) -> Result<Option<Vec<u8>>, Error> {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(error) => Err(failed("read an attribute")(errno(error))),
     }
-}
-
-/// A descriptor that was opened without reading (`O_PATH`) has its attributes by this path alone.
-fn by_descriptor(file: BorrowedFd<'_>) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -74,17 +74,36 @@ impl Root {
         remove(&old)
     }
 
+    /// Makes a directory and has it filled, which nobody sees under its name before it is. What fills it sees nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if something has the name; and whatever `fill` says. Then nothing was done.
+    pub fn make_filled<E: From<Error>>(
+        &self,
+        path: &RelPath,
+        fill: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let new = self.place(path)?;
+        if look(&new)?.is_some() {
+            return Err(Error::Exists.into());
+        }
+        let staged = stage_dir(&new, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)?;
+        let inside = enter(staged.dir.as_fd(), &staged.name).map(Self::of).map_err(E::from);
+        let filled = inside.and_then(|inside| fill(&inside));
+        filled
+            .and_then(|()| replace(&staged, &new, Over::Refuse).map_err(E::from))
+            .inspect_err(|_| drop(remove_place(&staged)))
+    }
+
     /// First a complete copy under a hidden name beside the new one.
     fn copy_to(&self, from: &RelPath, new: &Place, deep: Deep, over: Over) -> Result<(), Error> {
         let status = Status::of(self.resolve(from.as_bytes(), OFlag::O_PATH)?)?;
         let staged = if status.kind == Kind::Directory {
-            let mode = permissions(status.mode) | Mode::S_IRWXU;
-            hidden_name(|name| mkdirat(&new.dir, name, mode).map_err(failed(COPYING)))?.1
+            stage_dir(new, permissions(status.mode) | Mode::S_IRWXU)?
         } else {
             let source = self.read(from)?.into_file();
-            hidden_name(|name| copy_file(&source, status.mode, new.dir.as_fd(), name))?.1
+            stage(new, |name| copy_file(&source, status.mode, new.dir.as_fd(), name))?
         };
-        let staged = Place { dir: new.dir.try_clone().map_err(failed_io(COPYING))?, name: staged };
         let filled = match status.kind {
             Kind::Directory => self.fill(from, &staged, deep),
             _ => Ok(()),
@@ -161,6 +180,16 @@ impl Root {
     }
 }
 
+/// What was made beside a new name, under a hidden one.
+fn stage(new: &Place, make: impl Fn(&OsStr) -> Result<(), Error>) -> Result<Place, Error> {
+    let dir = new.dir.try_clone().map_err(failed_io(COPYING))?;
+    Ok(Place { name: hidden_name(make)?.1, dir })
+}
+
+fn stage_dir(new: &Place, mode: Mode) -> Result<Place, Error> {
+    stage(new, |name| mkdirat(&new.dir, name, mode).map_err(failed(COPYING)))
+}
+
 fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Error> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(dir, name, flags, Mode::empty()).map_err(failed(COPYING))
@@ -194,8 +223,7 @@ fn replace(old: &Place, new: &Place, over: Over) -> Result<(), Error> {
     }
     // rename(2) replaces no directory but an empty one: the old one is put aside, and removed when all is done.
     let put_aside = |name: &OsStr| renameat(&new.dir, &*new.name, &new.dir, name).map_err(failed(RENAMING));
-    let ((), name) = hidden_name(put_aside)?;
-    let aside = Place { dir: new.dir.try_clone().map_err(failed_io(RENAMING))?, name };
+    let aside = stage(new, put_aside)?;
     if let Err(error) = rename_to_free(old, new) {
         rename_to_free(&aside, new)?;
         return Err(error);

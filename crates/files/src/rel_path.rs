@@ -76,6 +76,14 @@ impl RelPath {
         Self::parse(&[&self.0, &b"/"[..], &name.0].concat())
     }
 
+    /// The same where the directory may be the root.
+    ///
+    /// # Errors
+    /// As [`RelPath::join`].
+    pub fn below(directory: Option<&Self>, name: &[u8]) -> Result<Self, PathError> {
+        directory.map_or_else(|| Self::parse(name), |directory| directory.join(name))
+    }
+
     /// As it was parsed.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

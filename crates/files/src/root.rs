@@ -2,9 +2,9 @@
 //! Invariant: nothing else in this crate gives the kernel a path of more than one name.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
@@ -82,12 +82,9 @@ impl Root {
         readlinkat(&dir, &*name).map(OsString::into_vec).map_err(failed("read a link"))
     }
 
-    /// A directory as a root of its own, which nothing leads out of.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub fn below(&self, path: &RelPath) -> Result<Self, Error> {
-        Ok(Self { dir: self.directory(Some(path))?, within: Within::Root })
+    /// A directory that is open, as a root of its own, which nothing leads out of.
+    pub(crate) fn of(dir: OwnedFd) -> Self {
+        Self { dir, within: Within::Root }
     }
 
     /// Whether anything has the name, a link that leads nowhere included.
@@ -163,6 +160,11 @@ impl Root {
         }
         Err(Error::Loop)
     }
+}
+
+/// What is open, as a path. To the kernel an `O_PATH` descriptor has no mode, time, attributes or second name but by this.
+pub(crate) fn by_descriptor(file: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn refused(doing: &'static str, errno: Errno) -> Error {

@@ -1,7 +1,5 @@
 //! Changes what is known of a file and is not its content: permissions and time.
 
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -10,7 +8,7 @@ use nix::sys::time::TimeSpec;
 
 use crate::error::{Error, failed};
 use crate::rel_path::RelPath;
-use crate::root::Root;
+use crate::root::{Root, by_descriptor};
 use crate::status::{Kind, Status};
 use crate::tree::permissions;
 
@@ -23,9 +21,7 @@ impl Root {
     pub fn set_mode(&self, path: &RelPath, mode: u32) -> Result<Status, Error> {
         let file = self.resolve(path.as_bytes(), OFlag::O_PATH)?;
         file_or_directory(&Status::of(&file)?)?;
-        // chmod(2) of a descriptor that opens nothing goes by this path.
-        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        fchmodat(AT_FDCWD, &by_descriptor, permissions(mode), FchmodatFlags::FollowSymlink)
+        fchmodat(AT_FDCWD, &by_descriptor(&file), permissions(mode), FchmodatFlags::FollowSymlink)
             .map_err(failed("set its permissions"))?;
         Status::of(&file)
     }
@@ -41,9 +37,14 @@ impl Root {
             Ok(since) => TimeSpec::from_duration(since),
             Err(_) => TimeSpec::new(0, 0),
         };
-        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        utimensat(AT_FDCWD, &by_descriptor, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::FollowSymlink)
-            .map_err(failed("set its time"))
+        utimensat(
+            AT_FDCWD,
+            &by_descriptor(&file),
+            &TimeSpec::UTIME_OMIT,
+            &time,
+            UtimensatFlags::FollowSymlink,
+        )
+        .map_err(failed("set its time"))
     }
 }
 

@@ -5,8 +5,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
@@ -15,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use crate::error::{Error, failed};
 use crate::limits;
-use crate::root::Place;
+use crate::root::{Place, by_descriptor};
 
 /// How the name of a file begins that is still being written, where the file system has no files without a name. One
 /// that is older than any upload was left by a process that was killed.
@@ -128,7 +126,7 @@ impl Staged {
     /// linkat(2) takes a descriptor without a name by way of `/proc`; directly, before Linux 6.10, from privileged
     /// processes alone.
     fn link_nameless(&self, name: &OsStr) -> nix::Result<()> {
-        linkat(AT_FDCWD, &proc_path(&self.file), &self.place.dir, name, AtFlags::AT_SYMLINK_FOLLOW)
+        linkat(AT_FDCWD, &by_descriptor(&self.file), &self.place.dir, name, AtFlags::AT_SYMLINK_FOLLOW)
     }
 }
 
@@ -146,14 +144,10 @@ fn create_nameless(place: &Place, mode: Mode) -> Result<File, Error> {
     let file = File::from(openat(&place.dir, ".", flags, mode).map_err(failed("create a file"))?);
     let itself = fstat(&file).map_err(failed("look at it"))?;
     // Without `/proc` it could be written but never get a name.
-    match stat(&proc_path(&file)) {
+    match stat(&by_descriptor(&file)) {
         Ok(found) if (found.st_dev, found.st_ino) == (itself.st_dev, itself.st_ino) => Ok(file),
         _ => Err(Error::Unsupported(NO_PROC)),
     }
-}
-
-fn proc_path(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// A new file under a hidden name.

@@ -59,6 +59,18 @@ pub(crate) struct Asked<'d> {
     pub(crate) if_none_match: Option<String>,
 }
 
+impl Asked<'_> {
+    /// The same, asked of WebDAV.
+    fn of_dav(&self, path: String) -> portreeve_dav::Asked {
+        portreeve_dav::Asked {
+            method: self.method.clone(),
+            path,
+            headers: self.headers.clone(),
+            origin: self.visit.origin.clone(),
+        }
+    }
+}
+
 /// Answers.
 pub(crate) async fn answer<B>(desk: &Rc<Desk>, request: Request<B>) -> Answer
 where
@@ -91,7 +103,7 @@ where
         query,
     };
     let path = parts.uri.path();
-    if path == dav::PREFIX || path.starts_with("/dav/") {
+    if portreeve_dav::is_address(path) {
         return dav::answer(&asked, path, body).await;
     }
     let is_api = path.starts_with("/api/");

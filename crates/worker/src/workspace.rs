@@ -21,6 +21,16 @@ use own_forwards::ForwardRow;
 use ports::PortRow;
 pub(crate) use shown::shown;
 
+/// A clause, from its capital letter to its full stop.
+pub(crate) fn sentence(clause: &str) -> String {
+    format!("{}.", capital(clause.trim_end_matches('.')))
+}
+
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
 pub(crate) use own_forwards::{OwnForward, own_forwards};
 
 /// Why there is no page.

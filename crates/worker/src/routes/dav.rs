@@ -2,22 +2,16 @@
 //!
 //! Invariant: no thread waits for a client; what changes something comes from a program, or from our own page.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::Method;
 use hyper::body::Body;
-use portreeve_dav::Listing;
-pub(super) use portreeve_dav::PREFIX;
-use tokio::sync::mpsc;
-use tokio::task::spawn_local;
 
 use super::Asked;
-use super::files::{hangs, said as refused, sent, take};
+use super::files::{flow, hangs, said, sent, take};
 use crate::body::whole;
-use crate::desk::Desk;
-use crate::respond::{Answer, BrokeOff, Refused, Said};
+use crate::respond::{Answer, Refused, Said};
 use crate::visit::may_change;
 
 /// Answers. An error of ours is told as one of a program's.
@@ -34,12 +28,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let question = portreeve_dav::Asked {
-        method: asked.method.clone(),
-        path: path.to_owned(),
-        headers: asked.headers.clone(),
-        origin: asked.visit.origin.clone(),
-    };
+    let question = asked.of_dav(path.to_owned());
     if !matches!(asked.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PROPFIND") {
         may_change(&asked.visit, None)?;
     }
@@ -47,19 +36,19 @@ where
     match asked.method {
         Method::GET | Method::HEAD => {
             let read = asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)?;
-            Ok(read.map_or_else(refused, |reading| sent(asked, reading)))
+            Ok(read.map_or_else(|refusal| said(refusal.answer()), |reading| sent(asked, reading)))
         }
         Method::PUT => {
             let begun = asked.desk.transfer(move || dav.write(&question)).await.map_err(hangs)?;
             let (put, writing) = match begun {
                 Ok(begun) => begun,
-                Err(refusal) => return Ok(refused(refusal)),
+                Err(refusal) => return Ok(said(refusal.answer())),
             };
             let mut put = Some(put);
             take(asked.desk, &mut put, body, u64::MAX).await?;
             let put = put.ok_or(Refused::Failed)?;
             let done = asked.desk.transfer(move || writing.finish(put)).await.map_err(hangs)?;
-            Ok(done.map_or_else(refused, said))
+            Ok(said(done.unwrap_or_else(|refusal| refusal.answer())))
         }
         _ => {
             let body = whole(body, portreeve_dav::limits::XML).await?;
@@ -70,37 +59,12 @@ where
             let done = done.map_err(hangs)?;
             Ok(match done {
                 portreeve_dav::Answer::Whole(answer) => said(answer),
-                portreeve_dav::Answer::Listing(head, listing) => {
-                    let (sender, receiver) = mpsc::channel(1);
-                    spawn_local(entries(Rc::clone(asked.desk), listing, sender));
-                    head.map(|()| Said::Stream(receiver))
+                portreeve_dav::Answer::Listing(head, mut listing) => {
+                    let dav = Arc::clone(&asked.desk.dav);
+                    let entries = flow(asked.desk, move || listing.next(&dav));
+                    head.map(|()| Said::Stream(entries))
                 }
             })
-        }
-    }
-}
-
-fn said(answer: Response<Vec<u8>>) -> Answer {
-    answer.map(|body| Said::Whole(Some(body.into()).filter(|body: &Bytes| !body.is_empty())))
-}
-
-/// A listing, piece by piece, as fast as it is taken.
-async fn entries(desk: Rc<Desk>, mut listing: Box<Listing>, taker: mpsc::Sender<Result<Bytes, BrokeOff>>) {
-    loop {
-        let dav = Arc::clone(&desk.dav);
-        let piece = match desk.transfer(move || (listing.next(&dav), listing)).await {
-            Ok((Ok(None), _)) => return,
-            Ok((Ok(Some(piece)), back)) => {
-                listing = back;
-                Ok(piece.into())
-            }
-            Ok((Err(_), _)) | Err(_) => {
-                let _ = taker.send(Err(BrokeOff)).await;
-                return;
-            }
-        };
-        if taker.send(piece).await.is_err() {
-            return;
         }
     }
 }

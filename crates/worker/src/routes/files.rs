@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 pub(crate) use listing::Snapshot;
@@ -43,6 +43,7 @@ use crate::desk::Desk;
 use crate::jobs::Hangs;
 use crate::limits;
 use crate::respond::{self, Answer, BrokeOff, Refused};
+use crate::workspace::sentence;
 
 /// The address of a file by its whole path.
 pub(super) fn address(path: &str) -> String {
@@ -108,7 +109,7 @@ pub(super) fn hangs(_: Hangs) -> Refused {
 }
 
 fn failed(error: &Error) -> Refused {
-    let said = format!("{}.", capital(&error.to_string()));
+    let said = sentence(&error.to_string());
     match error {
         Error::NotFound => Refused::NoFile(said),
         Error::Denied => Refused::Denied(said),
@@ -122,16 +123,10 @@ fn failed(error: &Error) -> Refused {
         | Error::Outside
         | Error::Apart => Refused::Conflict(said),
         Error::Unsupported(_) | Error::Io { .. } => {
-            let cause =
-                std::error::Error::source(error).map(|cause| format!(" {}.", capital(&cause.to_string())));
-            Refused::NotDone(said + &cause.unwrap_or_default())
+            let cause = std::error::Error::source(error).map(|cause| sentence(&cause.to_string()));
+            Refused::NotDone([said, cause.unwrap_or_default()].join(" ").trim_end().to_owned())
         }
     }
-}
-
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// The names in a directory of which an archive is wanted, as they stand in addresses; an empty one is the directory itself.
@@ -156,60 +151,67 @@ async fn zip(asked: &Asked<'_>, directory: Option<RelPath>, names: Vec<RelPath>)
         (_, Some(directory)) => directory.name().to_owned(),
         (_, None) => "files".into(),
     };
-    let join = |name: RelPath| match &directory {
-        Some(directory) => directory.join(name.as_bytes()).map_err(|_| failed(&Error::TooLong)),
-        None => Ok(name),
-    };
     let paths = match (names.is_empty(), &directory) {
         (true, Some(directory)) => vec![directory.clone()],
         (true, None) => return Err(Refused::NotUnderstood("Choose what is to be in it.".to_owned())),
-        (false, _) => names.into_iter().map(join).collect::<Result<Vec<_>, _>>()?,
+        (false, _) => {
+            let below = names.iter().map(|name| below(directory.as_ref(), name));
+            below.collect::<Result<Vec<_>, _>>()?
+        }
     };
-    let archive = aside(asked, move |dav| archive::Archive::of(dav, &paths)).await?;
-    let (sender, receiver) = mpsc::channel(1);
-    if asked.method != Method::HEAD {
-        spawn_local(pack(Rc::clone(asked.desk), archive, sender));
-    }
-    let mut answer = respond::stream("application/zip", receiver);
+    let mut archive = aside(asked, move |dav| archive::Archive::of(dav, &paths)).await?;
+    let pieces = match asked.method {
+        Method::HEAD => mpsc::channel(1).1,
+        _ => flow(asked.desk, move || archive.next()),
+    };
+    let mut answer = respond::stream("application/zip", pieces);
     let name = segment(title.as_encoded_bytes());
     let disposition = HeaderValue::try_from(format!("attachment; filename*=UTF-8''{name}.zip"));
     answer.headers_mut().insert(header::CONTENT_DISPOSITION, disposition.map_err(|_| Refused::Failed)?);
     Ok(answer)
 }
 
-/// An archive, piece by piece, as fast as it is taken.
-async fn pack(desk: Rc<Desk>, mut archive: archive::Archive, taker: mpsc::Sender<Result<Bytes, BrokeOff>>) {
-    loop {
-        let piece = match desk.transfer(move || (archive.next(), archive)).await {
-            Ok((Ok(None), _)) => return,
-            Ok((Ok(Some(piece)), back)) => {
-                archive = back;
-                piece
+/// What is made piece by piece, on a thread of its own, as fast as it is taken.
+pub(super) fn flow<P, E>(
+    desk: &Rc<Desk>,
+    mut next: impl FnMut() -> Result<Option<P>, E> + Send + 'static,
+) -> mpsc::Receiver<Result<Bytes, BrokeOff>>
+where
+    P: Into<Bytes> + Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    let (taker, pieces) = mpsc::channel(1);
+    let desk = Rc::clone(desk);
+    spawn_local(async move {
+        loop {
+            let Ok((piece, back)) = desk.transfer(move || (next(), next)).await else { break };
+            next = back;
+            match piece {
+                Ok(Some(piece)) => {
+                    if taker.send(Ok(piece.into())).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::info!(%error, "an answer broke off");
+                    break;
+                }
             }
-            Ok((Err(error), _)) => {
-                tracing::info!(%error, "an archive broke off");
-                let _ = taker.send(Err(BrokeOff)).await;
-                return;
-            }
-            Err(_) => {
-                let _ = taker.send(Err(BrokeOff)).await;
-                return;
-            }
-        };
-        if taker.send(Ok(piece.into())).await.is_err() {
-            return;
         }
-    }
+        let _ = taker.send(Err(BrokeOff)).await;
+    });
+    pieces
+}
+
+/// A name in a directory, or below the root.
+fn below(directory: Option<&RelPath>, name: &RelPath) -> Result<RelPath, Refused> {
+    RelPath::below(directory, name.as_bytes()).map_err(|_| failed(&Error::TooLong))
 }
 
 /// As WebDAV reads it: with ranges and conditions.
 async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
-    let question = portreeve_dav::Asked {
-        method: asked.method.clone(),
-        path: portreeve_dav::address_of(&path),
-        headers: asked.headers.clone(),
-        origin: asked.visit.origin.clone(),
-    };
+    let question = asked.of_dav(portreeve_dav::address_of(&path));
     let dav = Arc::clone(&asked.desk.dav);
     match asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)? {
         Ok(reading) => Ok(sent(asked, reading)),
@@ -217,17 +219,15 @@ async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
         Err(refusal)
             if matches!(refusal.status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE) =>
         {
-            Ok(said(refusal))
+            Ok(said(refusal.answer()))
         }
         Err(refusal) => Err(refused(refusal)),
     }
 }
 
-/// A refusal in the words of WebDAV.
-pub(super) fn said(refusal: Refusal) -> Answer {
-    refusal
-        .answer()
-        .map(|body| respond::Said::Whole(Some(body.into()).filter(|body: &Bytes| !body.is_empty())))
+/// In the words of WebDAV.
+pub(super) fn said(answer: Response<Vec<u8>>) -> Answer {
+    answer.map(|body| respond::Said::Whole(Some(body.into()).filter(|body: &Bytes| !body.is_empty())))
 }
 
 /// What was opened, on its way.
@@ -289,8 +289,7 @@ fn only(asked: &Asked<'_>) -> Result<Only, Refused> {
 async fn make(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
     let dav = Arc::clone(&asked.desk.dav);
     let made = asked.desk.transfer(move || {
-        dav.is_free(&path)?;
-        let (root, below) = dav.roots().named(Some(&path))?;
+        let (root, below) = dav.changeable(&path)?;
         Ok(root.make_dir(&below, 0o777)?)
     });
     made.await.map_err(hangs)?.map_err(refused)?;
@@ -305,8 +304,7 @@ where
     let only = only(asked)?;
     let dav = Arc::clone(&asked.desk.dav);
     let begun = asked.desk.transfer(move || {
-        dav.is_free(&path)?;
-        let (root, below) = dav.roots().named(Some(&path))?;
+        let (root, below) = dav.changeable(&path)?;
         // Said before all of it came.
         if only == Only::IfAbsent && root.status(&below).is_ok() {
             return Err(Error::Exists.into());

@@ -16,6 +16,7 @@ use crate::limits;
 use crate::respond::{self, Answer, Refused};
 use crate::said::{JobSaid, RowSaid, duration};
 use crate::visit::may_change;
+use crate::workspace::sentence;
 
 #[derive(Template)]
 #[template(path = "queue.html")]
@@ -361,10 +362,4 @@ pub(super) fn said(change: Change) -> Refused {
         Change::Refused(why) => Refused::NotDone(sentence(&why)),
         Change::Hangs => Refused::NotDone("The file system does not answer.".to_owned()),
     }
-}
-
-fn sentence(clause: &str) -> String {
-    let mut letters = clause.chars();
-    let first = letters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
 }

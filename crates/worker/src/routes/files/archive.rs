@@ -121,7 +121,7 @@ impl Archive {
             let root = Arc::new(root);
             match root.status(&path) {
                 Ok(status) => self.put(&root, path, name, status.kind, &status)?,
-                Err(error) => self.leave_out(&name, &error)?,
+                Err(error) => self.leave_out(&name, &error),
             }
             return Ok(true);
         };
@@ -133,14 +133,14 @@ impl Archive {
             Some(Err(error)) => {
                 let name = level.name.clone();
                 self.levels.pop();
-                self.leave_out(&name, &error)?;
+                self.leave_out(&name, &error);
             }
             Some(Ok(entry)) => {
                 let name = format!("{}{}", level.name, lossy(&entry.name));
                 match (level.path.join(entry.name.as_encoded_bytes()), entry.status) {
                     (Ok(path), Some(status)) => self.put(&root, path, name, entry.kind, &status)?,
-                    (Ok(_), None) => self.leave_out(&name, &Error::Denied)?,
-                    (Err(_), _) => self.leave_out(&name, &Error::TooLong)?,
+                    (Ok(_), None) => self.leave_out(&name, &Error::Denied),
+                    (Err(_), _) => self.leave_out(&name, &Error::TooLong),
                 }
             }
         }
@@ -159,49 +159,53 @@ impl Archive {
         if self.count > limits::ARCHIVE {
             return Err(io::Error::other("the archive has too many files"));
         }
+        if let Err(error) = self.begin(root, path, &name, kind, status) {
+            self.leave_out(&name, &error);
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        root: &Arc<Root>,
+        path: RelPath,
+        name: &str,
+        kind: Kind,
+        status: &Status,
+    ) -> Result<(), Error> {
         let options = SimpleFileOptions::default()
             .unix_permissions(status.mode & 0o777)
             .large_file(status.size >= 1 << 32);
-        let said = match kind {
-            Kind::File => match root.read(&path) {
-                Ok(file) => {
-                    let options = options.compression_method(method(&name)).compression_level(None);
-                    let started = self.writer()?.start_file(&name, options);
-                    if started.is_ok() {
-                        self.file = Some((file, 0));
-                    }
-                    started
-                }
-                Err(error) => return self.leave_out(&name, &error),
-            },
-            Kind::Directory if self.levels.len() < limits::ARCHIVE_DEPTH => match root.entries(Some(&path)) {
-                Ok(entries) => {
-                    let name = name.clone() + "/";
-                    let added = self.writer()?.add_directory(&*name, options);
-                    if added.is_ok() {
-                        self.levels.push(Level { root: Arc::clone(root), path, entries, name });
-                    }
-                    added
-                }
-                Err(error) => return self.leave_out(&name, &error),
-            },
-            Kind::Link => match root.link(&path) {
-                Ok(target) => self.writer()?.add_symlink(&name, String::from_utf8_lossy(&target), options),
-                Err(error) => return self.leave_out(&name, &error),
-            },
-            Kind::Directory => return self.leave_out(&name, &Error::TooLong),
-            other => return self.leave_out(&name, &Error::NotRegular(other)),
-        };
         // Two names that differ in what is not UTF-8 are one in the archive.
-        said.or_else(|_| self.leave_out(&name, &Error::Exists))
+        let taken = |_| Error::Exists;
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        match kind {
+            Kind::File => {
+                let file = root.read(&path)?;
+                let options = options.compression_method(method(name)).compression_level(None);
+                writer.start_file(name, options).map_err(taken)?;
+                self.file = Some((file, 0));
+            }
+            Kind::Directory if self.levels.len() < limits::ARCHIVE_DEPTH => {
+                let entries = root.entries(Some(&path))?;
+                let name = format!("{name}/");
+                writer.add_directory(&*name, options).map_err(taken)?;
+                self.levels.push(Level { root: Arc::clone(root), path, entries, name });
+            }
+            Kind::Directory => return Err(Error::TooLong),
+            Kind::Link => {
+                let target = root.link(&path)?;
+                writer.add_symlink(name, String::from_utf8_lossy(&target), options).map_err(taken)?;
+            }
+            other => return Err(Error::NotRegular(other)),
+        }
+        Ok(())
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "whoever leaves something out goes on as if it were in")]
-    fn leave_out(&mut self, name: &str, error: &Error) -> io::Result<()> {
+    fn leave_out(&mut self, name: &str, error: &Error) {
         if self.left_out.len() < limits::ARCHIVE_LEFT_OUT {
             self.left_out.push(format!("{name}: {error}"));
         }
-        Ok(())
     }
 
     fn finish(&mut self) -> io::Result<()> {

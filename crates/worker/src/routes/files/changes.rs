@@ -5,19 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Body;
-use portreeve_dav::Refusal;
+use portreeve_dav::{Dav, Refusal};
 use portreeve_files::{Error, Over, RelPath};
 use serde::Deserialize;
 
 use super::super::Asked;
-use super::{hangs, unpack};
+use super::hangs;
+use super::unpack::{self, NotUnpacked};
 use crate::body;
 use crate::respond::{self, Answer, Refused};
 
 /// What is to be done with a file or directory.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
-pub(super) enum Change {
+enum Change {
     Move {
         to: String,
         #[serde(default)]
@@ -46,45 +47,50 @@ where
     if !asked.sends_json {
         return Err(Refused::NotJson);
     }
-    done(asked, path, body::json(body).await?).await?;
+    match body::json(body).await? {
+        Change::Move { to, replace } => relocate(asked, path, whole("to", &to)?, over(replace)).await?,
+        Change::Copy { to, replace } => copy(asked, path, whole("to", &to)?, over(replace)).await?,
+        Change::Mode { mode } => set_mode(asked, path, &mode).await?,
+        Change::Unpack { to } => unpack(asked, path, whole("to", &to)?).await?,
+    }
     Ok(respond::nothing())
 }
 
-/// Does it.
-pub(super) async fn done(asked: &Asked<'_>, path: RelPath, change: Change) -> Result<(), Refused> {
-    let over = |replace| if replace { Over::Replace } else { Over::Refuse };
+fn over(replace: bool) -> Over {
+    if replace { Over::Replace } else { Over::Refuse }
+}
+
+pub(super) async fn relocate(
+    asked: &Asked<'_>,
+    from: RelPath,
+    to: RelPath,
+    over: Over,
+) -> Result<(), Refused> {
+    at_length(asked, move |dav| dav.relocate(&from, &to, over)).await
+}
+
+pub(super) async fn copy(asked: &Asked<'_>, from: RelPath, to: RelPath, over: Over) -> Result<(), Refused> {
+    at_length(asked, move |dav| dav.copy(&from, &to, over)).await
+}
+
+/// `mode` is octal, such as `0640`.
+pub(super) async fn set_mode(asked: &Asked<'_>, path: RelPath, mode: &str) -> Result<(), Refused> {
+    let mode = octal(mode)?;
+    at_length(asked, move |dav| {
+        let (root, below) = dav.changeable(&path)?;
+        root.set_mode(&below, mode)?;
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn unpack(asked: &Asked<'_>, from: RelPath, to: RelPath) -> Result<(), Refused> {
     let dav = Arc::clone(&asked.desk.dav);
-    match change {
-        Change::Move { to, replace } => {
-            let to = whole("to", &to)?;
-            at_length(asked, move || dav.relocate(&path, &to, over(replace))).await
-        }
-        Change::Copy { to, replace } => {
-            let to = whole("to", &to)?;
-            at_length(asked, move || dav.copy(&path, &to, over(replace))).await
-        }
-        Change::Mode { mode } => {
-            let mode = octal(&mode)?;
-            at_length(asked, move || {
-                dav.is_free(&path)?;
-                let (root, below) = dav.roots().named(Some(&path))?;
-                root.set_mode(&below, mode)?;
-                Ok(())
-            })
-            .await
-        }
-        Change::Unpack { to } => {
-            let to = whole("to", &to)?;
-            let unpacked = asked.desk.at_length(move || {
-                dav.is_free(&to).map_err(unpack::NotUnpacked::Refused)?;
-                unpack::unpack(&dav, &path, &to)
-            });
-            unpacked.await.map_err(hangs)?.map_err(|why| match why {
-                unpack::NotUnpacked::Refused(refusal) => refused(refusal),
-                other => Refused::Conflict(format!("Nothing was unpacked: {other}.")),
-            })
-        }
-    }
+    let unpacked = asked.desk.at_length(move || unpack::unpack(&dav, &from, &to));
+    unpacked.await.map_err(hangs)?.map_err(|why| match why {
+        NotUnpacked::Refused(refusal) => refused(refusal),
+        other => Refused::Conflict(format!("Nothing was unpacked: {other}.")),
+    })
 }
 
 /// `DELETE`: it, and all that is in it.
@@ -103,9 +109,10 @@ pub(super) async fn remove(asked: &Asked<'_>, path: RelPath) -> Result<(), Refus
 
 async fn at_length<F>(asked: &Asked<'_>, act: F) -> Result<(), Refused>
 where
-    F: FnOnce() -> Result<(), Refusal> + Send + 'static,
+    F: FnOnce(&Dav) -> Result<(), Refusal> + Send + 'static,
 {
-    asked.desk.at_length(act).await.map_err(hangs)?.map_err(refused)
+    let dav = Arc::clone(&asked.desk.dav);
+    asked.desk.at_length(move || act(&dav)).await.map_err(hangs)?.map_err(refused)
 }
 
 /// What the protocol beside this says, in this one's words.
@@ -138,7 +145,7 @@ fn octal(text: &str) -> Result<u32, Refused> {
     })
 }
 
-impl From<Error> for unpack::NotUnpacked {
+impl From<Error> for NotUnpacked {
     fn from(error: Error) -> Self {
         Self::Refused(Refusal::from(error))
     }

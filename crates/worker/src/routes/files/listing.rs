@@ -20,6 +20,7 @@ use super::aside;
 use crate::desk::Desk;
 use crate::limits;
 use crate::respond::Refused;
+use crate::workspace::capital;
 
 /// A window of a directory.
 #[derive(Debug, Serialize)]
@@ -59,15 +60,21 @@ pub(super) struct EntrySaid {
 }
 
 /// What is wanted of a directory.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Wish {
+    pub(super) order: Order,
+    pub(super) offset: usize,
+    pub(super) limit: usize,
+}
+
+/// Which entries, and in which order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Order {
     pub(super) sort: Sort,
     /// From the last to the first.
     pub(super) down: bool,
     /// Part of the names, whatever the case.
     pub(super) filter: String,
-    pub(super) offset: usize,
-    pub(super) limit: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,7 +105,7 @@ impl Wish {
                 .filter(|number| *number <= most)
                 .ok_or_else(|| not_understood(&format!("{name} is a number up to {most}"))),
         };
-        Ok(Self {
+        let order = Order {
             sort: match once("sort")?.as_deref() {
                 None | Some("name") => Sort::Name,
                 Some("size") => Sort::Size,
@@ -111,6 +118,9 @@ impl Wish {
                 Some(_) => return Err(not_understood("order is up or down")),
             },
             filter: once("filter")?.unwrap_or_default().to_lowercase(),
+        };
+        Ok(Self {
+            order,
             offset: number("offset", 0, limits::DIRECTORY)?,
             limit: number("limit", usual, limits::ENTRIES)?,
         })
@@ -121,6 +131,8 @@ impl Wish {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     path: Option<RelPath>,
+    order: Order,
+    /// Those that are wanted, in their order.
     entries: Vec<Known>,
     truncated: bool,
 }
@@ -174,16 +186,13 @@ pub(super) fn seconds(time: SystemTime) -> i64 {
     }
 }
 
-fn read(dav: &Dav, path: Option<RelPath>) -> Result<Snapshot, Error> {
+fn read(dav: &Dav, path: Option<RelPath>, order: Order) -> Result<Snapshot, Error> {
     let (root, below) = match dav.roots().find(path.as_ref())? {
         Found::In(root, below) => (root, below),
         Found::Above(names) => {
             let directory = |name| Known { name, link: false, kind: Kind::Directory, status: None };
-            return Ok(Snapshot {
-                path,
-                entries: names.into_iter().map(directory).collect(),
-                truncated: false,
-            });
+            let entries = order.applied(names.into_iter().map(directory).collect());
+            return Ok(Snapshot { path, order, entries, truncated: false });
         }
     };
     let mut entries = Vec::new();
@@ -191,19 +200,21 @@ fn read(dav: &Dav, path: Option<RelPath>) -> Result<Snapshot, Error> {
         entries.push(Known::from(entry));
         ControlFlow::Continue(())
     })?;
-    Ok(Snapshot { path, entries, truncated: listed == Listed::Part })
+    let entries = order.applied(entries);
+    Ok(Snapshot { path, order, entries, truncated: listed == Listed::Part })
 }
 
 /// The window that is wished for.
 pub(super) async fn window(asked: &Asked<'_>, path: Option<RelPath>, wish: Wish) -> Result<Window, Refused> {
-    let kept = asked.desk.snapshots.borrow().iter().find(|one| one.path == path).cloned();
+    let is_it = |one: &&Arc<Snapshot>| one.path == path && one.order == wish.order;
+    let kept = asked.desk.snapshots.borrow().iter().find(is_it).cloned();
     let uid = asked.desk.uid;
     let (snapshot, window) = aside(asked, move |dav| {
         let snapshot = match kept.filter(|_| wish.offset > 0) {
             Some(kept) => kept,
-            None => Arc::new(read(dav, path)?),
+            None => Arc::new(read(dav, path, wish.order)?),
         };
-        let window = snapshot.window(&wish, uid);
+        let window = snapshot.window(wish.offset, wish.limit, uid);
         Ok((snapshot, window))
     })
     .await?;
@@ -219,29 +230,34 @@ fn keep(desk: &Desk, snapshot: Arc<Snapshot>) {
     kept.truncate(limits::SNAPSHOTS);
 }
 
-impl Snapshot {
-    fn window(&self, wish: &Wish, uid: u32) -> Window {
-        let fits = |known: &&Known| {
-            wish.filter.is_empty() || known.name.to_string_lossy().to_lowercase().contains(&wish.filter)
-        };
-        let mut found: Vec<&Known> = self.entries.iter().filter(fits).collect();
+impl Order {
+    fn applied(&self, mut entries: Vec<Known>) -> Vec<Known> {
+        if !self.filter.is_empty() {
+            entries.retain(|known| known.name.to_string_lossy().to_lowercase().contains(&self.filter));
+        }
         let is_other = |known: &Known| known.kind != Kind::Directory;
         let size = |known: &Known| known.status.map_or(0, |status| status.size);
         let modified = |known: &Known| known.status.map_or(i64::MIN, |status| status.modified);
-        found.sort_unstable_by(|one, other| {
-            let by_wish = match wish.sort {
+        entries.sort_unstable_by(|one, other| {
+            let by_sort = match self.sort {
                 Sort::Name => std::cmp::Ordering::Equal,
                 Sort::Size => size(one).cmp(&size(other)),
                 Sort::Modified => modified(one).cmp(&modified(other)),
             };
-            let order = by_wish.then_with(|| one.name.cmp(&other.name));
-            let order = if wish.down { order.reverse() } else { order };
+            let order = by_sort.then_with(|| one.name.cmp(&other.name));
+            let order = if self.down { order.reverse() } else { order };
             is_other(one).cmp(&is_other(other)).then(order)
         });
-        let mut names = Names { me: uid, users: BTreeMap::new(), groups: BTreeMap::new() };
-        let shown = found.iter().skip(wish.offset).take(wish.limit);
+        entries
+    }
+}
+
+impl Snapshot {
+    fn window(&self, offset: usize, limit: usize, uid: u32) -> Window {
+        let mut names = Names::new(uid);
+        let shown = self.entries.iter().skip(offset).take(limit);
         let entries: Vec<EntrySaid> = shown.map(|known| names.said(known)).collect();
-        let (total, offset) = (found.len(), wish.offset);
+        let total = self.entries.len();
         Window { more: offset + entries.len() < total, entries, total, offset, truncated: self.truncated }
     }
 }
@@ -316,8 +332,7 @@ impl Names {
         } else {
             format!("{reads} can open this, {writes} can change it")
         };
-        let mut letters = said.chars();
-        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+        capital(&said)
     }
 }
 
@@ -330,36 +345,34 @@ mod tests {
         Known { name: name.into(), link: false, kind, status }
     }
 
-    fn names(snapshot: &Snapshot, wish: &Wish) -> String {
-        let window = snapshot.window(wish, 0);
+    fn snapshot(order: Order) -> Snapshot {
+        let entries = order.applied(vec![
+            known("b", Kind::File, 1, 30),
+            known("Alpha", Kind::File, 3, 10),
+            known("d", Kind::Directory, 0, 5),
+            known("alp", Kind::File, 2, 20),
+            known("c", Kind::Directory, 0, 50),
+        ]);
+        Snapshot { path: None, order, entries, truncated: false }
+    }
+
+    fn names(order: Order) -> String {
+        let window = snapshot(order).window(0, 10, 0);
         window.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn sorted_filtered_and_a_window_at_a_time() {
-        let snapshot = Snapshot {
-            path: None,
-            entries: vec![
-                known("b", Kind::File, 1, 30),
-                known("Alpha", Kind::File, 3, 10),
-                known("d", Kind::Directory, 0, 5),
-                known("alp", Kind::File, 2, 20),
-                known("c", Kind::Directory, 0, 50),
-            ],
-            truncated: false,
-        };
-        let wish = Wish { limit: 10, ..Wish::default() };
-        assert_eq!(names(&snapshot, &wish), "c d Alpha alp b");
-        assert_eq!(names(&snapshot, &Wish { down: true, ..wish.clone() }), "d c b alp Alpha");
-        assert_eq!(names(&snapshot, &Wish { sort: Sort::Size, ..wish.clone() }), "c d b alp Alpha");
-        assert_eq!(
-            names(&snapshot, &Wish { sort: Sort::Modified, down: true, ..wish.clone() }),
-            "c d b alp Alpha"
-        );
-        assert_eq!(names(&snapshot, &Wish { filter: "alp".into(), ..wish.clone() }), "Alpha alp");
-        let window = snapshot.window(&Wish { offset: 1, limit: 2, ..wish.clone() }, 0);
+        let usual = Order::default();
+        assert_eq!(names(usual.clone()), "c d Alpha alp b");
+        assert_eq!(names(Order { down: true, ..usual.clone() }), "d c b alp Alpha");
+        assert_eq!(names(Order { sort: Sort::Size, ..usual.clone() }), "c d b alp Alpha");
+        assert_eq!(names(Order { sort: Sort::Modified, down: true, ..usual.clone() }), "c d b alp Alpha");
+        assert_eq!(names(Order { filter: "alp".into(), ..usual.clone() }), "Alpha alp");
+        let snapshot = snapshot(usual);
+        let window = snapshot.window(1, 2, 0);
         assert_eq!((window.entries.len(), window.total, window.more), (2, 5, true));
-        let end = snapshot.window(&Wish { offset: 4, limit: 2, ..wish }, 0);
+        let end = snapshot.window(4, 2, 0);
         assert_eq!((end.entries.len(), end.more), (1, false));
     }
 

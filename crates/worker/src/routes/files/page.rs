@@ -5,19 +5,18 @@
 //! Invariant: nothing of a file is shown but as text or as a picture that runs nothing; what changes something carries the page's secret.
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 
 use askama::Template;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use portreeve_files::address::{segment, segments};
-use portreeve_files::{Address, Error, Kind, RelPath, Status};
+use portreeve_files::{Address, Error, Kind, Over, RelPath, Status};
 use portreeve_pages::{Frame, Section};
 
 use super::super::Asked;
-use super::changes::{self, Change};
+use super::changes;
 use super::listing::{EntrySaid, Names, Sort, Window, Wish, seconds};
-use super::{aside, failed, listing, parsed, zip};
+use super::{aside, below, listing, parsed, zip};
 use crate::body::Filled;
 use crate::limits;
 use crate::respond::{self, Answer, Refused};
@@ -116,12 +115,12 @@ impl Place {
 
 impl ListPage<'_> {
     fn order(&self, sort: Sort) -> &'static str {
-        if self.wish.sort == sort && !self.wish.down { "down" } else { "up" }
+        if self.wish.order.sort == sort && !self.wish.order.down { "down" } else { "up" }
     }
 
     /// What a screen reader says of a column.
     fn sorted(&self, sort: Sort) -> &'static str {
-        match (self.wish.sort == sort, self.wish.down) {
+        match (self.wish.order.sort == sort, self.wish.order.down) {
             (false, _) => "none",
             (true, false) => "ascending",
             (true, true) => "descending",
@@ -129,7 +128,7 @@ impl ListPage<'_> {
     }
 
     fn sort(&self) -> &'static str {
-        match self.wish.sort {
+        match self.wish.order.sort {
             Sort::Name => "name",
             Sort::Size => "size",
             Sort::Modified => "modified",
@@ -314,10 +313,7 @@ pub(in crate::routes) async fn act(
     let directory = parsed(address)?.path;
     let place = Place::of(directory.as_ref(), true);
     let back = || respond::see_other(&format!("/files/{}", place.address));
-    let join = |name: &RelPath| match &directory {
-        Some(directory) => directory.join(name.as_bytes()).map_err(|_| failed(&Error::TooLong)),
-        None => Ok(name.clone()),
-    };
+    let join = |name: &RelPath| below(directory.as_ref(), name);
     let mut chosen = Vec::new();
     for text in filled.values("n") {
         match parsed(text)?.path {
@@ -346,26 +342,24 @@ pub(in crate::routes) async fn act(
         "move" if !is_sure => return ask(What::Move),
         "copy" if !is_sure => return ask(What::Copy),
         "move" | "copy" => {
-            let to = filled.value("to").unwrap_or_default().trim_end_matches('/').to_owned();
+            let into = match filled.value("to").unwrap_or_default() {
+                "/" => None,
+                typed => Some(changes::whole("to", typed)?),
+            };
             for name in &chosen {
-                let to = format!("{to}/{}", String::from_utf8_lossy(name.as_bytes()));
-                let change = match done {
-                    "move" => Change::Move { to, replace: false },
-                    _ => Change::Copy { to, replace: false },
-                };
-                changes::done(asked, join(name)?, change).await?;
+                let (from, to) = (join(name)?, below(into.as_ref(), name)?);
+                match done {
+                    "move" => changes::relocate(asked, from, to, Over::Refuse).await?,
+                    _ => changes::copy(asked, from, to, Over::Refuse).await?,
+                }
             }
         }
         "rename" => {
             let to = join(&new_name(&filled, "to")?)?;
-            let (from, dav) = (join(first)?, Arc::clone(&asked.desk.dav));
-            let renamed =
-                asked.desk.at_length(move || dav.relocate(&from, &to, portreeve_files::Over::Refuse));
-            renamed.await.map_err(super::hangs)?.map_err(changes::refused)?;
+            changes::relocate(asked, join(first)?, to, Over::Refuse).await?;
         }
         "mode" => {
-            let mode = filled.value("mode").unwrap_or_default().to_owned();
-            changes::done(asked, join(first)?, Change::Mode { mode }).await?;
+            changes::set_mode(asked, join(first)?, filled.value("mode").unwrap_or_default()).await?;
             return respond::see_other(&format!(
                 "/files/{}{}?about",
                 place.address,
@@ -374,8 +368,7 @@ pub(in crate::routes) async fn act(
         }
         "unpack" => {
             let to = join(&new_name(&filled, "to")?)?;
-            let to = format!("/{}", String::from_utf8_lossy(to.as_bytes()));
-            changes::done(asked, join(first)?, Change::Unpack { to }).await?;
+            changes::unpack(asked, join(first)?, to).await?;
         }
         _ => return Err(Refused::Malformed),
     }

@@ -6,7 +6,7 @@
 use std::io::{Read, copy};
 
 use portreeve_dav::{Dav, Refusal};
-use portreeve_files::{Error, Finish, NewMode, Only, Over, PUT_PREFIX, RelPath, Root, To};
+use portreeve_files::{Error, Finish, NewMode, Only, RelPath, Root};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
@@ -15,8 +15,8 @@ use crate::limits;
 /// Why nothing was unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotUnpacked {
-    #[error("{}", .0.why)]
-    Refused(Refusal),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("it is no zip archive that is understood")]
     NoArchive(#[from] zip::result::ZipError),
     #[error("it has a name that leads elsewhere")]
@@ -38,23 +38,8 @@ pub(super) fn unpack(dav: &Dav, from: &RelPath, to: &RelPath) -> Result<(), NotU
     let file = root.read(&archive)?;
     let size = file.status().size;
     let archive = ZipArchive::new(std::io::BufReader::new(file.into_file()))?;
-    let (root, to) = dav.roots().named(Some(to))?;
-    if root.has_name(&to)? {
-        return Err(Error::Exists.into());
-    }
-    let random = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
-    let hidden = format!("{PUT_PREFIX}{random:016x}");
-    let staged = match to.parent() {
-        Some(parent) => parent.join(hidden.as_bytes()),
-        None => RelPath::parse(hidden.as_bytes()),
-    };
-    let staged = staged.map_err(|_| Error::TooLong)?;
-    root.make_dir(&staged, 0o777)?;
-    let done = root.below(&staged).map_err(NotUnpacked::from).and_then(|inside| fill(&inside, archive, size));
-    let done = done.and_then(|()| {
-        root.relocate(&staged, To { root: &root, path: &to, over: Over::Refuse }).map_err(NotUnpacked::from)
-    });
-    done.inspect_err(|_| drop(root.remove_tree(&staged)))
+    let (root, to) = dav.changeable(to)?;
+    root.make_filled(&to, |inside| fill(inside, archive, size))
 }
 
 fn fill<R: Read + std::io::Seek>(

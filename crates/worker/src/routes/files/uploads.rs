@@ -96,8 +96,7 @@ pub(in crate::routes) async fn begin(asked: &Asked<'_>, begin: Begin) -> Result<
     }
     let (dav, at) = (Arc::clone(&asked.desk.dav), path.clone());
     let put = asked.desk.transfer(move || {
-        dav.is_free(&at)?;
-        let (root, below) = dav.roots().named(Some(&at))?;
+        let (root, below) = dav.changeable(&at)?;
         if only == Only::IfAbsent && root.has_name(&below)? {
             return Err(Error::Exists.into());
         }
@@ -108,15 +107,18 @@ pub(in crate::routes) async fn begin(asked: &Asked<'_>, begin: Begin) -> Result<
     let id = format!("{random:016x}");
     let upload = Upload { put: Some(put), path, size: begin.size, only, used: Instant::now() };
     asked.desk.uploads.0.borrow_mut().insert(id.clone(), upload);
-    respond::json(&serde_json::json!({ "id": id, "offset": 0, "size": begin.size }))
-        .map(|answer| respond::with_status(answer, StatusCode::CREATED))
+    told(&id, 0, begin.size).map(|answer| respond::with_status(answer, StatusCode::CREATED))
 }
 
 fn state(asked: &Asked<'_>, id: &str) -> Result<Answer, Refused> {
     let uploads = asked.desk.uploads.0.borrow();
     let upload = uploads.get(id).ok_or_else(gone)?;
     let Some(put) = &upload.put else { return Err(busy()) };
-    respond::json(&serde_json::json!({ "id": id, "offset": put.written(), "size": upload.size }))
+    told(id, put.written(), upload.size)
+}
+
+fn told(id: &str, offset: u64, size: u64) -> Result<Answer, Refused> {
+    respond::json(&serde_json::json!({ "id": id, "offset": offset, "size": size }))
 }
 
 fn busy() -> Refused {
@@ -153,7 +155,7 @@ where
             (upload.put, upload.used) = (Some(put), Instant::now());
         }
         received?;
-        return respond::json(&serde_json::json!({ "id": id, "offset": written, "size": size }));
+        return told(id, written, size);
     }
     let upload = asked.desk.uploads.0.borrow_mut().remove(id).ok_or_else(gone)?;
     let (dav, only) = (Arc::clone(&asked.desk.dav), upload.only);
