@@ -1,5 +1,6 @@
 //! One HTTP/1.1 request over a connection that is there already.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -18,9 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// As text: what a job wrote need be none.
-    pub(crate) body: String,
-    pub(crate) bytes: Bytes,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// Its body as text: what a job wrote need be none.
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
 }
 
 /// Asks, and waits for the whole answer.
@@ -36,10 +42,9 @@ pub(crate) async fn ask(
         let answered = async {
             let response = sender.send_request(request.map(Full::new)).await?;
             let (head, body) = response.into_parts();
-            let bytes =
+            let body =
                 Limited::new(body, MAX_BODY).collect().await.map_err(|error| anyhow!(error))?.to_bytes();
-            let body = String::from_utf8_lossy(&bytes).into_owned();
-            Ok(Reply { status: head.status, headers: head.headers, body, bytes })
+            Ok(Reply { status: head.status, headers: head.headers, body })
         };
         // The connection has to be driven. It may end as soon as all of the answer is here.
         tokio::pin!(answered);

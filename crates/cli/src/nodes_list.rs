@@ -98,7 +98,7 @@ async fn nodes_from(
     let request = Request::get("/nodes").header(HOST, "localhost").header(ACCEPT, "application/json");
     let reply = ask(stream, request.body(bytes::Bytes::new())?).await?;
     anyhow::ensure!(reply.status == StatusCode::OK, "it answered {}", reply.status);
-    serde_json::from_str(&reply.body).context("its answer is not understood")
+    serde_json::from_slice(&reply.body).context("its answer is not understood")
 }
 
 fn of_the_map(dir: &Path) -> anyhow::Result<Vec<Node>> {

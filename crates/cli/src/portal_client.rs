@@ -232,7 +232,7 @@ impl PortalClient {
 
     /// What the portal said about why not.
     fn refused(&self, reply: &Reply) -> anyhow::Error {
-        let said: Option<serde_json::Value> = serde_json::from_str(&reply.body).ok();
+        let said: Option<serde_json::Value> = serde_json::from_slice(&reply.body).ok();
         let text = |key: &str| {
             let value = said.as_ref()?.get(key)?.as_str()?;
             Some(value.chars().filter(|c| !c.is_control()).collect::<String>())
@@ -259,7 +259,7 @@ impl Session<'_> {
     async fn json(&self, path: &str) -> anyhow::Result<String> {
         let reply = self.client.ask(Method::GET, path, Some(&self.shown), None).await?;
         match reply.status {
-            StatusCode::OK => Ok(reply.body),
+            StatusCode::OK => Ok(reply.text().into_owned()),
             StatusCode::NOT_FOUND => bail!("this portal has no {path}: it is of another version"),
             _ => Err(self.client.refused(&reply)),
         }
@@ -272,7 +272,7 @@ impl Session<'_> {
         path: &str,
         body: Option<serde_json::Value>,
     ) -> anyhow::Result<String> {
-        Ok(self.reply(method, path, body).await?.body)
+        Ok(self.reply(method, path, body).await?.text().into_owned())
     }
 
     /// The same, and what stands beside the text.

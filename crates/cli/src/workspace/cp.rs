@@ -18,6 +18,7 @@ use portreeve_files::{Finish, NewMode, Only, RelPath, Root, Within};
 use serde::Deserialize;
 
 use super::Portal;
+use crate::http_client::Reply;
 use crate::portal_client::Session;
 
 /// What is sent or fetched in one request, in bytes.
@@ -120,22 +121,19 @@ async fn send(
     let at = format!("uploads/{id}");
     loop {
         let part = read(file, offset, size)?;
-        let reply = tried(async || {
-            let reply = session.part(&format!("{at}?offset={offset}"), part.clone()).await?;
-            if reply.status.is_server_error() { Err(session.refused(&reply)) } else { Ok(reply) }
-        });
-        match reply.await {
-            Ok(reply) if reply.status == StatusCode::CREATED => break,
-            Ok(reply) if reply.status == StatusCode::OK => {
-                offset = serde_json::from_str::<Upload>(&reply.body)?.offset;
+        let to = format!("{at}?offset={offset}");
+        let reply = tried(session, async || session.part(&to, part.clone()).await).await?;
+        match reply.status {
+            StatusCode::CREATED => break,
+            StatusCode::OK => {
+                offset = serde_json::from_slice::<Upload>(&reply.body)?.offset;
             }
             // A part came through of which nobody heard, or half of one.
-            Ok(reply) if reply.status == StatusCode::CONFLICT => {
+            StatusCode::CONFLICT => {
                 tokio::time::sleep(PAUSE).await;
                 offset = serde_json::from_str::<Upload>(&session.api(Method::GET, &at, None).await?)?.offset;
             }
-            Ok(reply) => return Err(session.refused(&reply)),
-            Err(error) => return Err(error),
+            _ => return Err(session.refused(&reply)),
         }
         told.tell(offset);
     }
@@ -168,11 +166,7 @@ async fn fetch(cp: &Cp, session: &Session<'_>, from: &str) -> anyhow::Result<()>
     let (mut offset, mut size, mut tag) = (0_u64, None, None);
     let mut told = Progress::of(cp, 0);
     while size.is_none_or(|size| offset < size) {
-        let reply = tried(async || {
-            let reply = session.range(&at, offset..=offset + PART - 1).await?;
-            if reply.status.is_server_error() { Err(session.refused(&reply)) } else { Ok(reply) }
-        })
-        .await?;
+        let reply = tried(session, async || session.range(&at, offset..=offset + PART - 1).await).await?;
         let header =
             |name: &str| reply.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         match reply.status {
@@ -192,8 +186,11 @@ async fn fetch(cp: &Cp, session: &Session<'_>, from: &str) -> anyhow::Result<()>
         if size == Some(0) {
             break;
         }
-        put.write(&reply.bytes).with_context(cant)?;
-        offset += reply.bytes.len() as u64;
+        if reply.body.is_empty() {
+            bail!("the portal sends nothing of {path}");
+        }
+        put.write(&reply.body).with_context(cant)?;
+        offset += reply.body.len() as u64;
         told.size = size.unwrap_or(0);
         told.tell(offset);
     }
@@ -203,18 +200,22 @@ async fn fetch(cp: &Cp, session: &Session<'_>, from: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Tries again what does not come through.
-async fn tried<T>(mut act: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let mut pause = PAUSE;
-    for _ in 1..TRIES {
-        match act().await {
-            Ok(done) => return Ok(done),
-            Err(error) => tracing::debug!(error = %format!("{error:#}"), "a part did not come through"),
-        }
+/// Tries again what does not come through, and what the portal could not do.
+async fn tried(
+    session: &Session<'_>,
+    mut act: impl AsyncFnMut() -> anyhow::Result<Reply>,
+) -> anyhow::Result<Reply> {
+    let mut pauses = (1..TRIES).map(|tried| PAUSE * 2_u32.pow(tried - 1));
+    loop {
+        let error = match act().await {
+            Ok(reply) if !reply.status.is_server_error() => return Ok(reply),
+            Ok(reply) => session.refused(&reply),
+            Err(error) => error,
+        };
+        let Some(pause) = pauses.next() else { return Err(error) };
+        tracing::debug!(error = %format!("{error:#}"), "a part did not come through");
         tokio::time::sleep(pause).await;
-        pause *= 2;
     }
-    act().await
 }
 
 /// How far it is.

@@ -83,7 +83,7 @@ async fn wrote(session: &Session<'_>, job: &Job, stream: &str) -> anyhow::Result
     for _ in 0..ANSWERS {
         let path = format!("jobs/{}/output?stream={stream}&offset={offset}", job.id);
         let reply = session.reply(Method::GET, &path, None).await?;
-        text += &reply.body;
+        text += &reply.text();
         let at = |name: &str| reply.headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
         match (at("x-portreeve-next"), at("x-portreeve-end")) {
             (Some(next), Some(end)) if offset < next && next < end => offset = next,
