@@ -75,12 +75,11 @@ pub(crate) async fn connect(
         for address in &target.addresses {
             while let Some(mut link) = room.pool.take(&key_of(*address)) {
                 // Ready once the last answer was taken off it.
-                let is_ready = link.sender.is_ready();
-                match if is_ready {
-                    Ok(Ok(()))
-                } else {
-                    timeout(limits::POOL_READY, link.sender.ready()).await
-                } {
+                let ready = match link.sender.is_ready() {
+                    true => Ok(Ok(())),
+                    false => timeout(limits::POOL_READY, link.sender.ready()).await,
+                };
+                match ready {
                     Ok(Ok(())) => {
                         room.tally.pooled(true);
                         return Ok(Reached::Open(link));
