@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from .files import Disk
 from .places import LOAD_CORE, PROXY_CORE, BenchError, Place, Seat
 from .process import Tree, read_stat
 from .report import version
@@ -44,6 +45,9 @@ class Cluster:
 
     def seat(self, node, core, address):
         return Seat(core, address, Path(f"/proc/{self._pids[node]}/ns/net"))
+
+    def mounts(self, node):
+        return Path(f"/proc/{self._pids[node]}/ns/mnt")
 
     def user(self, name):
         """uid and gid."""
@@ -129,6 +133,7 @@ class Deployed:
             load=cluster.seat("outside", LOAD_CORE, "10.78.0.2"), beside=cluster.seat("login", LOAD_CORE, "10.77.0.1"),
             proxy=cluster.seat("login", PROXY_CORE, "10.78.0.1"), backend=cluster.seat("c1", LOAD_CORE, "10.77.0.11"),
             name="portal.cluster.example", node="c1", user=cluster.user(USER))
+        self._home = Path("home", USER)
 
     @contextmanager
     def installed(self):
@@ -149,6 +154,11 @@ class Deployed:
             self.cluster.on("login", "systemctl", "start", "portreeve-portal")
             for node in NODES:
                 self.cluster.on(node, "systemctl", "start", "portreeve-agent")
+
+    def disk(self, shop):
+        """In the user's home directory, which is on a file system in memory."""
+        folder = self._home / shop.folder.name
+        return Disk(Path("/") / folder, self.cluster.file("login", folder), self.cluster.mounts("login"))
 
     def _drop_ins(self):
         for node, units in STARTED.items():

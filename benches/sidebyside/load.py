@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import asdict, dataclass, field
 
-from . import jupyterlab, latency
+from . import files, jupyterlab, latency
 from .places import PROXY_CORE, BenchError, find_program
 from .process import core_busy_seconds
 
@@ -209,7 +209,9 @@ def measure(shop, backend, targets, generator, name, workload, connections, seco
     try:
         child, end = targets.start(name, workload)
         size = None
-        if name != "connect" and workload.asks not in ("echo", "sink", "lab", "workspace"):
+        if workload.asks in files.PATHS:
+            sample.tls = end.get("/")[3]
+        elif name != "connect" and workload.asks not in ("echo", "sink", "lab", "workspace"):
             sample.tls, size = end.probe()
         if child:
             sample.rss_idle_mib = child.rss_mib()
@@ -226,6 +228,8 @@ def measure(shop, backend, targets, generator, name, workload, connections, seco
             sample.problems += [f"warm-up: {p}" for p in check.problems]
             if not sample.problems:
                 _measure_running(sample, backend, generator, child, workload, end, connections, seconds, size, check)
+            if workload.asks == "files-new" and (there := targets.disk.written()) < (sample.requests or 0):
+                sample.problems.append(f"{sample.requests - there} files are not there, or not whole")
         if child and child.has_ended():
             sample.problems.append(f"ended while measured: {child.log_tail()}")
     except (BenchError, OSError) as error:
@@ -259,7 +263,7 @@ def _measure_running(sample, backend, generator, child, workload, end, connectio
             sample.cpu_us_per_request = cpu * 1e6 / load.requests
         if load.bytes_each:
             sample.cpu_us_per_mb = cpu * 1e12 / (load.requests * load.bytes_each)
-    if workload.asks in ("echo", "sink"):
+    if workload.asks in ("echo", "sink", *files.PATHS):
         return
     sample.upstream_opened = accepted_after - accepted - 1
     # Answers that the backend never gave: a cache, or a page of the proxy's own. One is the question itself.

@@ -62,7 +62,6 @@ MaxRequestWorkers 512
 KeepAlive On
 MaxKeepAliveRequests 0
 KeepAliveTimeout 3600
-ProxyTimeout 3600
 Protocols {protocols}
 SSLEngine On
 SSLProtocol TLSv1.2 TLSv1.3
@@ -72,8 +71,9 @@ SSLSessionCache none
 SSLSessionTickets {tickets}
 {proxied}
 """
-APACHE_PLAIN = "ProxyPreserveHost On\nProxyPass / http://{backend}/ keepalive=On{upgrade}"
+APACHE_PLAIN = "ProxyTimeout 3600\nProxyPreserveHost On\nProxyPass / http://{backend}/ keepalive=On{upgrade}"
 APACHE_LINKS = """\
+ProxyTimeout 3600
 ProxyPass {prefix}/ http://{backend}/ keepalive=On
 ProxyHTMLEnable On
 ProxyHTMLLinks a href
@@ -199,6 +199,7 @@ PEERS = {"nginx": nginx, "haproxy": haproxy, "apache": apache, "caddy": caddy, "
 PROGRAMS = {
     "nginx": ("nginx", ["-v"], "apt install nginx"), "haproxy": ("haproxy", ["-v"], "apt install haproxy"),
     "apache": ("apache2", ["-v"], "apt install apache2"), "caddy": ("caddy", ["version"], "apt install caddy"),
+    "rclone": ("rclone", ["version"], "apt install rclone"),
     "chp": (None, ["--version"], "benches/run --fetch (npm)"),
 }
 

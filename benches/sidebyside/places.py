@@ -36,10 +36,12 @@ class Seat:
     core: int = LOAD_CORE
     address: str = "127.0.0.1"
     network: Path = None
+    mounts: Path = None  # the file systems that it sees, where these are not this machine's
 
     def command(self, argv):
         """What starts a program here."""
-        enter = [find_program("nsenter"), f"--net={self.network}"] if self.network else []
+        mounts = [f"--mount={self.mounts}"] if self.mounts else []
+        enter = [find_program("nsenter"), f"--net={self.network}", *mounts] if self.network else []
         return [*enter, find_program("taskset"), "-c", str(self.core), *map(str, argv)]
 
     def connect(self, address, port, seconds):

@@ -19,6 +19,7 @@ MISSING = None if Figure else "plots: apt install python3-matplotlib"
 ACCENT, KIN, PEER, BARE, INK, FAINT = "#0b5c8a", "#7fb2cf", "#a9b1b8", "#dde1e5", "#24292f", "#6b747d"
 AXES = {
     "cpu_us_per_request": "CPU time per request, \N{MICRO SIGN}s (less is better)", "mb_per_second": "MB/s (more is better)",
+    "requests_per_second": "requests each second (more is better)",
     "p50_us": "time at the median, \N{MICRO SIGN}s (less is better)", "kib_each": "memory for each connection, KiB (less is better)",
     "drawn_ms": "until the window is drawn, ms (less is better)",
 }

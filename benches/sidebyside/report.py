@@ -18,7 +18,7 @@ from .workloads import ALL, BEST, NUMBERS
 
 KEPT = (*NUMBERS, "upstream_opened", "log_bytes", "others_share")
 NAMES = {"direct": "direct, no TLS", "nginx": "nginx", "haproxy": "HAProxy", "apache": "Apache", "caddy": "Caddy",
-         "chp": "configurable-http-proxy", "floor": "hyper and rustls, bare", "portreeve": "**Portreeve**",
+         "chp": "configurable-http-proxy", "rclone": "rclone", "floor": "hyper and rustls, bare", "portreeve": "**Portreeve**",
          "portreeve-keep": "Portreeve, prefix known to the application", "portreeve-own": "Portreeve, an origin of its own",
          "portreeve-text": "Portreeve, the same bytes as text", "connect": "connect(2) alone",
          "portreeve-pooled": "Portreeve, a connection that is kept", "portreeve-worker": "Portreeve, with a running worker"}

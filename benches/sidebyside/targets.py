@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
-from . import page
+from . import files, page
 from .peers import NGINX, PEERS, Setup
 from .places import LOOPBACK, BenchError, Seat, find_program
 from .process import DESCRIPTORS
@@ -160,11 +160,14 @@ class Targets:
         self.certificate, self.key = self.folder / "cert.pem", self.folder / "key.pem"
         self.trust = form.certify(shop, self.certificate, self.key)
         self.combined = shop.write(self.folder / "both.pem", self.certificate.read_bytes() + self.key.read_bytes())
+        self.disk = None
         self._turn = 0
 
     def start(self, name, workload):
         """(the process tree, None without a proxy; where to send the load)."""
         self._turn += 1
+        if workload.asks in files.PATHS:
+            return self._file_server(name, files.PATHS[workload.asks])
         port = self._port(workload)
         if name in NO_PROXY:
             return self._direct(workload, port)
@@ -188,6 +191,25 @@ class Targets:
             path = links + path
             is_right = {"nginx": page.literally, "apache": page.written_anew}[name](links)
         return child, self.portal(setup.port, path=path, is_right=is_right)
+
+    def _file_server(self, name, path):
+        if self.disk is None:
+            self.disk = self.form.disk(self.shop)
+            self.disk.fill(self.shop)
+        self.disk.empty(self.shop)
+        if name == "portreeve":
+            child, portal = self.form.start(self)
+            return child, replace(portal, path=f"/dav{self.disk.inside}/{path}")
+        seat = replace(self.place.proxy, mounts=self.disk.mounts)
+        port = seat.free_port()
+        argv, env = files.server(self.shop, self.disk, name, port, seat.address, self.certificate, self.key)
+        child = self.shop.start(name, argv, seat, env)
+        wait_listening(child, port, seat=seat)
+        return child, self.portal(port, path=f"/{path}")
+
+    def end(self):
+        if self.disk:
+            self.disk.remove()
 
     def subfolder(self, name):
         """A new one for this turn."""

@@ -4,6 +4,7 @@ import time
 from contextlib import nullcontext
 from urllib.parse import urlsplit
 
+from .files import Disk
 from .places import LOOPBACK, BenchError, find_program
 from .report import version
 from .targets import LIMITS, START_SECONDS, THREADS, session
@@ -27,6 +28,10 @@ class Up:
     def installed(self):
         """Nothing is to be prepared, and nothing to be put back."""
         return nullcontext()
+
+    def disk(self, shop):
+        folder = shop.folder / "files"
+        return Disk(folder, folder)
 
     def version(self):
         return version(self.program)

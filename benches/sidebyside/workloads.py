@@ -5,8 +5,12 @@ Invariant: a goal compares two rows of one table; within `CLOSE` of a peer's num
 
 from dataclasses import dataclass
 
+from . import files
+
 CLOSE = 1.03
-ALL = ("nginx", "haproxy", "apache", "caddy", "chp")
+PROXIES = ("nginx", "haproxy", "apache", "caddy", "chp")
+FILE_SERVERS = ("nginx", "apache", "rclone")
+ALL = tuple(dict.fromkeys(PROXIES + FILE_SERVERS))
 BEST = "the best peer"
 MIB = 1 << 20
 
@@ -30,7 +34,7 @@ class Workload:
     title: str
     load: str
     goals: tuple
-    peers: tuple = ALL
+    peers: tuple = PROXIES
     ours: tuple = ("portreeve", "floor")
     bare: tuple = ("direct",)  # without a proxy
     deployed: bool = False  # there is no such thing in the one-process form
@@ -38,7 +42,7 @@ class Workload:
     connections: tuple = (1,)
     quick: tuple = ()  # with --quick: these connections; () leaves it out
     options: tuple = ()
-    asks: str = "file"  # file, large, page, echo, sink, lab, closing, workspace
+    asks: str = "file"  # file, large, page, echo, sink, lab, closing, workspace, or one of files.PATHS
     http2: bool = False
     resumes: bool = False  # the servers let a handshake build on an earlier one
     columns: tuple = ("requests_per_second", "p50_us", "p99_us", "p999_us", "cpu_us_per_request", "rss_after_mib")
@@ -53,6 +57,7 @@ AS_FAST = (Goal("mb_per_second", "nginx", least=True),)
 ROUND_TRIP = (Goal("p50_us", "haproxy", connections=(1,)), Goal("cpu_us_per_request", "haproxy"))
 # What a person waits for. The margin is in the goal, so there is no second one.
 NO_SLOWER = (Goal("drawn_ms", "direct", 1.05, close=1.0), Goal("complete_ms", "direct", 1.05, close=1.0))
+AS_FAST_AS_ANY = (Goal("mb_per_second", BEST, least=True),)
 MOVED = ("mb_per_second", "cpu_us_per_mb", "rss_after_mib")
 
 WORKLOADS = {
@@ -103,6 +108,24 @@ WORKLOADS = {
         "the workspace's page for a user without a running worker", "first-page", (), peers=(),
         ours=("portreeve", "portreeve-worker"), bare=(), deployed=True, baseline="portreeve-worker", asks="workspace",
         columns=("p50_us",), main="p50_us"),
+    "files-get": Workload(
+        "1 GiB of a file, by WebDAV", "transfers", AS_FAST_AS_ANY, peers=FILE_SERVERS, ours=("portreeve",), bare=(),
+        baseline="nginx", quick=(1,), options=("--bytes", str(files.LARGE)), asks="files-large", columns=(*MOVED, "rss_idle_mib"),
+        main="mb_per_second"),
+    "files-put": Workload(
+        "1 GiB into a file, by WebDAV", "puts", AS_FAST_AS_ANY, peers=("apache", "rclone"), ours=("portreeve",), bare=(),
+        baseline="apache", quick=(1,), options=("--bytes", str(files.LARGE)), asks="files-put", columns=(*MOVED, "rss_idle_mib"),
+        main="mb_per_second"),
+    "files-list": Workload(
+        "a directory of 10,000 entries, by WebDAV", "lists", (Goal("p50_us", "apache", 1 / 3),), peers=("apache", "rclone"),
+        ours=("portreeve",), bare=(), quick=(1,), baseline="apache", options=("--entries", str(files.ENTRIES)), asks="files-many",
+        columns=("requests_per_second", "p50_us", "cpu_us_per_request", "rss_after_mib", "rss_idle_mib"), main="p50_us"),
+    "files-new": Workload(
+        "new files of 1 KiB, one after the other on each connection, by WebDAV", "puts",
+        (Goal("requests_per_second", "apache", least=True),), peers=("apache", "rclone"), ours=("portreeve",), bare=(), quick=(1,),
+        baseline="apache", connections=(1, 8), options=("--bytes", str(files.SMALL), "--new"), asks="files-new",
+        columns=("requests_per_second", "p50_us", "p99_us", "cpu_us_per_request", "rss_after_mib", "rss_idle_mib"),
+        main="requests_per_second"),
     "jupyterlab": Workload(
         "JupyterLab in Chromium, its cache empty", "jupyterlab", NO_SLOWER, peers=("nginx", "haproxy", "apache", "caddy"),
         ours=("portreeve", "portreeve-own", "floor"), baseline="direct", asks="lab", http2=True, unit="browser",

@@ -6,6 +6,7 @@
 //! | `effort` | how much of it |
 //! | `handshakes` | a new connection for each request |
 //! | `transfers` | large bodies, down or up |
+//! | `files` | files to keep, and directories to list |
 //! | `websockets` | messages that come back, or connections that only stay open |
 //! | `pages` | many requests at once, as a browser loads a page |
 //! | `backend` | echoes WebSocket messages, and takes bodies |
@@ -17,6 +18,7 @@
 mod backend;
 mod effort;
 mod figures;
+mod files;
 mod floor;
 mod handshakes;
 mod pages;
@@ -39,6 +41,10 @@ enum What {
     Handshakes(handshakes::Handshakes),
     /// Large bodies, one after the other on each connection
     Transfers(transfers::Transfers),
+    /// Files to keep
+    Puts(files::Puts),
+    /// Directories to list, by WebDAV
+    Lists(files::Lists),
     /// WebSocket messages that come back
     Echoes(websockets::Echoes),
     /// WebSockets that only stay open
@@ -59,6 +65,8 @@ fn main() -> anyhow::Result<()> {
         match what {
             What::Handshakes(load) => load.run().await?.say(),
             What::Transfers(load) => load.run().await?.say(),
+            What::Puts(load) => load.run().await?.say(),
+            What::Lists(load) => load.run().await?.say(),
             What::Echoes(load) => load.run().await?.say(),
             What::Idle(load) => load.run().await?,
             What::Pages(load) => load.run().await?.say(),

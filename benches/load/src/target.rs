@@ -128,6 +128,16 @@ impl Target {
         Ok(request.body(body)?)
     }
 
+    /// A request of HTTP/1.1 for the path and what is to follow it.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(crate) fn request_below<B>(&self, method: &str, rest: &str, body: B) -> anyhow::Result<Request<B>> {
+        let mut request = self.request(method, false, body)?;
+        *request.uri_mut() = format!("{}{rest}", self.asked.path).parse()?;
+        Ok(request)
+    }
+
     /// The address of a WebSocket, and what is sent with it.
     pub(crate) fn websocket(&self) -> anyhow::Result<Request<()>> {
         let mut request = self.request("GET", false, ())?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
@@ -15,8 +15,6 @@ use tokio::task::spawn_local;
 use crate::effort::Effort;
 use crate::figures::{Figures, Seen};
 use crate::target::{Asked, Sessions, Target};
-
-const PIECE: usize = 64 * 1024;
 
 #[derive(clap::Args)]
 pub(crate) struct Transfers {
@@ -42,6 +40,18 @@ impl Transfers {
     }
 }
 
+/// A body that is made while it is sent.
+pub(crate) type Pieces = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+pub(crate) fn pieces(bytes: u64) -> anyhow::Result<Pieces> {
+    static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+    let whole = bytes / PIECE.len() as u64;
+    let rest = usize::try_from(bytes % PIECE.len() as u64)?;
+    let all =
+        std::iter::repeat_n(&PIECE[..], usize::try_from(whole)?).chain((rest > 0).then(|| &PIECE[..rest]));
+    Ok(StreamBody::new(stream::iter(all.map(|piece| Ok(Frame::data(Bytes::from_static(piece))))).boxed()))
+}
+
 async fn connection(
     target: &Target,
     seen: &RefCell<Seen>,
@@ -52,15 +62,10 @@ async fn connection(
     let (stream, _) = target.connect().await?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     spawn_local(connection);
-    let piece = Bytes::from(vec![b'x'; PIECE]);
     while Instant::now() < until {
         let began = Instant::now();
         let sent = if upload { bytes } else { 0 };
-        let (whole, rest) = (sent / PIECE as u64, usize::try_from(sent % PIECE as u64)?);
-        let pieces = std::iter::repeat_n(piece.clone(), usize::try_from(whole)?)
-            .chain((rest > 0).then(|| piece.slice(..rest)));
-        let body = StreamBody::new(stream::iter(pieces).map(|piece| Ok::<_, Infallible>(Frame::data(piece))));
-        let mut request = target.request(if upload { "POST" } else { "GET" }, false, body)?;
+        let mut request = target.request(if upload { "POST" } else { "GET" }, false, pieces(sent)?)?;
         request.headers_mut().insert("content-length", sent.into());
         send.ready().await?;
         let answer = send.send_request(request).await?;

@@ -2,14 +2,15 @@
 //! large as it is.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fmt::Write as _;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use http::{HeaderValue, Response, StatusCode, header};
+use portreeve_files::address::push_segment;
 use portreeve_files::{Entries, Error, Found, Kind, RelPath, Root, Status};
 
+use crate::locks::Lock;
 use crate::properties::{LIVE, Resource, is_live};
 use crate::refusal::Refusal;
 use crate::xml::{self, DAV, Name};
@@ -36,6 +37,7 @@ pub struct Listing {
     /// Of the resource itself, below the root and as it is asked for.
     below: Option<RelPath>,
     path: Option<RelPath>,
+    address: String,
     itself: Option<Option<Status>>,
     members: Members,
     is_over: bool,
@@ -81,8 +83,17 @@ impl Dav {
                 (None, None, self.status(&place).ok(), Members::Names(names.into_iter()))
             }
         };
-        let listing =
-            Listing { want, root, below, path: place.path, itself: Some(status), members, is_over: false };
+        let is_directory = status.is_some_and(|status| status.kind == Kind::Directory);
+        let listing = Listing {
+            want,
+            root,
+            below,
+            address: address(place.path.as_ref(), is_directory),
+            path: place.path,
+            itself: Some(status),
+            members,
+            is_over: false,
+        };
         let mut head = Response::new(());
         *head.status_mut() = StatusCode::MULTI_STATUS;
         head.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(XML_TYPE));
@@ -123,9 +134,7 @@ impl Listing {
         if let Some(status) = self.itself.take() {
             piece.push_str(XML_DECLARATION);
             piece.push_str(MULTI_STATUS);
-            let name = self.path.as_ref().map(|path| path.name().to_owned()).unwrap_or_default();
-            let (below, path) = (self.below.clone(), self.path.clone());
-            self.say(&mut piece, dav, &name, below, path, status);
+            self.say(&mut piece, dav, None, status);
         }
         while piece.len() < limits::PIECE {
             let Some((name, status)) = self.member()? else {
@@ -133,11 +142,10 @@ impl Listing {
                 self.is_over = true;
                 break;
             };
-            let in_it = |path: Option<&RelPath>| RelPath::below(path, name.as_bytes()).ok();
             // A path that is too long has no address.
-            let Some(path) = in_it(self.path.as_ref()) else { continue };
-            let below = in_it(self.below.as_ref());
-            self.say(&mut piece, dav, &name, below, Some(path), status);
+            if self.path.as_ref().is_none_or(|path| path.has_room_for(name.as_bytes())) {
+                self.say(&mut piece, dav, Some(&name), status);
+            }
         }
         Ok(Some(piece.into_bytes()))
     }
@@ -163,27 +171,42 @@ impl Listing {
         }
     }
 
-    fn say(
-        &self,
-        piece: &mut String,
-        dav: &Dav,
-        name: &std::ffi::OsStr,
-        below: Option<RelPath>,
-        path: Option<RelPath>,
-        status: Option<Status>,
-    ) {
-        let locks =
-            if self.tells_locks() { dav.locks().of(path.as_ref(), Instant::now()) } else { Vec::new() };
-        let is_directory = status.is_some_and(|status| status.kind == Kind::Directory);
-        let resource =
-            Resource { root: self.root.as_ref(), path: below, name: name.as_bytes(), status, locks: &locks };
-        let _ = write!(piece, "<D:response><D:href>{}</D:href>", address(path.as_ref(), is_directory));
+    /// Of the resource itself, or of what has the name in it.
+    fn say(&self, piece: &mut String, dav: &Dav, member: Option<&OsStr>, status: Option<Status>) {
+        let locks = if self.tells_locks() { self.locks(dav, member) } else { Vec::new() };
+        let itself = || self.path.as_ref().map(RelPath::name).unwrap_or_default();
+        let resource = Resource {
+            root: self.root.as_ref(),
+            directory: self.below.as_ref(),
+            is_member: member.is_some(),
+            name: member.unwrap_or_else(itself).as_bytes(),
+            status,
+            locks: &locks,
+        };
+        piece.push_str("<D:response><D:href>");
+        piece.push_str(&self.address);
+        if let Some(name) = member {
+            push_segment(piece, name.as_bytes());
+            if status.is_some_and(|status| status.kind == Kind::Directory) {
+                piece.push('/');
+            }
+        }
+        piece.push_str("</D:href>");
         match &self.want {
             Want::These(names) => these(piece, &resource, names),
             Want::All(more) => all(piece, &resource, more),
             Want::Names => names_of(piece, &resource),
         }
         piece.push_str("</D:response>\n");
+    }
+
+    fn locks(&self, dav: &Dav, member: Option<&OsStr>) -> Vec<Lock> {
+        let below = member.map(|name| RelPath::below(self.path.as_ref(), name.as_bytes()));
+        match below {
+            None => dav.locks().of(self.path.as_ref(), Instant::now()),
+            Some(Ok(path)) => dav.locks().of(Some(&path), Instant::now()),
+            Some(Err(_)) => Vec::new(),
+        }
     }
 
     fn tells_locks(&self) -> bool {
@@ -198,19 +221,25 @@ impl Listing {
 fn these(piece: &mut String, resource: &Resource<'_>, names: &[Name]) {
     // Looked for once, and only if somebody asks.
     let dead = names.iter().any(|name| !is_live(name)).then(|| resource.dead());
-    let found = |name: &Name| match is_live(name) {
-        true => resource.live(name),
-        false => dead.as_ref().and_then(|dead| dead.0.get(name).cloned()),
-    };
-    let (mut there, mut missing) = (String::new(), String::new());
+    let begin = piece.len();
+    piece.push_str(BEGIN);
+    let (none, mut missing) = (piece.len(), String::new());
     for name in names {
-        match found(name) {
-            Some(element) => there.push_str(&element),
-            None => missing.push_str(&name.empty_element()),
+        let kept = || dead.as_ref().and_then(|dead| dead.0.get(name));
+        if is_live(name) {
+            if resource.live(name, piece) {
+                continue;
+            }
+        } else if let Some(element) = kept() {
+            piece.push_str(element);
+            continue;
         }
+        missing.push_str(&name.empty_element());
     }
-    if !there.is_empty() || missing.is_empty() {
-        stat(piece, &there, "200 OK");
+    if piece.len() == none && !missing.is_empty() {
+        piece.truncate(begin);
+    } else {
+        end(piece, "200 OK");
     }
     if !missing.is_empty() {
         stat(piece, &missing, "404 Not Found");
@@ -218,25 +247,37 @@ fn these(piece: &mut String, resource: &Resource<'_>, names: &[Name]) {
 }
 
 fn all(piece: &mut String, resource: &Resource<'_>, more: &[Name]) {
-    let mut there: String = LIVE.iter().filter_map(|local| resource.live(&Name::dav(local))).collect();
-    there.extend(
-        more.iter().filter(|name| !LIVE.contains(&&*name.local)).filter_map(|name| resource.live(name)),
-    );
-    there.extend(resource.dead().0.into_values());
-    stat(piece, &there, "200 OK");
+    piece.push_str(BEGIN);
+    for local in LIVE {
+        resource.live(&Name::dav(local), piece);
+    }
+    for name in more.iter().filter(|name| !LIVE.contains(&&*name.local)) {
+        resource.live(name, piece);
+    }
+    piece.extend(resource.dead().0.into_values());
+    end(piece, "200 OK");
 }
 
 fn names_of(piece: &mut String, resource: &Resource<'_>) {
-    let live = LIVE.iter().map(|local| Name::dav(local)).filter(|name| resource.live(name).is_some());
+    let mut said = String::new();
+    let live = LIVE.iter().map(|local| Name::dav(local)).filter(|name| resource.live(name, &mut said));
     let dead = resource.dead();
     let names: String =
         live.map(|name| name.empty_element()).chain(dead.0.keys().map(Name::empty_element)).collect();
     stat(piece, &names, "200 OK");
 }
 
+const BEGIN: &str = "<D:propstat><D:prop>";
+
+fn end(piece: &mut String, status: &str) {
+    for part in ["</D:prop><D:status>HTTP/1.1 ", status, "</D:status></D:propstat>"] {
+        piece.push_str(part);
+    }
+}
+
+/// Properties, and what became of them.
 pub(crate) fn stat(piece: &mut String, properties: &str, status: &str) {
-    let _ = write!(
-        piece,
-        "<D:propstat><D:prop>{properties}</D:prop><D:status>HTTP/1.1 {status}</D:status></D:propstat>"
-    );
+    piece.push_str(BEGIN);
+    piece.push_str(properties);
+    end(piece, status);
 }

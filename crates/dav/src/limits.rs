@@ -19,4 +19,4 @@ pub const LOCK_TIME: Duration = Duration::from_secs(10 * 60);
 /// See [`LOCK_TIME`].
 pub const LOCK_MOST: Duration = Duration::from_secs(60 * 60);
 /// A piece of a listing, in bytes, but for its last entry.
-pub const PIECE: usize = 64 * 1024;
+pub const PIECE: usize = 256 * 1024;

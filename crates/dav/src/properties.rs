@@ -4,13 +4,16 @@
 //! Invariant: dead properties are an extended attribute of the file, so they go wherever it goes; a file system without such
 //! attributes refuses to set any, and loses none.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::{Instant, SystemTime};
 
-use portreeve_files::{Error, Kind, RelPath, Root, Status};
+use httpdate::HttpDate;
+use jiff::Timestamp;
+use portreeve_files::{Error, Kind, RelPath, Root, Space, Status};
 use quick_xml::escape::escape;
 
-use crate::conditions;
 use crate::locks::Lock;
 use crate::xml::{DAV, Name};
 
@@ -57,8 +60,10 @@ impl Dead {
 pub(crate) struct Resource<'r> {
     /// `None`: above the roots.
     pub(crate) root: Option<&'r Root>,
-    /// Below that root.
-    pub(crate) path: Option<RelPath>,
+    /// The directory that was asked for, below that root.
+    pub(crate) directory: Option<&'r RelPath>,
+    /// It is in that directory, and not that directory itself.
+    pub(crate) is_member: bool,
     /// What it is called; empty for the root.
     pub(crate) name: &'r [u8],
     /// `None`: there is something, and more is not known.
@@ -90,39 +95,85 @@ pub(crate) fn is_live(name: &Name) -> bool {
 impl Resource<'_> {
     /// Its dead properties; none if they can't be read.
     pub(crate) fn dead(&self) -> Dead {
-        self.root.and_then(|root| Dead::of(root, self.path.as_ref()).ok()).unwrap_or_default()
+        let dead = |root| Dead::of(root, self.path()?.as_deref()).ok();
+        self.root.and_then(dead).unwrap_or_default()
     }
 
-    /// The element of a live property; `None`: it has none of that name.
-    pub(crate) fn live(&self, name: &Name) -> Option<String> {
+    /// Below its root, made only if it is needed: most of what is told needs none. `None`: too long for one.
+    fn path(&self) -> Option<Option<Cow<'_, RelPath>>> {
+        if self.is_member {
+            return RelPath::below(self.directory, self.name).ok().map(Cow::Owned).map(Some);
+        }
+        Some(self.directory.map(Cow::Borrowed))
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.root?.space(self.path()?.as_deref()).ok()
+    }
+
+    /// Writes the element of a live property; whether it has one of that name.
+    pub(crate) fn live(&self, name: &Name, piece: &mut String) -> bool {
+        let begin = piece.len();
+        if self.value(name, piece).is_none() {
+            piece.truncate(begin);
+        }
+        piece.len() > begin
+    }
+
+    fn value(&self, name: &Name, piece: &mut String) -> Option<()> {
         let status = self.status?;
+        let is_file = status.kind == Kind::File;
         if name.space == APACHE && name.local == "executable" {
             let executable = if status.mode & 0o100 == 0 { "F" } else { "T" };
-            let text = format!("<executable xmlns=\"{APACHE}\">{executable}</executable>");
-            return (status.kind == Kind::File).then_some(text);
+            is_file
+                .then(|| *piece += &format!("<executable xmlns=\"{APACHE}\">{executable}</executable>"))?;
+            return Some(());
         }
         if name.space != DAV {
             return None;
         }
-        let is_file = status.kind == Kind::File;
-        let value = match &*name.local {
-            "creationdate" => rfc3339(status.created?),
-            "displayname" => printable(&String::from_utf8_lossy(self.name)),
-            "getcontentlength" => is_file.then(|| status.size.to_string())?,
-            "getcontenttype" => is_file.then(|| escape(content_type(self.name)).into_owned())?,
-            "getetag" => is_file.then(|| escape(conditions::tag(&status)).into_owned())?,
-            "getlastmodified" => httpdate::fmt_http_date(in_range(status.modified)),
-            "resourcetype" => match status.kind {
-                Kind::Directory => "<D:collection/>".to_owned(),
-                _ => return Some("<D:resourcetype/>".to_owned()),
-            },
-            "lockdiscovery" => active(self.locks),
-            "supportedlock" => SUPPORTED.to_owned(),
-            "quota-available-bytes" => self.root?.space(self.path.as_ref()).ok()?.available().to_string(),
-            "quota-used-bytes" => self.root?.space(self.path.as_ref()).ok()?.taken().to_string(),
+        if name.local == "resourcetype" && status.kind != Kind::Directory {
+            piece.push_str("<D:resourcetype/>");
+            return Some(());
+        }
+        for part in ["<D:", &name.local, ">"] {
+            piece.push_str(part);
+        }
+        let written = match &*name.local {
+            "creationdate" => write!(piece, "{}", rfc3339(status.created?)?),
+            "displayname" => {
+                piece.push_str(&printable(&String::from_utf8_lossy(self.name)));
+                Ok(())
+            }
+            "getcontentlength" => write!(piece, "{}", is_file.then_some(status.size)?),
+            "getcontenttype" => {
+                piece.push_str(&escape(content_type(is_file.then_some(self.name)?)));
+                Ok(())
+            }
+            // It has nothing in it that means something to XML.
+            "getetag" => write!(piece, "\"{}\"", is_file.then_some(status.identity)?),
+            "getlastmodified" => write!(piece, "{}", HttpDate::from(in_range(status.modified))),
+            "resourcetype" => {
+                piece.push_str("<D:collection/>");
+                Ok(())
+            }
+            "lockdiscovery" => {
+                piece.push_str(&active(self.locks));
+                Ok(())
+            }
+            "supportedlock" => {
+                piece.push_str(SUPPORTED);
+                Ok(())
+            }
+            "quota-available-bytes" => write!(piece, "{}", self.space()?.available()),
+            "quota-used-bytes" => write!(piece, "{}", self.space()?.taken()),
             _ => return None,
         };
-        Some(format!("<D:{0}>{value}</D:{0}>", name.local))
+        written.ok()?;
+        for part in ["</D:", &name.local, ">"] {
+            piece.push_str(part);
+        }
+        Some(())
     }
 }
 
@@ -148,9 +199,9 @@ pub(crate) fn active(locks: &[Lock]) -> String {
 }
 
 /// A type that a name stands for. What a browser would run is not among those that are sent (`read.rs`).
-pub(crate) fn content_type(name: &[u8]) -> String {
+pub(crate) fn content_type(name: &[u8]) -> &'static str {
     let name = String::from_utf8_lossy(name);
-    mime_guess::from_path(&*name).first_raw().unwrap_or("application/octet-stream").to_owned()
+    mime_guess::from_path(&*name).first_raw().unwrap_or("application/octet-stream")
 }
 
 /// XML has no place for some characters, and none for what is not UTF-8.
@@ -172,13 +223,9 @@ pub(crate) fn in_range(time: SystemTime) -> SystemTime {
     time.clamp(SystemTime::UNIX_EPOCH, latest)
 }
 
-fn rfc3339(time: SystemTime) -> String {
-    // From `Sun, 06 Nov 1994 08:49:37 GMT`.
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let date = httpdate::fmt_http_date(in_range(time));
-    let month = MONTHS.iter().position(|month| date[8..11] == **month).unwrap_or(0) + 1;
-    format!("{}-{month:02}-{}T{}Z", &date[12..16], &date[5..7], &date[17..25])
+fn rfc3339(time: SystemTime) -> Option<Timestamp> {
+    let since = in_range(time).duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Timestamp::from_second(i64::try_from(since.as_secs()).ok()?.min(Timestamp::MAX.as_second())).ok()
 }
 
 #[cfg(test)]
@@ -189,10 +236,14 @@ mod tests {
 
     #[test]
     fn dates() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(rfc3339(at(784_111_777)), "1994-11-06T08:49:37Z");
-        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(5)), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(at(u64::from(u32::MAX) * 1000)), "9999-12-31T23:59:59Z");
+        let at = |time| rfc3339(time).map(|time| time.to_string());
+        let since = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(at(since(784_111_777)).as_deref(), Some("1994-11-06T08:49:37Z"));
+        assert_eq!(
+            at(SystemTime::UNIX_EPOCH - Duration::from_secs(5)).as_deref(),
+            Some("1970-01-01T00:00:00Z")
+        );
+        assert!(at(since(u64::from(u32::MAX) * 1000)).unwrap().starts_with("9999-12-3"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn dressed(mut head: Response<()>, path: &RelPath, status: &Status) -> Response<
     let headers = head.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
-        HeaderValue::from_static(harmless(&content_type(path.name().as_encoded_bytes()))),
+        HeaderValue::from_static(harmless(content_type(path.name().as_encoded_bytes()))),
     );
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.typed_insert(LastModified::from(in_range(status.modified)));

@@ -75,10 +75,22 @@ pub fn segment(name: &[u8]) -> String {
     percent_encode(name, &PLAIN).to_string()
 }
 
+/// The same, written behind what is there.
+pub fn push_segment(address: &mut String, name: &[u8]) {
+    address.extend(percent_encode(name, &PLAIN));
+}
+
 /// A path as it stands in an address, without a slash at either end.
 #[must_use]
 pub fn segments(path: &RelPath) -> String {
-    path.as_bytes().split(|byte| *byte == b'/').map(segment).collect::<Vec<_>>().join("/")
+    let mut address = String::with_capacity(path.as_bytes().len());
+    for (number, name) in path.as_bytes().split(|byte| *byte == b'/').enumerate() {
+        if number > 0 {
+            address.push('/');
+        }
+        push_segment(&mut address, name);
+    }
+    address
 }
 
 #[cfg(test)]

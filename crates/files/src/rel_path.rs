@@ -84,6 +84,12 @@ impl RelPath {
         directory.map_or_else(|| Self::parse(name), |directory| directory.join(name))
     }
 
+    /// Whether a name in the directory that this path means has a path.
+    #[must_use]
+    pub fn has_room_for(&self, name: &[u8]) -> bool {
+        self.0.len() + 1 + name.len() <= limits::PATH
+    }
+
     /// As it was parsed.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -183,12 +183,23 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A directory of ten thousand files is listed with as many of these.
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let Self { device, inode, size, modified, changed } = self;
-        write!(
-            f,
-            "{device:x}.{inode:x}.{size:x}.{:x}.{:x}.{:x}.{:x}",
-            modified.0, modified.1, changed.0, changed.1
-        )
+        let numbers = [*device, *inode, *size]
+            .into_iter()
+            .chain([modified.0, modified.1, changed.0, changed.1].into_iter().map(i64::cast_unsigned));
+        let mut text = String::with_capacity(64);
+        for number in numbers {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            let digits = (67 - (number | 1).leading_zeros()) / 4;
+            for place in (0..digits).rev() {
+                text.push(char::from(DIGITS[(number >> (4 * place)) as usize & 0xf]));
+            }
+        }
+        f.write_str(&text)
     }
 }
 

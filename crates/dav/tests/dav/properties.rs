@@ -103,7 +103,7 @@ fn live_properties_are_the_files_own() {
         "<D:getcontentlength>4</D:getcontentlength>",
         "<D:getcontenttype>text/plain</D:getcontenttype>",
         "<D:resourcetype/>",
-        "<D:getetag>&quot;",
+        "<D:getetag>\"",
         " GMT</D:getlastmodified>",
         "<D:supportedlock>",
     ] {
