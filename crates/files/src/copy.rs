@@ -1,20 +1,23 @@
 //! Copies and moves, in the place of whatever has the new name. Invariant: until the copy is complete the new name means what it
 //! meant; links are copied as links; whatever fails, nothing of ours is left.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use nix::fcntl::{OFlag, openat, readlinkat, renameat};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, openat, readlinkat, renameat, renameat2};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+use rustix::fs::{SeekFrom, seek};
 
 use crate::attributes::copy_all;
 use crate::error::{Error, failed, failed_io};
 use crate::limits;
-use crate::listing::Entries;
+use crate::listing::{Entries, enter};
+use crate::reading::OpenFile;
 use crate::rel_path::RelPath;
 use crate::remove::remove_place;
 use crate::root::{Place, Root};
@@ -56,7 +59,7 @@ impl Root {
         if to.over == Over::Refuse && look(&place)?.is_some() {
             return Err(Error::Exists);
         }
-        self.copy_to(from, &place, deep, to.over)
+        Source::behind(self, from)?.copy_to(&place, deep, to.over)
     }
 
     /// Gives a file or directory another name, in the place of whatever has that; on another file system by copying all of it and
@@ -70,7 +73,7 @@ impl Root {
             Err(Error::Apart) => {}
             done => return done,
         }
-        self.copy_to(from, &new, Deep::All, to.over)?;
+        Source::at(&old)?.copy_to(&new, Deep::All, to.over)?;
         remove(&old)
     }
 
@@ -88,96 +91,113 @@ impl Root {
             return Err(Error::Exists.into());
         }
         let staged = stage_dir(&new, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)?;
-        let inside = enter(staged.dir.as_fd(), &staged.name).map(Self::of).map_err(E::from);
+        let inside = enter(&staged.dir, &staged.name).map(Self::of).map_err(E::from);
         let filled = inside.and_then(|inside| fill(&inside));
         filled
             .and_then(|()| replace(&staged, &new, Over::Refuse).map_err(E::from))
             .inspect_err(|_| drop(remove_place(&staged)))
     }
+}
+
+/// What is copied: open, so that it stays the same whatever has its name meanwhile.
+enum Source {
+    File(OpenFile),
+    Directory(Entries),
+    Link(OsString),
+}
+
+impl Source {
+    /// What the path leads to.
+    fn behind(root: &Root, path: &RelPath) -> Result<Self, Error> {
+        Ok(match root.status(path)?.kind {
+            Kind::Directory => Self::Directory(root.entries(Some(path))?),
+            _ => Self::File(root.read(path)?),
+        })
+    }
+
+    /// What has the name: a link is a link.
+    fn at(place: &Place) -> Result<Self, Error> {
+        Ok(match look(place)?.ok_or(Error::NotFound)?.kind {
+            Kind::Directory => Self::Directory(Entries::of(enter(&place.dir, &place.name)?)?),
+            Kind::Link => Self::Link(readlinkat(&place.dir, &*place.name).map_err(failed(COPYING))?),
+            _ => Self::File(OpenFile::at(&place.dir, &place.name)?),
+        })
+    }
 
     /// First a complete copy under a hidden name beside the new one.
-    fn copy_to(&self, from: &RelPath, new: &Place, deep: Deep, over: Over) -> Result<(), Error> {
-        let status = Status::of(self.resolve(from.as_bytes(), OFlag::O_PATH)?)?;
-        let staged = if status.kind == Kind::Directory {
-            stage_dir(new, permissions(status.mode) | Mode::S_IRWXU)?
-        } else {
-            let source = self.read(from)?.into_file();
-            stage(new, |name| copy_file(&source, status.mode, new.dir.as_fd(), name))?
+    fn copy_to(self, new: &Place, deep: Deep, over: Over) -> Result<(), Error> {
+        let staged = match &self {
+            Self::File(file) => stage(new, |name| copy_file(file, new.dir.as_fd(), name))?,
+            Self::Link(said) => {
+                stage(new, |name| symlinkat(&**said, &new.dir, name).map_err(failed(COPYING)))?
+            }
+            Self::Directory(entries) => {
+                stage_dir(new, permissions(Status::of(entries.inside()?)?.mode) | Mode::S_IRWXU)?
+            }
         };
-        let filled = match status.kind {
-            Kind::Directory => self.fill(from, &staged, deep),
-            _ => Ok(()),
+        let filled = match self {
+            Self::Directory(entries) => fill(entries, &staged, deep),
+            Self::File(_) | Self::Link(_) => Ok(()),
         };
         // What can't be removed stays, under a name that says what it is.
         filled.and_then(|()| replace(&staged, new, over)).inspect_err(|_| drop(remove_place(&staged)))
     }
+}
 
-    fn fill(&self, from: &RelPath, staged: &Place, deep: Deep) -> Result<(), Error> {
-        let into = enter(staged.dir.as_fd(), &staged.name)?;
-        // Who copies a directory into itself does not copy the copy.
-        let itself = Status::of(&into)?.identity;
-        self.copy_inside(from, into.as_fd(), deep, &itself, limits::DEPTH)
+fn fill(entries: Entries, staged: &Place, deep: Deep) -> Result<(), Error> {
+    let into = enter(&staged.dir, &staged.name)?;
+    // Who copies a directory into itself does not copy the copy.
+    let itself = Status::of(&into)?.identity;
+    copy_inside(entries, into.as_fd(), deep, &itself, limits::DEPTH)
+}
+
+fn copy_inside(
+    mut entries: Entries,
+    into: BorrowedFd<'_>,
+    deep: Deep,
+    staged: &Identity,
+    depth: usize,
+) -> Result<(), Error> {
+    if deep == Deep::All {
+        copy_entries(&mut entries, into, staged, depth - 1)?;
     }
-
-    fn copy_inside(
-        &self,
-        from: &RelPath,
-        into: BorrowedFd<'_>,
-        deep: Deep,
-        staged: &Identity,
-        depth: usize,
-    ) -> Result<(), Error> {
-        let mut entries = self.entries(Some(from))?;
-        let depth = depth.checked_sub(1).ok_or(Error::TooLong)?;
-        if deep == Deep::All {
-            self.copy_entries(&mut entries, from, into, staged, depth)?;
-        }
-        copy_all(entries.inside(), into)?;
-        let (old, new) = (Status::of(entries.inside())?, Status::of(into)?);
-        let mode = permissions(new.mode) & (permissions(old.mode) | !Mode::S_IRWXU);
-        if mode == permissions(new.mode) {
-            return Ok(());
-        }
-        // Last: it takes away a right that was needed to fill it.
-        fchmod(into, mode).map_err(failed(COPYING))
+    copy_all(entries.inside()?, into)?;
+    let (old, new) = (Status::of(entries.inside()?)?, Status::of(into)?);
+    let mode = permissions(new.mode) & (permissions(old.mode) | !Mode::S_IRWXU);
+    if mode == permissions(new.mode) {
+        return Ok(());
     }
+    // Last: it takes away a right that was needed to fill it.
+    fchmod(into, mode).map_err(failed(COPYING))
+}
 
-    fn copy_entries(
-        &self,
-        entries: &mut Entries,
-        from: &RelPath,
-        into: BorrowedFd<'_>,
-        staged: &Identity,
-        depth: usize,
-    ) -> Result<(), Error> {
-        while let Some(entry) = entries.next(self) {
-            let entry = entry?;
-            let (status, name) = (entry.status.ok_or(Error::Denied)?, &*entry.name);
-            match entry.kind {
-                Kind::File => {
-                    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-                    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                    let source =
-                        openat(entries.inside(), name, flags, Mode::empty()).map_err(failed(COPYING))?;
-                    Status::of(&source)?.regular()?;
-                    copy_file(&source.into(), status.mode, into, name)?;
-                }
-                Kind::Link => {
-                    let said = readlinkat(entries.inside(), name).map_err(failed(COPYING))?;
-                    symlinkat(&*said, into, name).map_err(failed(COPYING))?;
-                }
-                Kind::Directory if status.identity.is_same_file(staged) => {}
-                Kind::Directory => {
-                    let mode = permissions(status.mode) | Mode::S_IRWXU;
-                    mkdirat(into, name, mode).map_err(failed(COPYING))?;
-                    let path = from.join(name.as_bytes()).map_err(|_| Error::TooLong)?;
-                    self.copy_inside(&path, enter(into, name)?.as_fd(), Deep::All, staged, depth)?;
-                }
-                other => return Err(Error::NotRegular(other)),
+fn copy_entries(
+    entries: &mut Entries,
+    into: BorrowedFd<'_>,
+    staged: &Identity,
+    depth: usize,
+) -> Result<(), Error> {
+    while let Some(entry) = entries.next_itself() {
+        let entry = entry?;
+        let (status, name) = (entry.status.ok_or(Error::Denied)?, &*entry.name);
+        match entry.kind {
+            Kind::File => copy_file(&entries.read(name)?, into, name)?,
+            Kind::Link => {
+                let said = entries.link(name)?;
+                symlinkat(OsStr::from_bytes(&said), into, name).map_err(failed(COPYING))?;
             }
+            Kind::Directory if status.identity.is_same_file(staged) => {}
+            // Said before it is made: what is deeper can't be removed, either.
+            Kind::Directory if depth == 0 => return Err(Error::TooLong),
+            Kind::Directory => {
+                let mode = permissions(status.mode) | Mode::S_IRWXU;
+                mkdirat(into, name, mode).map_err(failed(COPYING))?;
+                copy_inside(entries.descend(name)?, enter(into, name)?.as_fd(), Deep::All, staged, depth)?;
+            }
+            other => return Err(Error::NotRegular(other)),
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// What was made beside a new name, under a hidden one.
@@ -190,25 +210,42 @@ fn stage_dir(new: &Place, mode: Mode) -> Result<Place, Error> {
     stage(new, |name| mkdirat(&new.dir, name, mode).map_err(failed(COPYING)))
 }
 
-fn enter(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Error> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(dir, name, flags, Mode::empty()).map_err(failed(COPYING))
-}
-
 /// A new file with the old one's content, permissions and attributes. If that fails, nothing has the name.
-fn copy_file(source: &File, mode: u32, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
+fn copy_file(source: &OpenFile, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = openat(dir, name, flags, permissions(mode)).map_err(failed(COPYING))?;
-    let mut file = File::from(file);
-    let mut copied = || {
-        // The kernel copies, where it can.
-        io::copy(&mut &*source, &mut file).map_err(failed_io(COPYING))?;
-        copy_all(source.as_fd(), file.as_fd())?;
+    let status = source.status();
+    let file = openat(dir, name, flags, permissions(status.mode)).map_err(failed(COPYING))?;
+    let file = File::from(file);
+    let copied = || {
+        copy_content(source.file(), &file, status.size).map_err(failed_io(COPYING))?;
+        copy_all(source.file().as_fd(), file.as_fd())?;
         file.sync_all().map_err(failed_io(COPYING))
     };
     copied().inspect_err(|_| {
         let _ = unlinkat(dir, name, UnlinkatFlags::NoRemoveDir);
     })
+}
+
+/// The first `size` bytes. Where there are none but zeros that take no room, the copy has no more; what is added meanwhile is not
+/// waited for.
+fn copy_content(mut source: &File, mut file: &File, size: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < size {
+        let begin = match seek(source, SeekFrom::Data(done)) {
+            Ok(begin) => begin.min(size),
+            // To its end.
+            Err(rustix::io::Errno::NXIO) => size,
+            // The file system knows nothing of holes.
+            Err(_) => done,
+        };
+        let end = seek(source, SeekFrom::Hole(begin)).map_or(size, |end| end.min(size));
+        io::Seek::seek(&mut source, io::SeekFrom::Start(begin))?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(begin))?;
+        // The kernel copies, where it can.
+        io::copy(&mut source.take(end - begin), &mut file)?;
+        done = end.max(begin);
+    }
+    file.set_len(size)
 }
 
 /// Gives `old` the name of `new`. What has that name already goes when it is replaced, and comes back if that fails.
@@ -221,9 +258,17 @@ fn replace(old: &Place, new: &Place, over: Over) -> Result<(), Error> {
     if here.kind != Kind::Directory && there.kind != Kind::Directory {
         return renameat(&old.dir, &*old.name, &new.dir, &*new.name).map_err(failed(RENAMING));
     }
-    // rename(2) replaces no directory but an empty one: the old one is put aside, and removed when all is done.
-    let put_aside = |name: &OsStr| renameat(&new.dir, &*new.name, &new.dir, name).map_err(failed(RENAMING));
-    let aside = stage(new, put_aside)?;
+    // rename(2) replaces no directory but an empty one. The two change their names, and the old one is removed when all is done.
+    let put_aside = |from: &Place| {
+        stage(new, |name| renameat(&from.dir, &*from.name, &new.dir, name).map_err(failed(RENAMING)))
+    };
+    match renameat2(&old.dir, &*old.name, &new.dir, &*new.name, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => return remove(&put_aside(old)?),
+        // NFS and other file systems do not know the flag.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
+        Err(errno) => return Err(failed(RENAMING)(errno)),
+    }
+    let aside = put_aside(new)?;
     if let Err(error) = rename_to_free(old, new) {
         rename_to_free(&aside, new)?;
         return Err(error);

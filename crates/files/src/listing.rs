@@ -1,20 +1,23 @@
 //! What a directory holds, entry by entry: it may hold more than fits into memory.
-//! Invariant: no entry is opened but by `O_PATH`, which touches neither devices nor what a FIFO's other end waits for.
+//! Invariants: to list them no entry is opened but by `O_PATH`, which touches neither devices nor what a FIFO's other end waits for;
+//! whoever goes on into one goes by the descriptor of its directory, so that nothing that is swapped in leads elsewhere.
 
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use nix::dir::{Dir, OwningIter, Type};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+use rustix::fs::Dir;
 
-use crate::error::{Error, failed, failed_io};
+use crate::error::{Error, failed};
 use crate::limits;
+use crate::reading::OpenFile;
 use crate::rel_path::RelPath;
 use crate::root::Root;
-use crate::status::{Kind, Status};
+use crate::status::{Kind, Status, errno};
 
 const DOING: &str = "read the directory";
 
@@ -41,12 +44,12 @@ pub enum Listed {
     Part,
 }
 
-/// A directory that is being read.
+/// A directory that is being read. It holds one descriptor.
 #[derive(Debug)]
 pub struct Entries {
-    names: OwningIter,
-    inside: OwnedFd,
-    base: Vec<u8>,
+    names: Dir,
+    /// Its path, to follow links from; `None`: they are not followed.
+    base: Option<Vec<u8>>,
 }
 
 impl Root {
@@ -82,9 +85,9 @@ impl Root {
     pub fn entries(&self, path: Option<&RelPath>) -> Result<Entries, Error> {
         let base = path.map_or(&b"."[..], RelPath::as_bytes);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
-        let inside = self.resolve(base, flags)?;
-        let dir = Dir::from_fd(inside.try_clone().map_err(failed_io(DOING))?).map_err(failed(DOING))?;
-        Ok(Entries { names: dir.into_iter(), inside, base: base.to_vec() })
+        let mut entries = Entries::of(self.resolve(base, flags)?)?;
+        entries.base = Some(base.to_vec());
+        Ok(entries)
     }
 }
 
@@ -94,45 +97,101 @@ impl Entries {
     /// # Errors
     /// When the directory can't be read on.
     pub fn next(&mut self, root: &Root) -> Option<Result<Entry, Error>> {
+        let mut entry = self.next_itself()?;
+        if let Ok(entry) = &mut entry
+            && entry.kind == Kind::Link
+        {
+            entry.link_to = self.behind(root, &entry.name);
+        }
+        Some(entry)
+    }
+
+    /// The same, without a look at what links lead to.
+    ///
+    /// # Errors
+    /// When the directory can't be read on.
+    pub fn next_itself(&mut self) -> Option<Result<Entry, Error>> {
         loop {
-            let entry = match self.names.next()? {
-                Ok(entry) => entry,
-                Err(errno) => return Some(Err(failed(DOING)(errno))),
+            let (name, told) = match self.next_told()? {
+                Ok(told) => told,
+                Err(error) => return Some(Err(error)),
             };
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            let status = match Status::at(&self.inside, name) {
-                Ok(status) => Some(status),
-                Err(Errno::ENOENT) => continue,
-                Err(_) => None,
+            let look = if told == Kind::Directory { Status::of_directory_at } else { Status::at };
+            let status = match self.inside().map(|inside| look(inside, &name)) {
+                Ok(Ok(status)) => Some(status),
+                Ok(Err(Errno::ENOENT)) => continue,
+                Ok(Err(_)) | Err(_) => None,
             };
-            let kind = status.map_or(entry.file_type().map_or(Kind::Unknown, kind), |status| status.kind);
-            let link_to = (kind == Kind::Link).then(|| self.behind(root, name)).flatten();
-            return Some(Ok(Entry { name: name.to_owned(), kind, status, link_to }));
+            let kind = status.map_or(told, |status| status.kind);
+            return Some(Ok(Entry { name, kind, status, link_to: None }));
         }
     }
 
+    /// The next name alone.
+    pub(crate) fn next_name(&mut self) -> Option<Result<OsString, Error>> {
+        Some(self.next_told()?.map(|(name, _)| name))
+    }
+
+    /// The next name, and what the directory says that it is.
+    fn next_told(&mut self) -> Option<Result<(OsString, Kind), Error>> {
+        loop {
+            let entry = match self.names.next()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(failed(DOING)(errno(error)))),
+            };
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                return Some(Ok((OsStr::from_bytes(name).to_owned(), entry.file_type().into())));
+            }
+        }
+    }
+
+    /// Of a directory that is open.
+    pub(crate) fn of(dir: OwnedFd) -> Result<Self, Error> {
+        Ok(Self { names: Dir::new(dir).map_err(|error| failed(DOING)(errno(error)))?, base: None })
+    }
+
     /// The directory itself.
-    pub(crate) fn inside(&self) -> BorrowedFd<'_> {
-        self.inside.as_fd()
+    pub(crate) fn inside(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.names.fd().map_err(|error| failed(DOING)(errno(error)))
+    }
+
+    /// One of its directories. What is a link by now is none.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`] among others.
+    pub fn descend(&self, name: &OsStr) -> Result<Self, Error> {
+        Self::of(enter(self.inside()?, name)?)
+    }
+
+    /// Opens one of its regular files. What is a link by now is none.
+    ///
+    /// # Errors
+    /// [`Error::NotRegular`] among others.
+    pub fn read(&self, name: &OsStr) -> Result<OpenFile, Error> {
+        OpenFile::at(self.inside()?, name)
+    }
+
+    /// Where one of its links leads, as it says.
+    ///
+    /// # Errors
+    /// When it is no link.
+    pub fn link(&self, name: &OsStr) -> Result<Vec<u8>, Error> {
+        readlinkat(self.inside()?, name).map(OsString::into_vec).map_err(failed("read a link"))
     }
 
     fn behind(&self, root: &Root, name: &OsStr) -> Option<Status> {
-        let path = [&self.base[..], b"/", name.as_bytes()].concat();
+        let path = [self.base.as_deref()?, b"/", name.as_bytes()].concat();
         Status::of(root.resolve(&path, OFlag::O_PATH).ok()?).ok()
     }
 }
 
-fn kind(told: Type) -> Kind {
-    match told {
-        Type::Fifo => Kind::Fifo,
-        Type::CharacterDevice => Kind::CharacterDevice,
-        Type::Directory => Kind::Directory,
-        Type::BlockDevice => Kind::BlockDevice,
-        Type::File => Kind::File,
-        Type::Symlink => Kind::Link,
-        Type::Socket => Kind::Socket,
-    }
+/// The directory of that name, and nothing that a link leads to.
+pub(crate) fn enter(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd, Error> {
+    let flags =
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    openat(dir, name, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::ELOOP => Error::NotADirectory,
+        other => failed(DOING)(other),
+    })
 }

@@ -1,17 +1,23 @@
 //! Opens regular files, and takes pieces of those that grow.
 //! Invariant: whatever stands at the path, opening it neither waits nor does something to a device or a FIFO's writer.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::sys::stat::Mode;
 
 use crate::error::{Error, failed, failed_io};
 use crate::limits;
 use crate::rel_path::RelPath;
 use crate::root::Root;
 use crate::status::Status;
+
+/// What is swapped in is not waited for.
+const READING: OFlag = OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
 
 /// A regular file, open for reading.
 #[derive(Debug)]
@@ -49,11 +55,7 @@ impl Root {
         // Opening alone can do something: rewind a tape, wake a FIFO's writer. So the first look is one that opens
         // nothing. What is swapped in after it is opened, but not waited for, and refused all the same.
         self.status(path)?.regular()?;
-        let file = self.resolve(path.as_bytes(), OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
-        let status = Status::of(&file)?.regular()?;
-        // File systems that bring files back from tape answer a read that may not wait with EAGAIN.
-        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(failed("open it"))?;
-        Ok(OpenFile { file: file.into(), status })
+        OpenFile::opened(self.resolve(path.as_bytes(), READING)?)
     }
 
     /// The last `most` bytes of a file; [`limits::PIECE`] at most. Of a file that grows they are the last ones as of
@@ -77,10 +79,28 @@ impl Root {
 }
 
 impl OpenFile {
+    /// Opens what has the name in the directory; a link is none.
+    pub(crate) fn at(dir: impl AsFd, name: &OsStr) -> Result<Self, Error> {
+        Status::at(&dir, name).map_err(failed("open it"))?.regular()?;
+        let flags = READING | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Self::opened(openat(dir, name, flags, Mode::empty()).map_err(failed("open it"))?)
+    }
+
+    fn opened(file: OwnedFd) -> Result<Self, Error> {
+        let status = Status::of(&file)?.regular()?;
+        // File systems that bring files back from tape answer a read that may not wait with EAGAIN.
+        fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(failed("open it"))?;
+        Ok(Self { file: file.into(), status })
+    }
+
     /// As it was when it was opened.
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// To read from the beginning on.

@@ -2,17 +2,15 @@
 //! as what it then is, or stays.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use crate::error::{Error, failed, failed_io};
+use crate::error::{Error, failed};
 use crate::limits;
+use crate::listing::{Entries, enter};
 use crate::rel_path::RelPath;
 use crate::root::{Place, Root};
 
@@ -40,8 +38,7 @@ impl Root {
 }
 
 struct Level {
-    dir: OwnedFd,
-    entries: OwningIter,
+    entries: Entries,
     name: OsString,
     /// The length of the path without this level's name.
     above: usize,
@@ -58,9 +55,9 @@ pub(crate) fn remove_place(place: &Place) -> Result<Vec<Left>, Error> {
     let mut path = Vec::new();
     let mut levels = vec![descend(place.dir.as_fd(), &place.name, &path)?];
     while let (depth, Some(level)) = (levels.len(), levels.last_mut()) {
-        let Some(entry) = level.entries.next() else {
+        let Some(entry) = level.entries.next_name() else {
             let Some(done) = levels.pop() else { break };
-            let above = levels.last().map_or(place.dir.as_fd(), |level| level.dir.as_fd());
+            let above = levels.last().map_or(Ok(place.dir.as_fd()), |level| level.entries.inside())?;
             match unlinkat(above, &*done.name, UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 // What stays in it was told already.
@@ -70,21 +67,17 @@ pub(crate) fn remove_place(place: &Place) -> Result<Vec<Left>, Error> {
             path.truncate(done.above);
             continue;
         };
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(errno) => {
+        let name = match entry {
+            Ok(name) => name,
+            Err(error) => {
                 // Whatever was not seen stays, and so does the directory.
-                tell(&mut left, &path, failed(DOING)(errno));
+                tell(&mut left, &path, error);
                 levels.pop().inspect(|done| path.truncate(done.above));
                 continue;
             }
         };
-        let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
-        if name == "." || name == ".." {
-            continue;
-        }
         let below = [&path[..], if path.is_empty() { b"" } else { b"/" }, name.as_bytes()].concat();
-        match unlinkat(&level.dir, &*name, UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(level.entries.inside()?, &*name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => continue,
             Err(Errno::EISDIR | Errno::EPERM) => {}
             Err(errno) => {
@@ -96,7 +89,7 @@ pub(crate) fn remove_place(place: &Place) -> Result<Vec<Left>, Error> {
             tell(&mut left, &below, Error::TooLong);
             continue;
         }
-        match descend(level.dir.as_fd(), &name, &path) {
+        match descend(level.entries.inside()?, &name, &path) {
             Ok(level) => {
                 path = below;
                 levels.push(level);
@@ -109,17 +102,12 @@ pub(crate) fn remove_place(place: &Place) -> Result<Vec<Left>, Error> {
 }
 
 fn descend(dir: impl AsFd, name: &OsStr, path: &[u8]) -> Result<Level, Error> {
-    let flags =
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let inside = match openat(dir, name, flags, Mode::empty()) {
-        Ok(inside) => inside,
-        // It is no directory, and may not be unlinked.
-        Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(Error::Denied),
-        Err(errno) => return Err(failed(DOING)(errno)),
-    };
-    let entries =
-        Dir::from_fd(inside.try_clone().map_err(failed_io(DOING))?).map_err(failed(DOING))?.into_iter();
-    Ok(Level { dir: inside, entries, name: name.to_owned(), above: path.len() })
+    let inside = enter(dir, name).map_err(|error| match error {
+        // And it may not be unlinked.
+        Error::NotADirectory => Error::Denied,
+        other => other,
+    })?;
+    Ok(Level { entries: Entries::of(inside)?, name: name.to_owned(), above: path.len() })
 }
 
 fn tell(left: &mut Vec<Left>, below: &[u8], error: Error) {

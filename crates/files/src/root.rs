@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
+use nix::unistd::Uid;
 
 use crate::error::{Error, failed};
 use crate::limits;
@@ -147,19 +148,30 @@ impl Root {
                 return Err(Error::IsADirectory);
             }
             let dir = self.resolve(parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-            match readlinkat(&dir, OsStr::from_bytes(name)) {
+            let name = OsStr::from_bytes(name);
+            match readlinkat(&dir, name) {
                 Ok(link) => {
+                    may_follow(&Status::of(&dir)?, &Status::at(&dir, name).map_err(failed("read a link"))?)?;
                     let link = link.into_vec();
                     path = if link.starts_with(b"/") { link } else { [parent, &link].concat() };
                 }
                 Err(Errno::EINVAL | Errno::ENOENT) => {
-                    return Ok(Place { dir, name: OsStr::from_bytes(name).to_owned() });
+                    return Ok(Place { dir, name: name.to_owned() });
                 }
                 Err(errno) => return Err(failed("read a link")(errno)),
             }
         }
         Err(Error::Loop)
     }
+}
+
+/// What the kernel says of links that it follows (`fs.protected_symlinks`, proc(5)), for those that are followed here: in a directory
+/// where everybody may make one, only its owner's and one's own.
+fn may_follow(directory: &Status, link: &Status) -> Result<(), Error> {
+    const SHARED: u32 = 0o1002;
+    let is_shared = directory.mode & SHARED == SHARED;
+    let is_trusted = link.uid == directory.uid || link.uid == Uid::effective().as_raw();
+    if is_shared && !is_trusted { Err(Error::Denied) } else { Ok(()) }
 }
 
 /// What is open, as a path. To the kernel an `O_PATH` descriptor has no mode, time, attributes or second name but by this.
@@ -172,5 +184,25 @@ fn refused(doing: &'static str, errno: Errno) -> Error {
         Errno::ENOSYS => Error::Unsupported(NO_OPENAT2),
         Errno::EXDEV => Error::Outside,
         other => failed(doing)(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strangers_link_in_a_shared_directory_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let some = Status::of(std::fs::File::open(dir.path()).unwrap()).unwrap();
+        let mine = Uid::effective().as_raw();
+        let (shared, own) = (Status { mode: 0o1777, uid: 0, ..some }, Status { mode: 0o755, uid: 0, ..some });
+        let of = |uid| Status { uid, ..some };
+        assert!(matches!(may_follow(&shared, &of(mine + 1)), Err(Error::Denied)));
+        for (directory, link) in [(&shared, mine), (&shared, 0), (&own, mine + 1)] {
+            may_follow(directory, &of(link)).unwrap();
+        }
+        // Everybody may write there, and remove what is another's: the kernel does not mind, either.
+        may_follow(&Status { mode: 0o777, ..shared }, &of(mine + 1)).unwrap();
     }
 }

@@ -12,6 +12,9 @@ use crate::error::{Error, failed};
 
 const ALL: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
+/// A link is a link; and to list who has a home directory must not mount them all.
+const AS_LISTED: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+
 /// What kind of thing has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -79,8 +82,13 @@ impl Status {
 
     /// Of what has the name in the directory; a link is a link.
     pub(crate) fn at(dir: impl AsFd, name: &OsStr) -> Result<Self, Errno> {
-        // To list who has a home directory must not mount them all.
-        let how = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        statx(dir, name, AS_LISTED, ALL).map(|stat| Self::from(&stat)).map_err(errno)
+    }
+
+    /// The same of what is known to be a directory: without asking a server that may be away, if the system knows enough. Where
+    /// something is mounted that hangs, its name and its neighbours can still be told.
+    pub(crate) fn of_directory_at(dir: impl AsFd, name: &OsStr) -> Result<Self, Errno> {
+        let how = AS_LISTED | AtFlags::STATX_DONT_SYNC;
         statx(dir, name, how, ALL).map(|stat| Self::from(&stat)).map_err(errno)
     }
 
@@ -94,18 +102,24 @@ impl Status {
     }
 }
 
+impl From<FileType> for Kind {
+    fn from(told: FileType) -> Self {
+        match told {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Directory,
+            FileType::Symlink => Self::Link,
+            FileType::Fifo => Self::Fifo,
+            FileType::Socket => Self::Socket,
+            FileType::CharacterDevice => Self::CharacterDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Unknown => Self::Unknown,
+        }
+    }
+}
+
 impl From<&Statx> for Status {
     fn from(stat: &Statx) -> Self {
-        let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
-            FileType::RegularFile => Kind::File,
-            FileType::Directory => Kind::Directory,
-            FileType::Symlink => Kind::Link,
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket => Kind::Socket,
-            FileType::CharacterDevice => Kind::CharacterDevice,
-            FileType::BlockDevice => Kind::BlockDevice,
-            FileType::Unknown => Kind::Unknown,
-        };
+        let kind = FileType::from_raw_mode(stat.stx_mode.into()).into();
         let identity = Identity {
             device: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
             inode: stat.stx_ino,

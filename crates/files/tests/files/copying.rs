@@ -1,11 +1,16 @@
 //! Copies and moves: complete, or not at all.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use portreeve_files::{Deep, Error, Kind, Over, Root, To};
+use portreeve_files::{Deep, Error, Kind, Over, Root, To, limits};
 
 use crate::room::{Room, path};
 
@@ -132,6 +137,134 @@ fn to_another_file_system_all_is_copied_and_then_removed() {
     assert_eq!(fs::read(there.path().join("moved/b/program")).unwrap(), b"run");
     assert_eq!(fs::metadata(there.path().join("moved/text")).unwrap().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(there.path()).unwrap().count(), 1);
+    // A link is moved as a link, wherever it leads: what it leads to was not meant.
+    for (link, to) in [("private", "secret"), ("dangling", "nowhere")] {
+        fs::create_dir_all(room.at("secret")).unwrap();
+        symlink(to, room.at(link)).unwrap();
+        room.root.relocate(&path(link), To { root: &other, path: &path(link), over: Over::Refuse }).unwrap();
+        assert_eq!(fs::read_link(there.path().join(link)).unwrap().to_str(), Some(to));
+        assert!(fs::symlink_metadata(room.at(link)).is_err());
+    }
+    assert!(room.at("secret").exists());
+}
+
+/// Two names that change places until it is dropped.
+struct Swapper(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Swapper {
+    fn of(one: PathBuf, other: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let swap = move || {
+            while !until.load(Ordering::Relaxed) {
+                renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
+            }
+        };
+        Self(stop, Some(std::thread::spawn(swap)))
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn a_directory_that_becomes_a_link_is_never_followed() {
+    let room = Room::new();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "private").unwrap();
+    for number in 0..8 {
+        fs::create_dir_all(room.at(&format!("a/d{number}"))).unwrap();
+        fs::write(room.at(&format!("a/d{number}/open")), "x").unwrap();
+        symlink(outside.path(), room.at(&format!("l{number}"))).unwrap();
+    }
+    let _swappers: Vec<_> = (0..8)
+        .map(|number| Swapper::of(room.at(&format!("a/d{number}")), room.at(&format!("l{number}"))))
+        .collect();
+    // Some are copied as directories, some as links, some not at all.
+    let (mut copied, mut refused) = (0, 0);
+    for number in 0.. {
+        let to = format!("copy{number}");
+        match room.anywhere.copy(
+            &path("a"),
+            To { root: &room.root, path: &path(&to), over: Over::Refuse },
+            Deep::All,
+        ) {
+            Ok(()) => copied += 1,
+            Err(Error::NotADirectory | Error::NotFound | Error::Io { .. }) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+        if room.at(&to).exists() {
+            for entry in fs::read_dir(room.at(&to)).unwrap() {
+                let entry = entry.unwrap();
+                let is_link = entry.file_type().unwrap().is_symlink();
+                assert!(is_link || !entry.path().join("secret").exists(), "{:?}", entry.path());
+            }
+        }
+        if copied > 20 && refused > 20 || number > 3000 {
+            break;
+        }
+    }
+    assert!(copied > 20 && refused > 0, "{copied} copied, {refused} refused");
+}
+
+#[test]
+fn a_directory_that_is_replaced_always_has_its_name() {
+    let room = Room::new();
+    fs::create_dir_all(room.at("name/inside")).unwrap();
+    let (stop, name) = (Arc::new(AtomicBool::new(false)), room.at("name"));
+    let looking = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            let mut missing = 0;
+            while !stop.load(Ordering::Relaxed) {
+                missing += usize::from(!name.exists());
+            }
+            missing
+        }
+    });
+    for _ in 0..300 {
+        fs::create_dir_all(room.at("new/inside")).unwrap();
+        relocate(&room.root, "new", "name", Over::Replace).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(looking.join().unwrap(), 0);
+    assert_eq!(names(&room, ""), ["name"]);
+}
+
+#[test]
+fn what_takes_no_room_takes_none_in_the_copy() {
+    let room = Room::new();
+    let file = fs::File::create(room.at("sparse")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    file.write_all_at(b"middle", 500_000_000).unwrap();
+    drop(file);
+    if fs::metadata(room.at("sparse")).unwrap().blocks() > 100_000 {
+        return println!("SKIPPED: holes: this file system has none");
+    }
+    copy(&room.root, "sparse", "copy", Deep::All, Over::Refuse).unwrap();
+    let copied = fs::metadata(room.at("copy")).unwrap();
+    assert!(copied.len() == 1 << 30 && copied.blocks() < 100_000, "{copied:?}");
+    let mut middle = [0; 8];
+    fs::File::open(room.at("copy")).unwrap().read_exact_at(&mut middle, 499_999_999).unwrap();
+    assert_eq!(&middle, b"\0middle\0");
+}
+
+#[test]
+fn what_is_too_deep_is_not_copied() {
+    let room = Room::new();
+    let mut below = String::from("a");
+    for _ in 0..limits::DEPTH {
+        below += "/d";
+    }
+    fs::create_dir_all(room.at(&below)).unwrap();
+    assert!(matches!(copy(&room.root, "a", "copy", Deep::All, Over::Refuse), Err(Error::TooLong)));
+    // Nothing is left of what was begun.
+    assert_eq!(names(&room, ""), ["a"]);
+    copy(&room.root, "a/d", "copy", Deep::All, Over::Refuse).unwrap();
 }
 
 #[test]

@@ -27,11 +27,17 @@ pub(super) struct Archive {
 }
 
 struct Level {
-    root: Arc<Root>,
-    path: RelPath,
     entries: Entries,
     /// How it is called in the archive, with a slash at its end.
     name: String,
+}
+
+/// What is put in: open, so that it is what was looked at whatever has its name by then.
+enum Opened {
+    File(OpenFile),
+    Directory(Entries),
+    /// What it says.
+    Link(Vec<u8>),
 }
 
 /// What was made and is not taken.
@@ -118,15 +124,19 @@ impl Archive {
     fn advance(&mut self) -> io::Result<bool> {
         let Some(level) = self.levels.last_mut() else {
             let Some((root, path, name)) = self.wanted.pop() else { return Ok(false) };
-            let root = Arc::new(root);
-            match root.status(&path) {
-                Ok(status) => self.put(&root, path, name, status.kind, &status)?,
-                Err(error) => self.leave_out(&name, &error),
-            }
+            let opened = root.status(&path).and_then(|status| {
+                Ok((
+                    status,
+                    match status.kind {
+                        Kind::Directory => Opened::Directory(root.entries(Some(&path))?),
+                        _ => Opened::File(root.read(&path)?),
+                    },
+                ))
+            });
+            self.put(name, opened)?;
             return Ok(true);
         };
-        let root = Arc::clone(&level.root);
-        match level.entries.next(&root) {
+        match level.entries.next_itself() {
             None => {
                 self.levels.pop();
             }
@@ -137,67 +147,57 @@ impl Archive {
             }
             Some(Ok(entry)) => {
                 let name = format!("{}{}", level.name, lossy(&entry.name));
-                match (level.path.join(entry.name.as_encoded_bytes()), entry.status) {
-                    (Ok(path), Some(status)) => self.put(&root, path, name, entry.kind, &status)?,
-                    (Ok(_), None) => self.leave_out(&name, &Error::Denied),
-                    (Err(_), _) => self.leave_out(&name, &Error::TooLong),
-                }
+                let opened = entry.status.ok_or(Error::Denied).and_then(|status| {
+                    let (entries, name) = (&level.entries, &*entry.name);
+                    Ok((
+                        status,
+                        match entry.kind {
+                            Kind::Directory => Opened::Directory(entries.descend(name)?),
+                            Kind::Link => Opened::Link(entries.link(name)?),
+                            _ => Opened::File(entries.read(name)?),
+                        },
+                    ))
+                });
+                self.put(name, opened)?;
             }
         }
         Ok(true)
     }
 
-    fn put(
-        &mut self,
-        root: &Arc<Root>,
-        path: RelPath,
-        name: String,
-        kind: Kind,
-        status: &Status,
-    ) -> io::Result<()> {
+    fn put(&mut self, name: String, opened: Result<(Status, Opened), Error>) -> io::Result<()> {
         self.count += 1;
         if self.count > limits::ARCHIVE {
             return Err(io::Error::other("the archive has too many files"));
         }
-        if let Err(error) = self.begin(root, path, &name, kind, status) {
+        let begun = opened.and_then(|(status, opened)| self.begin(&name, &status, opened));
+        if let Err(error) = begun {
             self.leave_out(&name, &error);
         }
         Ok(())
     }
 
-    fn begin(
-        &mut self,
-        root: &Arc<Root>,
-        path: RelPath,
-        name: &str,
-        kind: Kind,
-        status: &Status,
-    ) -> Result<(), Error> {
+    fn begin(&mut self, name: &str, status: &Status, opened: Opened) -> Result<(), Error> {
         let options = SimpleFileOptions::default()
             .unix_permissions(status.mode & 0o777)
             .large_file(status.size >= 1 << 32);
         // Two names that differ in what is not UTF-8 are one in the archive.
         let taken = |_| Error::Exists;
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        match kind {
-            Kind::File => {
-                let file = root.read(&path)?;
+        match opened {
+            Opened::File(file) => {
                 let options = options.compression_method(method(name)).compression_level(None);
                 writer.start_file(name, options).map_err(taken)?;
                 self.file = Some((file, 0));
             }
-            Kind::Directory if self.levels.len() < limits::ARCHIVE_DEPTH => {
-                let entries = root.entries(Some(&path))?;
+            Opened::Directory(_) if self.levels.len() >= limits::ARCHIVE_DEPTH => return Err(Error::TooLong),
+            Opened::Directory(entries) => {
                 let name = format!("{name}/");
                 writer.add_directory(&*name, options).map_err(taken)?;
-                self.levels.push(Level { root: Arc::clone(root), path, entries, name });
+                self.levels.push(Level { entries, name });
             }
-            Kind::Directory => return Err(Error::TooLong),
-            Kind::Link => {
-                let target = root.link(&path)?;
-                writer.add_symlink(name, String::from_utf8_lossy(&target), options).map_err(taken)?;
+            Opened::Link(said) => {
+                writer.add_symlink(name, String::from_utf8_lossy(&said), options).map_err(taken)?;
             }
-            other => return Err(Error::NotRegular(other)),
         }
         Ok(())
     }
