@@ -11,6 +11,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use portreeve_sys::with_descriptor_limit_as_before;
 use tokio::process::Command;
 
 use crate::history::{ERRORS, OUTPUT};
@@ -27,7 +28,9 @@ pub fn start(
     entry: &Path,
 ) -> io::Result<JobRef> {
     let file = |name: &str| OpenOptions::new().append(true).create(true).mode(0o600).open(entry.join(name));
-    let child = Command::new(portreeve)
+    let mut command = Command::new(portreeve);
+    with_descriptor_limit_as_before(command.as_std_mut());
+    let child = command
         .arg("batch")
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 /// Raises the soft limit to the hard one, which every process may do for itself (setrlimit(2)), and returns what holds
 /// then. Shells start programs with a soft limit of 1024 for the sake of `select`, which is not used here.
@@ -15,9 +18,25 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// When the kernel does not tell the limits.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    BEFORE.get_or_init(|| soft);
     // Whoever confines this process may have forbidden the call.
     let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
     Ok(if raised { hard } else { soft })
+}
+
+/// The soft limit that this process was started with.
+static BEFORE: OnceLock<rlim_t> = OnceLock::new();
+
+/// What the command starts gets the soft limit that this process was started with: it may use `select`, and Slurm gives a job the
+/// limits of whoever submits it.
+pub fn with_descriptor_limit_as_before(command: &mut Command) {
+    let Some(before) = BEFORE.get().copied() else { return };
+    let lower = move || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, before.min(hard), hard)?)
+    };
+    // SAFETY: between fork and exec nothing is called but getrlimit(2) and setrlimit(2), which take no lock; nothing is allocated.
+    unsafe { command.pre_exec(lower) };
 }
 
 /// Whether something failed because this process, or the machine, may open nothing more.
@@ -87,6 +106,21 @@ mod tests {
             }
             close_on_exec_from(40).unwrap();
             assert_eq!((flags(39), flags(40)), (0, libc::FD_CLOEXEC));
+        });
+    }
+
+    #[test]
+    fn what_is_started_has_the_limit_from_before() {
+        in_child(|| {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 100, hard).unwrap();
+            raise_descriptor_limit().unwrap();
+            raise_descriptor_limit().unwrap();
+            let limit = |command: &mut Command| command.args(["-c", "ulimit -n"]).output().unwrap().stdout;
+            assert_eq!(limit(&mut Command::new("sh")), format!("{hard}\n").into_bytes());
+            let mut command = Command::new("sh");
+            with_descriptor_limit_as_before(&mut command);
+            assert_eq!(limit(&mut command), b"100\n");
         });
     }
 

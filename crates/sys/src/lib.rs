@@ -25,7 +25,10 @@ pub mod tcp_connection;
 
 pub use access::may_execute;
 pub use cgroup::ControlGroups;
-pub use descriptors::{close_on_exec_from, inherited, is_out_of_descriptors, raise_descriptor_limit};
+pub use descriptors::{
+    close_on_exec_from, inherited, is_out_of_descriptors, raise_descriptor_limit,
+    with_descriptor_limit_as_before,
+};
 pub use host_name::host_name;
 pub use interfaces::{leads_somewhere, local_addresses};
 pub use net_namespace::namespace_cookie;

@@ -42,9 +42,12 @@ pub enum ReceiveError {
     /// It was longer than the buffer; what came with it was closed.
     #[error("a message is longer than allowed")]
     TooLong,
-    /// More descriptors than allowed, or more than this process may have open. They were closed.
+    /// More descriptors than allowed. They were closed.
     #[error("a message came with more descriptors than allowed")]
     Descriptors,
+    /// It brought descriptors, and this process may open nothing more.
+    #[error("no room for a descriptor that came")]
+    NoRoom,
     /// What the system says; `WouldBlock` when no message waits.
     #[error("the channel can't be read")]
     Io(#[source] io::Error),
@@ -89,7 +92,7 @@ pub fn is_unread(channel: impl AsFd) -> io::Result<bool> {
 /// Receives one message of at most `buffer.len()` bytes with at most `most` descriptors.
 ///
 /// # Errors
-/// See [`ReceiveError`]. After `TooLong` and `Descriptors` the channel is at its next message.
+/// See [`ReceiveError`]. After `TooLong`, `Descriptors` and `NoRoom` the channel is at its next message.
 pub fn receive<'b>(
     channel: impl AsFd,
     buffer: &'b mut [u8],
@@ -123,8 +126,12 @@ pub fn receive<'b>(
     if head.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(ReceiveError::TooLong);
     }
-    if head.msg_flags & libc::MSG_CTRUNC != 0 || descriptors.len() > most {
+    if descriptors.len() > most {
         return Err(ReceiveError::Descriptors);
+    }
+    // The buffer has room for all that a message can bring.
+    if head.msg_flags & libc::MSG_CTRUNC != 0 {
+        return Err(ReceiveError::NoRoom);
     }
     Ok(Message { bytes: &buffer[..length], descriptors })
 }
@@ -168,9 +175,11 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 
     use super::*;
+    use crate::process::tests::in_child;
 
     fn pair() -> (OwnedFd, OwnedFd) {
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
@@ -246,6 +255,25 @@ mod tests {
         assert_eq!(got.len(), MOST_POSSIBLE);
         drop(got);
         assert!(is_closed(&writer));
+    }
+
+    #[test]
+    fn a_descriptor_for_which_there_is_no_room_costs_its_message_alone() {
+        // Other tests open something meanwhile: so in a process of its own.
+        in_child(|| {
+            let (one, other) = pair();
+            let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+            send(&one, b"x", &[reader.as_fd()]).unwrap();
+            send(&one, b"next", &[]).unwrap();
+            drop(reader);
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+            let mut buffer = [0; 8];
+            assert!(matches!(receive(&other, &mut buffer, 1), Err(ReceiveError::NoRoom)));
+            assert_eq!(receive(&other, &mut buffer, 1).unwrap().bytes, b"next");
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+            assert!(is_closed(&writer));
+        });
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The control channel: what the broker says, message by message.
 //!
 //! Invariants: a message is whole, understood, and brings a descriptor exactly if it is a connection; anything else ends
-//! the channel, and with it the worker. What is left to be read after [`Control::leave`] is all there will ever be: whoever
+//! the channel, and with it the worker, but for a descriptor for which this process has no room. What is left to be read after [`Control::leave`] is all there will ever be: whoever
 //! says more is told that nobody is there.
 
 use std::io;
@@ -30,10 +30,15 @@ pub(crate) struct Control {
 
 /// What was said.
 pub(crate) enum Heard {
-    Site { forwards: PathBuf, workspace: Box<WorkspaceConfig> },
+    Site {
+        forwards: PathBuf,
+        workspace: Box<WorkspaceConfig>,
+    },
     Keys(Box<Verifier>),
     Ended(Ended),
     Connection(UnixStream),
+    /// A connection that could not be taken.
+    Lost,
 }
 
 /// Why nothing more is heard.
@@ -87,6 +92,8 @@ impl Control {
     pub(crate) fn waiting(&mut self) -> Result<Option<Heard>, ControlError> {
         match message::receive(&self.channel, &mut self.buffer, 1) {
             Ok(message) => understood(message).map(Some),
+            // Nothing more can be opened here: the portal sees that connection closed, and the others go on.
+            Err(ReceiveError::NoRoom) => Ok(Some(Heard::Lost)),
             Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(ReceiveError::Closed) => Err(ControlError::Closed),
             Err(error) => Err(ControlError::Receive(error)),

@@ -53,6 +53,8 @@ fn prepare() -> anyhow::Result<(std::os::fd::OwnedFd, Settings)> {
     let control = portreeve_sys::inherited(CHANNEL).context("this program is started by portreeve-pam")?;
     // Tickets pass through here: no core file.
     prctl::set_dumpable(false)?;
+    // A directory that is copied or packed holds a descriptor for each level.
+    portreeve_sys::raise_descriptor_limit().context("the limit of open files can't be raised")?;
     let ids = getresuid()?;
     let uid = getuid();
     ensure!(!uid.is_root() && ids.effective == uid && ids.saved == uid, "this program is a user's");

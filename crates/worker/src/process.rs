@@ -144,6 +144,7 @@ impl Connections {
             Heard::Keys(keys) => drop(self.desk.keys.replace(Some(*keys))),
             Heard::Ended(ended) => drop(self.desk.ended.replace(ended)),
             Heard::Connection(stream) => self.begin(stream),
+            Heard::Lost => tracing::warn!("a connection could not be taken: too much is open"),
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use portreeve_sys::with_descriptor_limit_as_before;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -71,7 +72,9 @@ impl Call<'_> {
     pub(crate) async fn run(&self) -> Result<String, CommandError> {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let io = |error| CommandError::Io(name.clone(), error);
-        let mut child = Command::new(self.program)
+        let mut command = Command::new(self.program);
+        with_descriptor_limit_as_before(command.as_std_mut());
+        let mut child = command
             .args(self.arguments)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
