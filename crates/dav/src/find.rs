@@ -113,6 +113,11 @@ fn want(body: &[u8]) -> Result<Want, Refusal> {
     }
     let names = |element: &xml::Element| element.children.iter().map(|child| child.name.clone()).collect();
     let root = &document.root;
+    // Each is told of for each entry, also if it has none.
+    if root.children.iter().any(|child| child.children.len() > limits::NAMES) {
+        let why = format!("Ask for {} properties at once at most.", limits::NAMES);
+        return Err(Refusal::plain(StatusCode::BAD_REQUEST, why));
+    }
     match (root.child("prop"), root.child("allprop"), root.child("propname")) {
         (Some(these), None, None) => Ok(Want::These(names(these))),
         (None, Some(_), None) => Ok(Want::All(root.child("include").map(names).unwrap_or_default())),

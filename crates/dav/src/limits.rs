@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const XML: usize = 64 * 1024;
 /// Elements of it in one another.
 pub const XML_DEPTH: usize = 32;
+/// Properties that are asked for at once.
+pub const NAMES: usize = 256;
 /// The field `If`, in bytes.
 pub const IF: usize = 8 * 1024;
 /// What one resource keeps of dead properties, in bytes, names included. Many file systems keep less.

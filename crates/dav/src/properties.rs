@@ -37,7 +37,7 @@ impl Dead {
         let sound = |(space, local, element): (String, String, String)| {
             let name = Name { space, local };
             let read = crate::xml::read(element.as_bytes()).ok()?;
-            (read.root.name == name && !name.local.is_empty()).then_some((name, element))
+            (read.root.name == name && read.is_bare()).then_some((name, element))
         };
         Ok(Self(kept.into_iter().filter_map(sound).collect()))
     }

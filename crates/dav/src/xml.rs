@@ -3,8 +3,9 @@
 //! Invariant: no document type, so that no entity is expanded but the five of XML itself; what is kept of a request can stand in an
 //! answer by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use quick_xml::NsReader;
 use quick_xml::escape::escape;
@@ -55,8 +56,26 @@ pub(crate) struct Element {
     at: Range<usize>,
     /// Where the attributes of its tag stand.
     attributes: Range<usize>,
-    /// Which prefixes mean what where it begins; "" is the default.
-    scope: BTreeMap<String, String>,
+    /// Which prefixes mean what in it.
+    scope: Arc<Scope>,
+}
+
+/// What a tag declares, and what was declared around it. A document has room for many prefixes and many elements: so no element has a
+/// copy of what holds around it.
+#[derive(Debug, Default)]
+struct Scope {
+    around: Option<Arc<Scope>>,
+    /// A prefix, "" for the default, and its address.
+    own: Vec<(String, String)>,
+}
+
+impl Scope {
+    /// All that hold, by prefix.
+    fn all(&self) -> BTreeMap<&str, &str> {
+        let mut all = self.around.as_ref().map(|around| around.all()).unwrap_or_default();
+        all.extend(self.own.iter().map(|(prefix, space)| (prefix.as_str(), space.as_str())));
+        all
+    }
 }
 
 /// Why a body is not understood.
@@ -95,6 +114,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| XmlError::NotUtf8)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if !text.chars().all(is_char) {
+        return Err(XmlError::Malformed(NO_CHAR.to_owned()));
+    }
     let malformed = |error: &dyn std::fmt::Display| XmlError::Malformed(error.to_string());
     let mut reader = NsReader::from_str(text);
     reader.config_mut().enable_all_checks(true);
@@ -116,8 +138,15 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
                 if open.is_empty() && root.is_some() {
                     return Err(XmlError::Malformed("it has two elements".to_owned()));
                 }
-                let mut scope = open.last().map(|parent| parent.scope.clone()).unwrap_or_default();
-                declare(start, &mut scope)?;
+                if !is_name(start.name().as_ref()) {
+                    return Err(XmlError::Malformed("an element's name is none".to_owned()));
+                }
+                let around = open.last().map(|parent| Arc::clone(&parent.scope));
+                let own = declared(start, &reader)?;
+                let scope = match around {
+                    Some(around) if own.is_empty() => around,
+                    around => Arc::new(Scope { around, own }),
+                };
                 let local = start.local_name().as_ref().to_owned();
                 let end = position(&reader);
                 let closing = if matches!(event, Event::Empty(_)) { "/>" } else { ">" };
@@ -142,6 +171,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
                 element.at.end = position(&reader);
                 close(element, &mut open, &mut root);
             }
+            Event::Text(text) if text.contains("]]>") => {
+                return Err(XmlError::Malformed("it ends a part that has not begun".to_owned()));
+            }
             Event::Text(text) => add(&mut open, &text.xml10_content())?,
             Event::CData(text) => add(&mut open, &text.xml10_content())?,
             Event::GeneralRef(reference) => {
@@ -152,7 +184,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
                 add(&mut open, &said)?;
             }
             Event::DocType(_) => return Err(XmlError::DocType),
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            Event::Comment(_) => {}
+            Event::Decl(_) if begin == 0 => {}
+            // Whatever is kept of it would stand in the middle of another document.
+            Event::Decl(_) | Event::PI(_) => {
+                return Err(XmlError::Malformed("it has an instruction in it".to_owned()));
+            }
             Event::Eof => break,
         }
     }
@@ -178,10 +215,9 @@ fn known(entity: &str) -> Result<&'static str, XmlError> {
 }
 
 fn add(open: &mut [Element], text: &str) -> Result<(), XmlError> {
-    // XML 1.0, production 2.
-    let is_char = |char: char| matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}');
+    // Of those that are written by their number, too.
     if !text.chars().all(is_char) {
-        return Err(XmlError::Malformed("it has a character that XML does not have".to_owned()));
+        return Err(XmlError::Malformed(NO_CHAR.to_owned()));
     }
     match open.last_mut() {
         Some(element) => element.text.push_str(text),
@@ -198,10 +234,16 @@ fn close(element: Element, open: &mut [Element], root: &mut Option<Element>) {
     }
 }
 
-fn declare(start: &BytesStart<'_>, scope: &mut BTreeMap<String, String>) -> Result<(), XmlError> {
+/// The namespaces that a tag declares.
+fn declared(start: &BytesStart<'_>, reader: &NsReader<&[u8]>) -> Result<Vec<(String, String)>, XmlError> {
+    let malformed = |why: &str| XmlError::Malformed(why.to_owned());
+    let (mut own, mut seen) = (Vec::new(), BTreeSet::new());
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|error| XmlError::Malformed(error.to_string()))?;
         let value = attribute.value.as_ref();
+        if !is_name(attribute.key.as_ref()) || value.contains('<') {
+            return Err(malformed("an attribute is none"));
+        }
         // The same entities as in text.
         for reference in value.split('&').skip(1) {
             let name = reference.split_once(';').ok_or(XmlError::Entity)?.0;
@@ -210,18 +252,47 @@ fn declare(start: &BytesStart<'_>, scope: &mut BTreeMap<String, String>) -> Resu
             }
         }
         let value = quick_xml::escape::unescape(value).map_err(|_| XmlError::Entity)?;
+        if !value.chars().all(is_char) {
+            return Err(malformed(NO_CHAR));
+        }
         match attribute.key.as_namespace_binding() {
-            None => {}
-            Some(PrefixDeclaration::Default) => {
-                scope.insert(String::new(), value.into_owned());
-            }
+            None => match reader.resolver().resolve_attribute(attribute.key) {
+                (ResolveResult::Unknown(_), _) => return Err(XmlError::Prefix),
+                (ResolveResult::Bound(space), local) => {
+                    if !seen.insert((space.into_inner().to_owned(), local.as_ref().to_owned())) {
+                        return Err(malformed("an attribute is there twice"));
+                    }
+                }
+                (ResolveResult::Unbound, _) => {}
+            },
+            Some(PrefixDeclaration::Default) => own.push((String::new(), value.into_owned())),
             Some(PrefixDeclaration::Named(_)) if value.is_empty() => return Err(XmlError::Prefix),
-            Some(PrefixDeclaration::Named(prefix)) => {
-                scope.insert(prefix.to_owned(), value.into_owned());
-            }
+            Some(PrefixDeclaration::Named(prefix)) => own.push((prefix.to_owned(), value.into_owned())),
         }
     }
-    Ok(())
+    Ok(own)
+}
+
+const NO_CHAR: &str = "it has a character that XML does not have";
+
+/// XML 1.0, production 2.
+fn is_char(char: char) -> bool {
+    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}')
+}
+
+/// XML 1.0, production 5.
+fn is_name(text: &str) -> bool {
+    let begins = |char: char| {
+        matches!(char, ':' | 'A'..='Z' | '_' | 'a'..='z' | '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}'
+            | '\u{370}'..='\u{37d}' | '\u{37f}'..='\u{1fff}' | '\u{200c}'..='\u{200d}' | '\u{2070}'..='\u{218f}'
+            | '\u{2c00}'..='\u{2fef}' | '\u{3001}'..='\u{d7ff}' | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}'
+            | '\u{10000}'..='\u{effff}')
+    };
+    let goes_on = |char: char| {
+        begins(char)
+            || matches!(char, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
+    };
+    text.starts_with(begins) && text.chars().all(goes_on)
 }
 
 /// What was read, and the text that it was read from.
@@ -233,29 +304,32 @@ pub(crate) struct Document<'t> {
 }
 
 impl Document<'_> {
+    /// Whether there is nothing but the element, not even a space.
+    #[must_use]
+    pub(crate) fn is_bare(&self) -> bool {
+        self.root.at == (0..self.text.len())
+    }
+
     /// The element as it stands in the text, with what its prefixes mean: it can stand anywhere.
     #[must_use]
     pub(crate) fn standalone(&self, element: &Element) -> String {
         let mut said = self.text[element.at.start..element.attributes.start].to_owned();
-        let attributes = &self.text[element.attributes.clone()];
-        for (prefix, space) in &element.scope {
+        let tag = BytesStart::from_content(format!("x{}", &self.text[element.attributes.clone()]), 1);
+        let own: Vec<_> =
+            tag.attributes().flatten().map(|attribute| attribute.key.as_ref().to_owned()).collect();
+        let scope = element.scope.all();
+        for (prefix, space) in &scope {
             let attribute = if prefix.is_empty() { "xmlns".to_owned() } else { format!("xmlns:{prefix}") };
-            if !is_declared(attributes, &attribute) {
-                said += &format!(" {attribute}=\"{}\"", escape(space));
+            if !own.contains(&attribute) {
+                said += &format!(" {attribute}=\"{}\"", escape(*space));
             }
         }
-        if !element.scope.contains_key("") {
+        if !scope.contains_key("") {
             // Wherever it stands, what has no prefix is in no namespace.
             said += " xmlns=\"\"";
         }
         said + &self.text[element.attributes.start..element.at.end]
     }
-}
-
-/// Whether a tag's attributes have this one.
-fn is_declared(attributes: &str, name: &str) -> bool {
-    let start = BytesStart::from_content(format!("x{attributes}"), 1);
-    start.attributes().flatten().any(|attribute| attribute.key.as_ref() == name)
 }
 
 impl Element {
@@ -310,6 +384,40 @@ mod tests {
             let kept = document.standalone(&document.root);
             assert_eq!(read(kept.as_bytes()).unwrap().root.name.local, "x", "{kept}");
         }
+    }
+
+    #[test]
+    fn what_a_strict_reader_would_not_take_is_not_read() {
+        for text in [
+            "<a b=\"<\"/>",
+            "<a b=\"\u{1}\"/>",
+            "<a b=\"&#1;\"/>",
+            "<a>]]></a>",
+            "<a><!-- \u{1} --></a>",
+            "<a><?b c?></a>",
+            "<a><?xml version=\"1.0\"?></a>",
+            "<a\u{2603}/>",
+            "<a 1=\"\"/>",
+            "<1/>",
+            "<a xmlns:p=\"urn:x\" xmlns:q=\"urn:x\" p:b=\"\" q:b=\"\"/>",
+            "<a b=\"\" b=\"\"/>",
+        ] {
+            assert!(matches!(read(text.as_bytes()), Err(XmlError::Malformed(_))), "{text:?}");
+        }
+        assert_eq!(refused("<a p:b=\"\"/>"), XmlError::Prefix);
+        read("<ä-1.b xml:lang=\"de\">]]&gt;</ä-1.b>".as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn many_prefixes_and_many_elements_take_no_more_room_than_either() {
+        let prefixes: String = (0..100).map(|number| format!(" xmlns:p{number}=\"urn:{number}\"")).collect();
+        let children = "<c/>".repeat((limits::XML - prefixes.len() - 10) / 4);
+        let text = format!("<a{prefixes}>{children}</a>");
+        let document = read(text.as_bytes()).unwrap();
+        let scope = &document.root.scope;
+        assert!(document.root.children.len() > 10_000);
+        assert!(document.root.children.iter().all(|child| Arc::ptr_eq(&child.scope, scope)));
+        assert_eq!(document.standalone(&document.root.children[7]).matches(" xmlns:").count(), 100);
     }
 
     #[test]

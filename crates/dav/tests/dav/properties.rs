@@ -92,6 +92,8 @@ fn a_tree_is_not_walked_and_nonsense_is_refused() {
         world.ask("PROPFIND", "a", &[("depth", "0")], body).is(status).has_not("root:");
     }
     world.ask("PROPFIND", "a", &[("depth", "0")], &"<a>".repeat(30_000)).is(413);
+    find(&world, "a", "0", &"<x:a/>".repeat(256)).is(207);
+    find(&world, "a", "0", &"<x:a/>".repeat(257)).is(400);
 }
 
 #[test]
@@ -154,6 +156,23 @@ fn dead_properties_stay_with_the_file() {
     set(&world, "b", &format!("<x:large>{}</x:large>", "x".repeat(62_000))).is(207).has("507");
     find(&world, "b", "0", "<two/>").has_not("404");
     set(&world, "none", "<x:a/>").is(404);
+    // What somebody else wrote there is told only if it can stand in the answer.
+    for (element, is_told) in [
+        (r#"<x xmlns=\"urn:x\">fine</x>"#, true),
+        (r#" <x xmlns=\"urn:x\">fine</x>"#, false),
+        (r#"<?xml version=\"1.0\"?><x xmlns=\"urn:x\">fine</x>"#, false),
+        (r#"<x xmlns=\"urn:x\" b=\"\u0001\">fine</x>"#, false),
+        (r#"<x xmlns=\"urn:x\">fine</x></D:prop>"#, false),
+        (r#"<x xmlns=\"urn:x\">fine]]></x>"#, false),
+        (r#"<x xmlns=\"urn:other\">fine</x>"#, false),
+    ] {
+        let kept = format!("[[\"urn:x\",\"x\",\"{element}\"]]");
+        let root = portreeve_files::Root::open(&world.at(""), portreeve_files::Within::Root).unwrap();
+        let path = portreeve_files::RelPath::parse(b"b").unwrap();
+        root.set_attribute(Some(&path), "portreeve.dav", Some(kept.as_bytes())).unwrap();
+        let said = find(&world, "b", "0", "<x:x/>").is(207).text.clone();
+        assert_eq!(said.contains("fine"), is_told, "{element}: {said}");
+    }
     world.ask("PROPPATCH", "b", &[], "").is(400);
 }
 
