@@ -252,13 +252,26 @@ async fn an_upload_goes_on_where_its_connection_broke_off() {
     assert!((1_000_000..=1_600_000).contains(&offset), "{offset}");
     part(&client, &id, offset, content[offset..].to_vec()).await.assert_status(201);
     assert!(std::fs::read(&path).unwrap() == content);
-    state().await.assert_status(404);
+    // Whoever did not hear that it is complete asks, or sends the end once more.
+    assert_eq!(state().await.json()["offset"].as_u64(), Some(3_000_000));
+    part(&client, &id, 3_000_000, "").await.assert_status(201);
+    part(&client, &id, offset, "x").await.assert_status(409);
     begin(&client, &path, 1, false).await.assert_status(412);
     let again = begin(&client, &path, 3, true).await.json()["id"].as_str().unwrap().to_owned();
     part(&client, &again, 0, "more than three").await.assert_status(400);
     assert!(std::fs::read(&path).unwrap() == content);
     part(&client, &again, 0, "new").await.assert_status(201);
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    // What is replaced is what was there when somebody said so.
+    for (replace, name) in [(true, "file"), (false, "made meanwhile")] {
+        let path = dir.path().join(name);
+        let late = begin(&client, &path, 3, replace).await.json()["id"].as_str().unwrap().to_owned();
+        std::fs::write(&path, "another's").unwrap();
+        part(&client, &late, 0, "new").await.assert_status(412);
+        assert_eq!(std::fs::read(&path).unwrap(), b"another's");
+        std::fs::remove_file(&path).unwrap();
+    }
+    std::fs::write(&path, "new").unwrap();
     let given_up =
         begin(&client, &dir.path().join("x"), 3, false).await.json()["id"].as_str().unwrap().to_owned();
     client.api("DELETE", &format!("uploads/{given_up}"), Value::Null).await.assert_status(204);
@@ -276,6 +289,26 @@ async fn an_upload_goes_on_where_its_connection_broke_off() {
     ] {
         client.api("POST", "uploads", value).await.assert_status(status);
     }
+}
+
+#[tokio::test]
+async fn so_many_uploads_begin_and_no_more() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    let paths: Vec<_> = (0..100).map(|number| dir.path().join(format!("f{number}"))).collect();
+    let mut begun = Vec::new();
+    // As many at once as a session may ask.
+    for paths in paths.chunks(25) {
+        begun.extend(
+            futures_util::future::join_all(paths.iter().map(|path| begin(&client, path, 1, false))).await,
+        );
+    }
+    let began: Vec<_> = begun.iter().filter(|answer| answer.status == 201).collect();
+    assert_eq!(began.len(), 64);
+    assert!(begun.iter().all(|answer| matches!(answer.status.as_u16(), 201 | 409)));
+    let id = began[0].json()["id"].as_str().unwrap().to_owned();
+    part(&client, &id, 0, "x").await.assert_status(201);
+    begin(&client, &dir.path().join("one more"), 1, false).await.assert_status(201);
 }
 
 #[tokio::test]
@@ -380,6 +413,7 @@ async fn an_archive_neither_leads_out_nor_bursts() {
         (3, archive(&[("zeros", &zeros)]), 409),
         (4, linked.finish().unwrap().into_inner(), 204),
         (5, b"no archive".to_vec(), 409),
+        (6, archive(&[(&"d/".repeat(201), b""), ("x", b"x")]), 409),
     ] {
         std::fs::write(dir.path().join("a.zip"), bytes).unwrap();
         let out = dir.path().join(format!("out{number}"));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
-use http::Request;
+use http::{Method, Request};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::desk::Desk;
 use crate::limits;
+use crate::respond::{Answer, Refused};
 use crate::routes;
 use crate::stall::Stall;
 
@@ -23,11 +24,17 @@ pub(crate) async fn serve(stream: UnixStream, desk: Rc<Desk>, lasting: bool) {
     let service = service_fn(move |request: Request<Incoming>| {
         let desk = Rc::clone(&desk);
         async move {
-            let (parts, mut body) = request.into_parts();
-            let answer = routes::answer(&desk, Request::from_parts(parts, &mut body)).await;
-            if !body.is_end_stream() {
-                spawn_local(discard(body));
-            }
+            // When the connection breaks off, what is under way for it is dropped: but not what came of a file.
+            let answer = match *request.method() {
+                Method::PUT => match spawn_local(answer(desk, request)).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        tracing::error!(%error, "a request was not answered");
+                        Refused::Failed.answer()
+                    }
+                },
+                _ => answer(desk, request).await,
+            };
             Ok::<_, Infallible>(answer)
         }
     });
@@ -42,6 +49,15 @@ pub(crate) async fn serve(stream: UnixStream, desk: Rc<Desk>, lasting: bool) {
     if let Err(error) = served.await {
         tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended");
     }
+}
+
+async fn answer(desk: Rc<Desk>, request: Request<Incoming>) -> Answer {
+    let (parts, mut body) = request.into_parts();
+    let answer = routes::answer(&desk, Request::from_parts(parts, &mut body)).await;
+    if !body.is_end_stream() {
+        spawn_local(discard(body));
+    }
+    answer
 }
 
 /// Were the connection closed with something unread in it, the answer would be lost as well.

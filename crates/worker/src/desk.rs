@@ -93,6 +93,14 @@ impl Desk {
         act_aside(&self.transfers, limits::TRANSFER, act).await
     }
 
+    /// Looks at files, on a thread of its own: what hangs is said before the portal gives up this process.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Hangs> {
+        act_aside(&self.transfers, limits::LOOK, act).await
+    }
+
     /// Changes much at once, on a thread of its own.
     pub(crate) async fn at_length<T: Send + 'static>(
         &self,

@@ -40,6 +40,8 @@ pub(crate) const FILE_LOOKS: usize = 4;
 /// Pieces of files that are read or written at once.
 pub(crate) const TRANSFERS: usize = 32;
 const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS + TRANSFERS + CHANGES <= BLOCKING_THREADS);
+/// A look at a file or directory takes so long at most, less than the portal waits for an answer.
+pub(crate) const LOOK: Duration = Duration::from_secs(10);
 /// A piece takes so long at most; then the file is given up. The last step of writing one waits for the disk.
 pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
 /// Such a piece, in bytes.
@@ -60,6 +62,8 @@ pub(crate) const ROWS: usize = 200;
 pub(crate) const ARCHIVE: usize = 100_000;
 /// Directories of it in one another.
 pub(crate) const ARCHIVE_DEPTH: usize = 200;
+/// The table of an archive that is unpacked, in bytes.
+pub(crate) const ARCHIVE_TABLE: u64 = 32 * 1024 * 1024;
 /// Of what is left out of an archive, so many are named.
 pub(crate) const ARCHIVE_LEFT_OUT: usize = 1000;
 /// An archive may get so many times as large as it is,
@@ -70,6 +74,8 @@ pub(crate) const UNPACKED_SPARE: u64 = 64 * 1024 * 1024;
 pub(crate) const UPLOADS: usize = 64;
 /// One with which nobody goes on for so long is given up.
 pub(crate) const UPLOAD_IDLE: Duration = Duration::from_secs(60 * 60);
+/// That one is complete is remembered for so long.
+pub(crate) const UPLOAD_TOLD: Duration = Duration::from_secs(10 * 60);
 /// What is shown of a text file, in bytes.
 pub(crate) const PREVIEW: usize = 64 * 1024;
 /// A picture that is shown has no more bytes.

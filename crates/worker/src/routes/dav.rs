@@ -9,6 +9,7 @@ use http::Method;
 use hyper::body::Body;
 
 use super::Asked;
+use super::files::kept::Kept;
 use super::files::{flow, hangs, said, sent, take};
 use crate::body::whole;
 use crate::respond::{Answer, Refused, Said};
@@ -35,7 +36,7 @@ where
     let dav = Arc::clone(&asked.desk.dav);
     match asked.method {
         Method::GET | Method::HEAD => {
-            let read = asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)?;
+            let read = asked.desk.look(move || dav.read(&question)).await.map_err(hangs)?;
             Ok(read.map_or_else(|refusal| said(refusal.answer()), |reading| sent(asked, reading)))
         }
         Method::PUT => {
@@ -44,9 +45,9 @@ where
                 Ok(begun) => begun,
                 Err(refusal) => return Ok(said(refusal.answer())),
             };
-            let mut put = Some(put);
+            let mut put = Some(Kept::of(put));
             take(asked.desk, &mut put, body, u64::MAX).await?;
-            let put = put.ok_or(Refused::Failed)?;
+            let put = put.and_then(Kept::into_put).ok_or(Refused::Failed)?;
             let done = asked.desk.transfer(move || writing.finish(put)).await.map_err(hangs)?;
             Ok(said(done.unwrap_or_else(|refusal| refusal.answer())))
         }
@@ -55,7 +56,7 @@ where
             // To copy, move or remove a tree takes as long as it takes.
             let is_long = matches!(asked.method.as_str(), "COPY" | "MOVE" | "DELETE");
             let act = move || dav.answer(&question, &body);
-            let done = if is_long { asked.desk.at_length(act).await } else { asked.desk.transfer(act).await };
+            let done = if is_long { asked.desk.at_length(act).await } else { asked.desk.look(act).await };
             let done = done.map_err(hangs)?;
             Ok(match done {
                 portreeve_dav::Answer::Whole(answer) => said(answer),

@@ -7,6 +7,7 @@
 //! | `changes` | moves, copies, removes, unpacks, permissions |
 //! | `archive`, `unpack` | zip, out and in |
 //! | `uploads` | a file in parts |
+//! | `kept` | a file that is being written |
 //! | `page` | the page *Files* |
 //!
 //! Invariant: what may be read and written the kernel decides, for this process has its person's rights; a file is written whole or
@@ -14,6 +15,7 @@
 
 mod archive;
 mod changes;
+pub(super) mod kept;
 mod listing;
 pub(super) mod page;
 mod unpack;
@@ -30,13 +32,14 @@ use hyper::body::Body;
 pub(crate) use listing::Snapshot;
 use portreeve_dav::{Dav, Refusal};
 use portreeve_files::address::segment;
-use portreeve_files::{Address, Error, Finish, Identity, NewMode, Only, OpenFile, Put, RelPath};
+use portreeve_files::{Address, Error, Finish, Identity, NewMode, Only, OpenFile, RelPath};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 pub(crate) use uploads::Uploads;
 
 use self::changes::refused;
+use self::kept::Kept;
 use self::listing::Wish;
 use super::Asked;
 use crate::desk::Desk;
@@ -98,7 +101,7 @@ async fn aside<T: Send + 'static>(
     act: impl FnOnce(&Dav) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Refused> {
     let dav = Arc::clone(&asked.desk.dav);
-    match asked.desk.transfer(move || act(&dav)).await {
+    match asked.desk.look(move || act(&dav)).await {
         Ok(done) => done.map_err(|error| failed(&error)),
         Err(why) => Err(hangs(why)),
     }
@@ -213,7 +216,7 @@ fn below(directory: Option<&RelPath>, name: &RelPath) -> Result<RelPath, Refused
 async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
     let question = asked.of_dav(portreeve_dav::address_of(&path));
     let dav = Arc::clone(&asked.desk.dav);
-    match asked.desk.transfer(move || dav.read(&question)).await.map_err(hangs)? {
+    match asked.desk.look(move || dav.read(&question)).await.map_err(hangs)? {
         Ok(reading) => Ok(sent(asked, reading)),
         // These have a form of their own.
         Err(refusal)
@@ -311,7 +314,7 @@ where
         }
         Ok::<_, Refusal>(root.put(&below)?)
     });
-    let mut put = Some(begun.await.map_err(hangs)?.map_err(refused)?);
+    let mut put = Some(Kept::of(begun.await.map_err(hangs)?.map_err(refused)?));
     take(asked.desk, &mut put, body, u64::MAX).await?;
     let put = put.ok_or(Refused::Failed)?;
     let finish = Finish { mode: NewMode::Kept, only };
@@ -325,7 +328,7 @@ where
 
 /// Writes a body of `most` bytes at most as it comes. Should it break off or come too late, what came is written all the same; should
 /// it not be written, `put` is empty.
-pub(super) async fn take<B>(desk: &Desk, put: &mut Option<Put>, body: B, most: u64) -> Result<(), Refused>
+pub(super) async fn take<B>(desk: &Desk, put: &mut Option<Kept>, body: B, most: u64) -> Result<(), Refused>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -345,7 +348,7 @@ where
         let is_last = frame.is_none();
         piece.extend(frame.unwrap_or_default());
         if piece.len() >= limits::PIECE || is_last {
-            let there = put.as_ref().map_or(0, Put::written);
+            let there = put.as_ref().map_or(0, Kept::written);
             if there.saturating_add(piece.len() as u64) > most {
                 return Err(Refused::NotUnderstood("More came than was said.".to_owned()));
             }

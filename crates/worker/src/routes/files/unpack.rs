@@ -3,7 +3,12 @@
 //! Invariant: nothing is written outside of that directory, whatever the archive's names are; it appears when it is complete; an
 //! archive that gets too large is given up.
 
-use std::io::{Read, copy};
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, copy};
+use std::iter::successors;
+use std::rc::Rc;
 
 use portreeve_dav::{Dav, Refusal};
 use portreeve_files::{Error, Finish, NewMode, Only, RelPath, Root};
@@ -23,6 +28,8 @@ pub(super) enum NotUnpacked {
     Elsewhere,
     #[error("it has more than {} files", limits::ARCHIVE)]
     Many,
+    #[error("it has more than {} directories in one another", limits::ARCHIVE_DEPTH)]
+    Deep,
     #[error("it gets more than {} times as large as it is", limits::UNPACKED_RATIO)]
     Bomb,
     #[error("it has something that can't be read")]
@@ -37,35 +44,79 @@ pub(super) fn unpack(dav: &Dav, from: &RelPath, to: &RelPath) -> Result<(), NotU
     let (root, archive) = dav.roots().named(Some(from))?;
     let file = root.read(&archive)?;
     let size = file.status().size;
-    let archive = ZipArchive::new(std::io::BufReader::new(file.into_file()))?;
+    // All of its table is read at once.
+    let left = Rc::new(Cell::new(limits::ARCHIVE_TABLE));
+    let archive =
+        ZipArchive::new(BufReader::new(Bounded { file: file.into_file(), left: Rc::clone(&left) }))?;
+    left.set(u64::MAX);
     let (root, to) = dav.changeable(to)?;
     root.make_filled(&to, |inside| fill(inside, archive, size))
 }
 
-fn fill<R: Read + std::io::Seek>(
-    inside: &Root,
-    mut archive: ZipArchive<R>,
-    size: u64,
-) -> Result<(), NotUnpacked> {
+/// A file of which so much more is read.
+struct Bounded {
+    file: File,
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        let left = self.left.get().checked_sub(read as u64).ok_or(io::ErrorKind::QuotaExceeded)?;
+        self.left.set(left);
+        Ok(read)
+    }
+}
+
+impl Seek for Bounded {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+fn fill<R: Read + Seek>(inside: &Root, mut archive: ZipArchive<R>, size: u64) -> Result<(), NotUnpacked> {
     if archive.len() > limits::ARCHIVE {
         return Err(NotUnpacked::Many);
     }
+    let mut directories = Directories { inside, made: BTreeSet::new() };
     let mut left = size.saturating_mul(limits::UNPACKED_RATIO).saturating_add(limits::UNPACKED_SPARE);
     for number in 0..archive.len() {
         let entry = archive.by_index(number)?;
         let name = entry.enclosed_name().ok_or(NotUnpacked::Elsewhere)?;
         let path = RelPath::parse(name.as_os_str().as_encoded_bytes()).map_err(|_| NotUnpacked::Elsewhere)?;
         if entry.is_dir() {
-            inside.make_dirs(&path, 0o777)?;
+            directories.make(path)?;
         } else if !entry.is_symlink() {
             // A link could be the way out for what comes after it.
             if let Some(parent) = path.parent() {
-                inside.make_dirs(&parent, 0o777)?;
+                directories.make(parent)?;
             }
             left = left.checked_sub(write(inside, &path, entry, left)?).ok_or(NotUnpacked::Bomb)?;
         }
     }
     Ok(())
+}
+
+/// Those that were made: one name can stand for very many.
+struct Directories<'i> {
+    inside: &'i Root,
+    made: BTreeSet<RelPath>,
+}
+
+impl Directories<'_> {
+    /// Makes it and those above it, if they are not there.
+    fn make(&mut self, path: RelPath) -> Result<(), NotUnpacked> {
+        if path.as_bytes().split(|byte| *byte == b'/').count() > limits::ARCHIVE_DEPTH {
+            return Err(NotUnpacked::Deep);
+        }
+        if self.made.contains(&path) {
+            return Ok(());
+        }
+        self.inside.make_dirs(&path, 0o777)?;
+        let above = successors(Some(path), RelPath::parent);
+        self.made.extend(above);
+        if self.made.len() > limits::ARCHIVE { Err(NotUnpacked::Many) } else { Ok(()) }
+    }
 }
 
 /// How much it was.
