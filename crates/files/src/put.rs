@@ -130,11 +130,25 @@ impl Put {
             }
             match how.only {
                 Only::IfAbsent => self.staged.create()?,
+                Only::Always if now.is_none() => self.create_or_replace(how)?,
                 Only::Always | Only::IfStill(_) => self.staged.replace()?,
             }
         }
         self.make_sure()?;
         Status::of(self.staged.file())
+    }
+
+    /// Where nothing had the name: a step less than to replace.
+    fn create_or_replace(&mut self, how: Finish) -> Result<(), Error> {
+        match self.staged.create() {
+            Err(Error::Exists) => {
+                let now = self.judge(how.only)?;
+                self.dress(now.as_ref(), how.mode)?;
+            }
+            Err(Error::Unsupported(_)) => {}
+            done => return done,
+        }
+        self.staged.replace()
     }
 
     /// Looks at what has the name. An answer is permission to replace it.

@@ -2,14 +2,16 @@
 //! Before: `root` gave the directory. After: `put` decides whether it gets the name.
 //! Invariant: until it is complete nobody but its owner can open it, and when it is dropped nothing of it is left.
 
+use std::cell::{Cell, OnceCell};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use rustix::fs::getxattr;
 
 use crate::error::{Error, failed};
 use crate::limits;
@@ -78,7 +80,15 @@ impl Staged {
     /// control list in its place. To ask for the umask is to set it, for all threads, and a list takes more than it to
     /// compute: so an empty file is created, looked at and removed.
     pub(crate) fn usual_mode(&self) -> Result<Mode, Error> {
-        let (file, name) = create_hidden(&self.place, Mode::from_bits_truncate(0o666))?;
+        const ANY: Mode = Mode::from_bits_truncate(0o666);
+        // Where the file system has such lists and this directory has none, the umask alone decides, and `/proc` knows it.
+        let list = getxattr(by_descriptor(&self.place.dir), "system.posix_acl_default", &mut [0_u8; 0][..]);
+        if list == Err(rustix::io::Errno::NODATA)
+            && let Some(umask) = umask()
+        {
+            return Ok(ANY & !umask);
+        }
+        let (file, name) = create_hidden(&self.place, ANY)?;
         let stat = fstat(&file);
         remove(&self.place, &name);
         stat.map(|stat| Mode::from_bits_truncate(stat.st_mode & 0o777)).map_err(failed("look at it"))
@@ -138,14 +148,37 @@ impl Drop for Staged {
     }
 }
 
+// To the kernel a thread can have a umask and mounts of its own.
+thread_local! {
+    static HAS_PROC: Cell<bool> = const { Cell::new(false) };
+    static UMASK: OnceCell<Option<Mode>> = const { OnceCell::new() };
+}
+
+/// This thread's, which nothing here changes.
+fn umask() -> Option<Mode> {
+    let read = || {
+        let status = fs::read_to_string("/proc/thread-self/status").ok()?;
+        let text = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+        Some(Mode::from_bits_truncate(u32::from_str_radix(text.trim(), 8).ok()?))
+    };
+    UMASK.with(|umask| *umask.get_or_init(read))
+}
+
 /// A new file without a name.
 fn create_nameless(place: &Place, mode: Mode) -> Result<File, Error> {
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     let file = File::from(openat(&place.dir, ".", flags, mode).map_err(failed("create a file"))?);
+    // Looked at once: it does not go away.
+    if HAS_PROC.get() {
+        return Ok(file);
+    }
     let itself = fstat(&file).map_err(failed("look at it"))?;
     // Without `/proc` it could be written but never get a name.
     match stat(&by_descriptor(&file)) {
-        Ok(found) if (found.st_dev, found.st_ino) == (itself.st_dev, itself.st_ino) => Ok(file),
+        Ok(found) if (found.st_dev, found.st_ino) == (itself.st_dev, itself.st_ino) => {
+            HAS_PROC.set(true);
+            Ok(file)
+        }
         _ => Err(Error::Unsupported(NO_PROC)),
     }
 }

@@ -232,8 +232,12 @@ pub const DIALERS: usize = 1024;
 pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
 /// Without an answer for so long, it is looked whether the worker takes connections at all.
 pub const WORKER_KNOCK: Duration = Duration::from_secs(4);
-/// Users to whose worker one thread keeps a connection.
+/// Users to whose worker one thread keeps connections.
 pub const WORKERS: usize = 1024;
+/// So many of them for each: half of what a worker takes, if there are 32 threads.
+pub const WORKER_KEPT: usize = 4;
+/// A connection that rested for longer may be about to be ended by its worker, which does so after 60 s.
+pub const WORKER_FRESH: Duration = Duration::from_secs(30);
 /// How long the nodes may take to say what somebody has listening, for show.
 pub const LISTENING: Duration = Duration::from_millis(700);
 /// How long that is believed. Meanwhile, and while they are asked, whoever else asks for the same user gets the same answer.

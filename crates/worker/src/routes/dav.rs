@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 use hyper::body::Body;
+use portreeve_dav::Dav;
 
 use super::Asked;
-use super::files::kept::Kept;
-use super::files::{flow, hangs, said, sent, take};
+use super::files::{flow, hangs, said, sent, written};
 use crate::body::whole;
 use crate::respond::{Answer, Refused, Said};
 use crate::visit::may_change;
@@ -40,15 +40,8 @@ where
             Ok(read.map_or_else(|refusal| said(refusal.answer()), |reading| sent(asked, reading)))
         }
         Method::PUT => {
-            let begun = asked.desk.transfer(move || dav.write(&question)).await.map_err(hangs)?;
-            let (put, writing) = match begun {
-                Ok(begun) => begun,
-                Err(refusal) => return Ok(said(refusal.answer())),
-            };
-            let mut put = Some(Kept::of(put));
-            take(asked.desk, &mut put, body, u64::MAX).await?;
-            let put = put.and_then(Kept::into_put).ok_or(Refused::Failed)?;
-            let done = asked.desk.transfer(move || writing.finish(put)).await.map_err(hangs)?;
+            let begin = move |dav: &Dav| dav.write(&question);
+            let done = written(asked.desk, body, begin, |put, writing| writing.finish(put)).await?;
             Ok(said(done.unwrap_or_else(|refusal| refusal.answer())))
         }
         _ => {

@@ -15,12 +15,13 @@
 
 mod archive;
 mod changes;
-pub(super) mod kept;
+mod kept;
 mod listing;
 pub(super) mod page;
 mod unpack;
 pub(super) mod uploads;
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use hyper::body::Body;
 pub(crate) use listing::Snapshot;
 use portreeve_dav::{Dav, Refusal};
 use portreeve_files::address::segment;
-use portreeve_files::{Address, Error, Finish, Identity, NewMode, Only, OpenFile, RelPath};
+use portreeve_files::{Address, Error, Finish, Identity, NewMode, Only, OpenFile, Put, RelPath};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -305,60 +306,97 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let only = only(asked)?;
-    let dav = Arc::clone(&asked.desk.dav);
-    let begun = asked.desk.transfer(move || {
+    let begin = move |dav: &Dav| {
         let (root, below) = dav.changeable(&path)?;
         // Said before all of it came.
         if only == Only::IfAbsent && root.status(&below).is_ok() {
             return Err(Error::Exists.into());
         }
-        Ok::<_, Refusal>(root.put(&below)?)
-    });
-    let mut put = Some(Kept::of(begun.await.map_err(hangs)?.map_err(refused)?));
-    take(asked.desk, &mut put, body, u64::MAX).await?;
-    let put = put.ok_or(Refused::Failed)?;
-    let finish = Finish { mode: NewMode::Kept, only };
-    let finished = asked.desk.transfer(move || put.finish(finish)).await;
-    let status = finished.map_err(hangs)?.map_err(|error| failed(&error))?;
+        Ok((root.put(&below)?, Finish { mode: NewMode::Kept, only }))
+    };
+    let written = written(asked.desk, body, begin, |put, finish| Ok(put.finish(finish)?));
+    let status = written.await?.map_err(refused)?;
     let code = if only == Only::IfAbsent { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     let mut answer = respond::with_status(respond::nothing(), code);
     answer.headers_mut().insert(header::ETAG, etag(&status.identity));
     Ok(answer)
 }
 
+/// Writes a whole file. What is short is written in one go: each step on another thread has its price.
+pub(super) async fn written<B, K, T>(
+    desk: &Desk,
+    body: B,
+    begin: impl FnOnce(&Dav) -> Result<(Put, K), Refusal> + Send + 'static,
+    finish: impl FnOnce(Put, K) -> Result<T, Refusal> + Send + 'static,
+) -> Result<Result<T, Refusal>, Refused>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    K: Send + 'static,
+    T: Send + 'static,
+{
+    let dav = Arc::clone(&desk.dav);
+    if body.size_hint().exact().is_some_and(|length| length < limits::PIECE as u64) {
+        let (bytes, end) = gathered(&mut Box::pin(body)).await;
+        end.unwrap_or(Err(Refused::Malformed))?;
+        let written = desk.transfer(move || {
+            let (mut put, kept) = begin(&dav)?;
+            put.write(&bytes)?;
+            finish(put, kept)
+        });
+        return written.await.map_err(hangs);
+    }
+    let (put, kept) = match desk.transfer(move || begin(&dav)).await.map_err(hangs)? {
+        Ok(begun) => begun,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut put = Some(Kept::of(put));
+    take(desk, &mut put, body, u64::MAX).await?;
+    let put = put.and_then(Kept::into_put).ok_or(Refused::Failed)?;
+    desk.transfer(move || finish(put, kept)).await.map_err(hangs)
+}
+
 /// Writes a body of `most` bytes at most as it comes. Should it break off or come too late, what came is written all the same; should
 /// it not be written, `put` is empty.
-pub(super) async fn take<B>(desk: &Desk, put: &mut Option<Kept>, body: B, most: u64) -> Result<(), Refused>
+async fn take<B>(desk: &Desk, put: &mut Option<Kept>, body: B, most: u64) -> Result<(), Refused>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut body = Box::pin(body);
-    let mut piece = BytesMut::new();
     loop {
-        let (frame, end) = match timeout(limits::UPLOAD_STALL, body.frame()).await {
-            Ok(Some(Ok(frame))) => (frame.into_data().ok(), Ok(())),
-            Ok(None) => (None, Ok(())),
-            Ok(Some(Err(error))) => {
-                tracing::debug!(error = &*error.into() as &dyn std::error::Error, "a file broke off");
-                (None, Err(Refused::Malformed))
-            }
-            Err(_) => (None, Err(Refused::Late)),
-        };
-        let is_last = frame.is_none();
-        piece.extend(frame.unwrap_or_default());
-        if piece.len() >= limits::PIECE || is_last {
-            let there = put.as_ref().map_or(0, Kept::written);
-            if there.saturating_add(piece.len() as u64) > most {
-                return Err(Refused::NotUnderstood("More came than was said.".to_owned()));
-            }
-            let mut writing = put.take().ok_or(Refused::Failed)?;
-            let piece = piece.split().freeze();
-            let written = desk.transfer(move || writing.write(&piece).map(|()| writing)).await;
-            *put = Some(written.map_err(hangs)?.map_err(|error| failed(&error))?);
+        let (piece, end) = gathered(&mut body).await;
+        let there = put.as_ref().map_or(0, Kept::written);
+        if there.saturating_add(piece.len() as u64) > most {
+            return Err(Refused::NotUnderstood("More came than was said.".to_owned()));
         }
-        if is_last {
+        let mut writing = put.take().ok_or(Refused::Failed)?;
+        let written = desk.transfer(move || writing.write(&piece).map(|()| writing)).await;
+        *put = Some(written.map_err(hangs)?.map_err(|error| failed(&error))?);
+        if let Some(end) = end {
             return end;
         }
     }
+}
+
+/// A piece of a body, and how it ended if it is the last one.
+async fn gathered<B>(body: &mut Pin<Box<B>>) -> (Bytes, Option<Result<(), Refused>>)
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut piece = BytesMut::new();
+    let mut end = None;
+    while piece.len() < limits::PIECE && end.is_none() {
+        match timeout(limits::UPLOAD_STALL, body.frame()).await {
+            Ok(Some(Ok(frame))) => piece.extend(frame.into_data().unwrap_or_default()),
+            Ok(None) => end = Some(Ok(())),
+            Ok(Some(Err(error))) => {
+                tracing::debug!(error = &*error.into() as &dyn std::error::Error, "a file broke off");
+                end = Some(Err(Refused::Malformed));
+            }
+            Err(_) => end = Some(Err(Refused::Late)),
+        }
+    }
+    (piece.freeze(), end)
 }

@@ -44,7 +44,7 @@ pub(in crate::powers) enum Way {
 pub(crate) struct Workers {
     way: Way,
     late: Arc<Late>,
-    idle: RefCell<HashMap<u32, Kept>>,
+    idle: RefCell<HashMap<u32, Vec<Kept>>>,
     connections: RefCell<JoinSet<()>>,
 }
 
@@ -52,6 +52,8 @@ pub(crate) struct Workers {
 pub(crate) struct Kept {
     sender: SendRequest<Sent>,
     since: Instant,
+    /// When an answer was taken off it.
+    used: Instant,
 }
 
 /// What a worker is sent.
@@ -193,14 +195,27 @@ impl Workers {
         let progress =
             Rc::new(Progress { since: Cell::new(Instant::now()), is_browsers_turn: Cell::new(false) });
         let request = request.map(|()| Sent::Stream(body, Rc::clone(&progress)));
-        // One that was kept may be ending at its other end, and what was sent can't be sent again.
-        let since = Instant::now();
-        let mut sender =
-            timeout(limits::WORKER_ANSWER, self.connect(session)).await.map_err(|_| WorkerError::Late)??;
+        // What was sent can't be sent again: so not on one that its worker may be about to end.
+        let kept = self.take(session.uid).filter(|kept| kept.used.elapsed() < limits::WORKER_FRESH);
+        let first = match kept {
+            Some(kept) => kept,
+            None => self.connected(session).await?,
+        };
         progress.since.set(Instant::now());
         let mut exchange = pin!(async {
-            let answer = sender.send_request(request).await.map_err(broke_off)?;
-            Ok((answer, Kept { sender, since }))
+            let Kept { mut sender, since, .. } = first;
+            match sender.try_send_request(request).await {
+                Ok(answer) => Ok((answer, Kept { sender, since, used: since })),
+                Err(mut failed) => match failed.take_message() {
+                    // It had just ended, and nothing went out.
+                    Some(request) => {
+                        let Kept { mut sender, since, .. } = self.connected(session).await?;
+                        let answer = sender.send_request(request).await.map_err(broke_off)?;
+                        Ok((answer, Kept { sender, since, used: since }))
+                    }
+                    None => Err(broke_off(failed.into_error())),
+                },
+            }
         });
         loop {
             let late = progress.since.get() + patience;
@@ -221,14 +236,39 @@ impl Workers {
     }
 
     /// Keeps a connection whose answer was taken to its end.
-    pub(crate) fn keep(&self, uid: u32, kept: Kept) {
+    pub(crate) fn keep(&self, uid: u32, mut kept: Kept) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= limits::WORKERS {
-            idle.retain(|_, kept| !kept.sender.is_closed());
+            idle.retain(|_, all| all.iter().any(|kept| !kept.sender.is_closed()));
         }
-        if idle.len() < limits::WORKERS {
-            idle.insert(uid, kept);
+        if idle.len() < limits::WORKERS || idle.contains_key(&uid) {
+            let all = idle.entry(uid).or_default();
+            all.retain(|kept| !kept.sender.is_closed());
+            if all.len() < limits::WORKER_KEPT {
+                kept.used = Instant::now();
+                all.push(kept);
+            }
         }
+    }
+
+    /// One that was kept, and the last one that was used: the others may rest.
+    fn take(&self, uid: u32) -> Option<Kept> {
+        let mut idle = self.idle.borrow_mut();
+        let all = idle.get_mut(&uid)?;
+        while let Some(kept) = all.pop() {
+            if kept.sender.is_ready() && self.late.is_good(uid, kept.since) {
+                return Some(kept);
+            }
+        }
+        idle.remove(&uid);
+        None
+    }
+
+    async fn connected(&self, session: &Session) -> Result<Kept, WorkerError> {
+        let since = Instant::now();
+        let connected = timeout(limits::WORKER_ANSWER, self.connect(session)).await;
+        let sender = connected.map_err(|_| WorkerError::Late)??;
+        Ok(Kept { sender, since, used: since })
     }
 
     /// The answer, or that it is late. One who takes long is handed another connection, of which nothing else is wanted: the
@@ -263,14 +303,15 @@ impl Workers {
         session: &Session,
         request: Request<Sent>,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
-        let is_good = |kept: &Kept| kept.sender.is_ready() && self.late.is_good(session.uid, kept.since);
-        let kept = self.idle.borrow_mut().remove(&session.uid).filter(is_good);
-        let Kept { mut sender, since } = match kept {
+        let Kept { mut sender, since, used } = match self.take(session.uid) {
             Some(kept) => kept,
-            None => Kept { since: Instant::now(), sender: self.connect(session).await? },
+            None => {
+                let since = Instant::now();
+                Kept { sender: self.connect(session).await?, since, used: since }
+            }
         };
         let answer = sender.send_request(request).await.map_err(broke_off)?;
-        Ok((answer, Kept { sender, since }))
+        Ok((answer, Kept { sender, since, used }))
     }
 
     async fn connect(&self, session: &Session) -> Result<SendRequest<Sent>, WorkerError> {

@@ -5,10 +5,10 @@ use tokio::task::spawn_blocking;
 
 /// What is dropped is given up on a thread of its own: to close and remove a file is to ask its file system, too.
 #[derive(Debug)]
-pub(in crate::routes) struct Kept(Option<Put>);
+pub(super) struct Kept(Option<Put>);
 
 impl Kept {
-    pub(in crate::routes) fn of(put: Put) -> Self {
+    pub(super) fn of(put: Put) -> Self {
         Self(Some(put))
     }
 
@@ -33,7 +33,7 @@ impl Kept {
     }
 
     /// To be finished elsewhere.
-    pub(in crate::routes) fn into_put(mut self) -> Option<Put> {
+    pub(super) fn into_put(mut self) -> Option<Put> {
         self.0.take()
     }
 }
