@@ -13,6 +13,7 @@ use portreeve_tests::wire::http2::whole;
 use portreeve_tests::wire::rig::Rig;
 use portreeve_tests::wire::{SOON, soon, until};
 use portreeve_tests::world::{App, Finished, Portal, PortalOptions, may_mount, portreeve, skip, system};
+use serde_json::json;
 
 // --- descriptors ------------------------------------------------------------------------------------------------------
 
@@ -214,6 +215,56 @@ impl Disk {
         let listed = fs::read_dir(self.state.join(below)).unwrap();
         listed.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_507_and_nothing_of_it_stays() {
+    if let Err(why) = may_mount() {
+        return skip("what_does_not_fit_is_507_and_nothing_of_it_stays", &why);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display().to_string();
+    let command = [&Disk::COMMAND[..], &[&path]].concat();
+    let portal = Portal::start(PortalOptions::under(&command, ""));
+    let disk = Disk::of(&portal, dir.path());
+    let client = portal.sign_in().await.program();
+    let put = async |at: &str, length: usize| {
+        client.request(client.prepare("PUT", &format!("{at}{path}/new")), vec![b'x'; length]).await.status
+    };
+    // 256 KiB there are: for what is written in one step, for what is not, and for what was there before.
+    for at in ["/dav", "/api/v1/files"] {
+        fs::write(disk.state.join("new"), "old").unwrap();
+        disk.fill();
+        for length in [100_000, 300_000, 3_000_000] {
+            assert_eq!(put(at, length).await, 507, "{at} {length}");
+            assert_eq!(fs::read(disk.state.join("new")).unwrap(), b"old");
+        }
+        disk.make_room();
+        fs::remove_file(disk.state.join("new")).unwrap();
+        assert_eq!(put(at, 300_000).await, 507, "{at}");
+        assert!(disk.entries("").is_empty(), "{:?}", disk.entries(""));
+    }
+    // A part of an upload, and what copies much.
+    let begun = client.api("POST", "uploads", json!({ "path": format!("{path}/up"), "size": 600_000 })).await;
+    let id = begun.json()["id"].as_str().unwrap().to_owned();
+    let part = client.prepare("PUT", &format!("/api/v1/uploads/{id}?offset=0"));
+    client.request(part, vec![b'x'; 600_000]).await.assert_status(507);
+    fs::create_dir(disk.state.join("tree")).unwrap();
+    fs::write(disk.state.join("tree/half"), vec![b'x'; 150_000]).unwrap();
+    let mut copy = client.prepare("COPY", &format!("/dav{path}/tree"));
+    copy.headers_mut().insert("destination", format!("/dav{path}/copy").parse().unwrap());
+    client.request(copy, "").await.assert_status(507);
+    let asked = json!({ "do": "copy", "to": format!("{path}/copy") });
+    client.api("POST", &format!("files{path}/tree"), asked).await.assert_status(507);
+    assert_eq!(disk.entries(""), ["tree"]);
+    fs::remove_dir_all(disk.state.join("tree")).unwrap();
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    archive.start_file("zeros", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut archive, &vec![0; 400_000]).unwrap();
+    fs::write(disk.state.join("a.zip"), archive.finish().unwrap().into_inner()).unwrap();
+    let asked = json!({ "do": "unpack", "to": format!("{path}/out") });
+    client.api("POST", &format!("files{path}/a.zip"), asked).await.assert_status(507);
+    assert_eq!(disk.entries(""), ["a.zip"]);
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ pub struct Listing {
     address: String,
     itself: Option<Option<Status>>,
     members: Members,
+    has_begun: bool,
     is_over: bool,
 }
 
@@ -54,7 +55,7 @@ enum Members {
 impl Dav {
     pub(crate) fn find(&self, asked: &Asked, body: &[u8]) -> Result<(Response<()>, Listing), Refusal> {
         let depth = match asked.depth()? {
-            Some(depth @ (Depth::Zero | Depth::One)) => depth,
+            Some(depth @ (Depth::Zero | Depth::One | Depth::Members)) => depth,
             // Without the field it is meant (section 9.1).
             None | Some(Depth::Infinity) => {
                 let why = "Ask for one directory after the other.";
@@ -73,13 +74,15 @@ impl Dav {
             Found::In(root, below) => {
                 let status = status_in(&root, below.as_ref())?;
                 let members = match (status.kind, depth) {
-                    (Kind::Directory, Depth::One) => Members::Entries(root.entries(below.as_ref())?),
+                    (Kind::Directory, Depth::One | Depth::Members) => {
+                        Members::Entries(root.entries(below.as_ref())?)
+                    }
                     _ => Members::None,
                 };
                 (Some(root), below, Some(status), members)
             }
             Found::Above(names) => {
-                let names = if depth == Depth::One { names } else { BTreeSet::new() };
+                let names = if depth == Depth::Zero { BTreeSet::new() } else { names };
                 (None, None, self.status(&place).ok(), Members::Names(names.into_iter()))
             }
         };
@@ -90,7 +93,8 @@ impl Dav {
             below,
             address: address(place.path.as_ref(), is_directory),
             path: place.path,
-            itself: Some(status),
+            itself: (depth != Depth::Members).then_some(status),
+            has_begun: false,
             members,
             is_over: false,
         };
@@ -136,9 +140,11 @@ impl Listing {
             return Ok(None);
         }
         let mut piece = String::with_capacity(limits::PIECE + 4096);
-        if let Some(status) = self.itself.take() {
+        if !std::mem::replace(&mut self.has_begun, true) {
             piece.push_str(XML_DECLARATION);
             piece.push_str(MULTI_STATUS);
+        }
+        if let Some(status) = self.itself.take() {
             self.say(&mut piece, dav, None, status);
         }
         while piece.len() < limits::PIECE {

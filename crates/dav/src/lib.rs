@@ -259,6 +259,8 @@ impl Asked {
             None => Ok(None),
             Some(b"0") => Ok(Some(Depth::Zero)),
             Some(b"1") => Ok(Some(Depth::One)),
+            // As Windows asks ([MS-WDV], section 2.2.3).
+            Some(word) if word.eq_ignore_ascii_case(b"1,noroot") => Ok(Some(Depth::Members)),
             Some(word) if word.eq_ignore_ascii_case(b"infinity") => Ok(Some(Depth::Infinity)),
             Some(_) => Err(Refusal::plain(StatusCode::BAD_REQUEST, "The field Depth is not understood.")),
         }
@@ -269,6 +271,8 @@ impl Asked {
 enum Depth {
     Zero,
     One,
+    /// What is directly in it, and not it itself.
+    Members,
     Infinity,
 }
 

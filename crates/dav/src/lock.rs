@@ -31,7 +31,7 @@ impl Dav {
         let deep = match asked.depth()? {
             None | Some(Depth::Infinity) => true,
             Some(Depth::Zero) => false,
-            Some(Depth::One) => {
+            Some(Depth::One | Depth::Members) => {
                 return Err(Refusal::plain(StatusCode::BAD_REQUEST, "Depth does not go with a lock."));
             }
         };

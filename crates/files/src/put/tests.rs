@@ -89,6 +89,17 @@ fn alone<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
+/// From now on a system call of this thread fails so.
+fn refuse(call: i64, errno: i32) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+    let rules = std::collections::BTreeMap::from([(call, Vec::new())]);
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let answer = SeccompAction::Errno(errno.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    apply_filter(&program).unwrap();
+}
+
 #[test]
 fn a_file_is_replaced_whole_and_who_reads_the_old_one_goes_on() {
     for room in Room::each() {

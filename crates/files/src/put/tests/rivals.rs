@@ -1,10 +1,8 @@
 //! Several who write the same file.
 
-use std::collections::BTreeMap;
 use std::sync::Barrier;
 
 use nix::libc;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use super::*;
 
@@ -72,13 +70,8 @@ fn of_many_writers_at_once_one_wins() {
 fn where_no_rename_refuses_a_link_does() {
     for room in Room::each() {
         alone(|| {
-            let rules = BTreeMap::from([(libc::SYS_renameat2, Vec::new())]);
-            let arch = std::env::consts::ARCH.try_into().unwrap();
             // As NFS answers.
-            let answer = SeccompAction::Errno(libc::EINVAL.cast_unsigned());
-            let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, arch).unwrap();
-            let program: BpfProgram = filter.try_into().unwrap();
-            apply_filter(&program).unwrap();
+            refuse(libc::SYS_renameat2, libc::EINVAL);
             let status = room.write("f", "one", ABSENT).unwrap();
             assert_eq!(status, room.root.status(&path("f")).unwrap(), "what finish says is what is there");
             assert!(matches!(room.write("f", "two", ABSENT), Err(Error::Exists)));

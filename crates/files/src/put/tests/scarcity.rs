@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::chown;
 
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, setfsgid, setfsuid};
 
@@ -61,6 +62,21 @@ fn without_inodes_there_is_no_file() {
             let all = room.root.put(&path("both-ways")).and_then(|put| put.finish(ALWAYS));
             assert!(matches!(all, Err(Error::Full)), "{all:?}");
         });
+    }
+}
+
+#[test]
+fn what_is_not_on_disk_does_not_get_the_name() {
+    for room in Room::each() {
+        fs::write(room.at("f"), "old").unwrap();
+        alone(|| {
+            refuse(libc::SYS_fsync, libc::EIO);
+            for name in ["f", "new"] {
+                let written = room.write(name, "new", ALWAYS);
+                assert!(matches!(written, Err(Error::Io { doing: "write it", .. })), "{written:?}");
+            }
+        });
+        assert_eq!((room.names(), room.content("f")), (vec!["f".to_owned()], "old".to_owned()));
     }
 }
 
