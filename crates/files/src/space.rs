@@ -55,3 +55,21 @@ impl Root {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_counts_where_there_is_one() {
+        let of = |quota| {
+            let space = Space { free: 100, used: 50, quota };
+            (space.available(), space.taken())
+        };
+        assert_eq!(of(None), (100, 50));
+        assert_eq!(of(Some(Quota { used: 7, limit: Some(27) })), (20, 7));
+        assert_eq!(of(Some(Quota { used: 7, limit: Some(1000) })), (100, 7));
+        assert_eq!(of(Some(Quota { used: 30, limit: Some(27) })), (0, 30));
+        assert_eq!(of(Some(Quota { used: 7, limit: None })), (100, 7));
+    }
+}

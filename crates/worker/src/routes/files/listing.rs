@@ -12,7 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::unistd::{Gid, Group, Uid, User};
 use portreeve_dav::Dav;
 use portreeve_files::address::segment;
-use portreeve_files::{Entry, Error, Found, Kind, Listed, RelPath, Status};
+use portreeve_files::space::Quota;
+use portreeve_files::{Entry, Error, Found, Kind, Listed, RelPath, Space, Status};
 use serde::Serialize;
 
 use super::super::Asked;
@@ -35,6 +36,31 @@ pub(super) struct Window {
     pub(super) offset: usize,
     /// The directory holds more than is ever told of.
     pub(super) truncated: bool,
+    /// What can be written there; `None` where that is not said.
+    pub(super) space: Option<Room>,
+}
+
+/// What can still be written, in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Room {
+    /// On the file system, by anybody.
+    pub(super) free: u64,
+    /// By the person, where users have a share.
+    pub(super) quota: Option<Share>,
+}
+
+/// A person's share of a file system, in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Share {
+    pub(super) used: u64,
+    pub(super) limit: u64,
+}
+
+impl From<Space> for Room {
+    fn from(space: Space) -> Self {
+        let share = |quota: Quota| Some(Share { used: quota.used, limit: quota.limit? });
+        Self { free: space.free, quota: space.quota.and_then(share) }
+    }
 }
 
 /// What is said of one of them.
@@ -210,11 +236,13 @@ pub(super) async fn window(asked: &Asked<'_>, path: Option<RelPath>, wish: Wish)
     let kept = asked.desk.snapshots.borrow().iter().find(is_it).cloned();
     let uid = asked.desk.uid;
     let (snapshot, window) = aside(asked, move |dav| {
+        let space =
+            dav.roots().inside(path.as_ref()).and_then(|(root, below)| root.space(below.as_ref())).ok();
         let snapshot = match kept.filter(|_| wish.offset > 0) {
             Some(kept) => kept,
             None => Arc::new(read(dav, path, wish.order)?),
         };
-        let window = snapshot.window(wish.offset, wish.limit, uid);
+        let window = Window { space: space.map(Room::from), ..snapshot.window(wish.offset, wish.limit, uid) };
         Ok((snapshot, window))
     })
     .await?;
@@ -258,7 +286,14 @@ impl Snapshot {
         let shown = self.entries.iter().skip(offset).take(limit);
         let entries: Vec<EntrySaid> = shown.map(|known| names.said(known)).collect();
         let total = self.entries.len();
-        Window { more: offset + entries.len() < total, entries, total, offset, truncated: self.truncated }
+        Window {
+            more: offset + entries.len() < total,
+            entries,
+            total,
+            offset,
+            truncated: self.truncated,
+            space: None,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use portreeve_pages::{Frame, Section};
 
 use super::super::Asked;
 use super::changes;
-use super::listing::{EntrySaid, Names, Sort, Window, Wish, seconds};
+use super::listing::{EntrySaid, Names, Room, Share, Sort, Window, Wish, seconds};
 use super::{aside, below, listing, parsed, zip};
 use crate::body::Filled;
 use crate::limits;
@@ -191,12 +191,7 @@ pub(in crate::routes) async fn show(asked: &Asked<'_>, address: &str) -> Result<
 async fn list(asked: &Asked<'_>, path: Option<RelPath>) -> Result<Answer, Refused> {
     let wish = Wish::of(asked, limits::ROWS)?;
     let window = listing::window(asked, path.clone(), wish.clone()).await?;
-    let below = path.clone();
-    let free = aside(asked, move |dav| {
-        let (root, below) = dav.roots().inside(below.as_ref())?;
-        root.space(below.as_ref())
-    });
-    let free = free.await.ok().map(|space| room(&space));
+    let free = window.space.as_ref().map(room);
     let place = Place::of(path.as_ref(), true);
     let page = asked.page_secret();
     let filter = asked.parameter("filter").unwrap_or_default();
@@ -205,13 +200,11 @@ async fn list(asked: &Asked<'_>, path: Option<RelPath>) -> Result<Answer, Refuse
 }
 
 /// How much can still be written, in words.
-fn room(space: &portreeve_files::Space) -> String {
-    let free = format!("{} free on this file system", size(space.free));
-    match space.quota {
-        Some(portreeve_files::space::Quota { used, limit: Some(limit) }) => {
-            format!("{} of your {} used, {free}", size(used), size(limit))
-        }
-        _ => free,
+fn room(room: &Room) -> String {
+    let free = format!("{} free on this file system", size(room.free));
+    match room.quota {
+        Some(Share { used, limit }) => format!("{} of your {} used, {free}", size(used), size(limit)),
+        None => free,
     }
 }
 
@@ -399,6 +392,14 @@ fn ask(asked: &Asked<'_>, place: &Place, what: What, chosen: &[RelPath]) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_in_words() {
+        let of = |quota| room(&Room { free: 43_000_000_000, quota });
+        assert_eq!(of(None), "43 GB free on this file system");
+        let share = Share { used: 1_500_000, limit: 2_000_000_000 };
+        assert_eq!(of(Some(share)), "1.5 MB of your 2.0 GB used, 43 GB free on this file system");
+    }
 
     #[test]
     fn sizes_have_three_digits() {
