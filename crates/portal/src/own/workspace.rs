@@ -27,6 +27,7 @@ use crate::limits;
 use crate::powers::{Sent, WorkerError, Workers};
 use crate::reject::Reject;
 use crate::respond;
+use crate::sessions::Sort;
 use crate::site::Site;
 use crate::token;
 
@@ -38,6 +39,9 @@ const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
 const FILES: &str = "/api/v1/files/";
 /// Files in parts.
 const UPLOADS: &str = "/api/v1/uploads";
+
+/// Where a page is told that something changed, for as long as it is open.
+const EVENTS: &str = "/api/v1/events";
 
 /// What a worker is told of a request's fields.
 const SAID: [HeaderName; 3] = [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
@@ -118,7 +122,12 @@ pub(crate) async fn answer(
         _ => limits::WORKER_ANSWER,
     };
     let reader = reader(site, who, parts, reads)?;
-    let _place = session.begin_page().ok_or(Reject::TooMany)?;
+    let sort = match path {
+        _ if is_of_files => Sort::File,
+        EVENTS => Sort::Watcher,
+        _ => Sort::Page,
+    };
+    let place = session.begin_own(sort).ok_or(Reject::TooMany)?;
     let room = &connection.room;
     let visit = Visit {
         user: session.user.clone(),
@@ -178,7 +187,8 @@ pub(crate) async fn answer(
     } else {
         respond::guard_data(&mut headers);
     }
-    let mut response = Response::new(Answer::of_worker(incoming, kept, Rc::clone(room), session.clone()));
+    let mut response =
+        Response::new(Answer::of_worker(incoming, kept, Rc::clone(room), session.clone(), place));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
     Ok(response)
