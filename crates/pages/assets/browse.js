@@ -184,7 +184,9 @@
     }
     next();
   };
+  // A folder whose path is no plain text takes none: uploads are begun by a path.
   const box = document.getElementById("upload");
+  if (!box) return;
   box.hidden = false;
   for (const input of box.querySelectorAll("input")) {
     input.addEventListener("change", () => {

@@ -33,6 +33,8 @@ pub(crate) const COMMAND: usize = 64;
 /// What is shown of a clause that somebody else wrote, or of what was typed, in characters.
 pub(crate) const CLAUSE: usize = 300;
 
+/// What is shown of a path, in characters.
+pub(crate) const PATH_SHOWN: usize = 4096;
 /// A look at files takes so long at most; then the page says that they hang.
 pub(crate) const FILES: Duration = Duration::from_secs(3);
 /// Such looks at once.
