@@ -1,5 +1,6 @@
 // The page Files, as people use it: with a mouse, with a keyboard, without scripts, and while the connection breaks off.
 
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -13,6 +14,7 @@ const names = {
   broken: "files: an upload goes on where its connection broke off, and replaces nothing unasked",
   folder: "files: a folder that is dropped comes with all that is in it",
   many: "files: of a hundred thousand entries the page holds few, and comes to each of them",
+  odd: "files: names that would mislead and dates beyond any calendar keep no row away",
 };
 
 export const run = (browser, report) => suite(browser, report, Object.values(names), async (world, { test, visit }) => {
@@ -196,4 +198,35 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await page.getByRole("button", { name: "Delete", exact: true }).click();
     contains(await page.locator("main li").innerText(), "f099999", "what was chosen and scrolled away is chosen");
   });
+
+  await visit(names.odd, async (visitor) => {
+    const { page } = visitor, dir = work("odd"), count = 450;
+    const odd = ["0 a\u202efdp.exe", "1 a\nb", "2 a\u2066b\u061c"], plain = ["0 a\ufffdfdp.exe", "1 a\ufffdb", "2 a\ufffdb\ufffd"];
+    for (const name of odd) writeFileSync(join(dir, name), "");
+    for (let number = odd.length; number < count; number += 1) writeFileSync(join(dir, `f${String(number).padStart(6, "0")}`), "");
+    // Not every file system keeps such a date: then the worker's answer is given it on its way.
+    execFileSync("touch", ["-d", "@9000000000000", join(dir, "f000003")]);
+    let failed = 0;
+    await page.route(/\/api\/v1\/files\/.*offset=/, async (route) => {
+      if (route.request().url().includes("offset=200&") && (failed += 1) === 1) { await route.abort(); return; }
+      const reply = await route.fetch(), said = await reply.json();
+      for (const entry of said.entries) if (entry.name === "f000003") entry.modified = 9e12;
+      await route.fulfill({ response: reply, json: said });
+    });
+    const html = await (await page.request.get(`${world.url}${page_of(dir)}`, { headers: { accept: "text/html" } })).text();
+    for (const name of plain) contains(html, name, "as the worker writes it");
+    await visitor.open(page_of(dir));
+    await page.locator("tr.room").first().waitFor({ state: "attached" });
+    const rows = () => page.evaluate(() => [...document.querySelectorAll("#files tbody tr[role]")].map((row) => [Number(row.getAttribute("aria-rowindex")), row.innerText]));
+    for (const [index, name] of plain.entries()) contains((await rows())[index][1], name, "and as the script does");
+    same((await rows())[3][1].split("\t").some((cell) => cell.trim() === "?"), true, "a date that is none");
+    const seen = new Set();
+    await until("all rows have come", async () => {
+      for (const [index] of await rows()) seen.add(index);
+      await page.evaluate(() => scrollBy(0, 400));
+      return seen.size === count;
+    });
+    same(failed > 1, true, "what could not be had is asked for again");
+    same(readdirSync(dir).length, count, "as many as there are");
+  }, { known: [/net::ERR_FAILED/, /Failed to fetch/] });
 });

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
-use portreeve_tests::world::{Answer, Client, Portal};
+use portreeve_portal::limits::{FILES, WATCHERS};
+use portreeve_tests::world::{Answer, Client, Portal, until};
 
 async fn ask(
     client: &Client,
@@ -79,6 +81,46 @@ async fn a_directory_of_thousands_is_listed_whole() {
     let listed = ask(&client, "PROPFIND", dir.path(), &[("depth", "1")], "").await;
     assert_eq!(listed.text().matches("<D:response>").count(), 3001);
     assert!(listed.text().ends_with("</D:multistatus>\n"));
+}
+
+/// Whoever has a stolen token and takes the answers slowly does not close the workspace to its owner.
+#[tokio::test]
+async fn one_session_leaves_room_for_the_others() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let (slow, owner) = (portal.sign_in().await.program(), portal.sign_in().await);
+    // More than all that stands between takes on its own; it needs no room on the disk.
+    std::fs::File::create(dir.path().join("large")).unwrap().set_len(1 << 32).unwrap();
+    let large = format!("/dav{}", dir.path().join("large").display());
+    let mut downloads = Vec::new();
+    for _ in 0..FILES {
+        let answer = slow.stream(&large).await;
+        assert_eq!(answer.status(), 200, "{}", downloads.len());
+        downloads.push(answer);
+    }
+    for path in [large.as_str(), "/api/v1/files/"] {
+        slow.get(path).await.assert_refused(429, "too-many-requests");
+    }
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        let answer = slow.stream("/api/v1/events").await;
+        assert_eq!(answer.status(), 200, "{}", watchers.len());
+        watchers.push(answer);
+    }
+    slow.get("/api/v1/events").await.assert_refused(429, "too-many-requests");
+    for who in [&slow, &owner] {
+        who.clone().browser().get("/").await.assert_status(200);
+    }
+    let owner = owner.program();
+    owner.get("/api/v1/files/").await.assert_status(200);
+    assert_eq!(owner.stream(&large).await.status(), 200);
+    assert_eq!(owner.stream("/api/v1/events").await.status(), 200);
+    // Who goes, or has read to the end, makes room.
+    drop(downloads.pop());
+    until("a place that is given back", Duration::from_secs(20), || async {
+        (slow.get("/api/v1/files/").await.status == 200).then_some(())
+    })
+    .await;
+    slow.get("/api/v1/files/").await.assert_status(200);
 }
 
 #[tokio::test]

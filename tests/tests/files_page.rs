@@ -136,6 +136,50 @@ async fn a_name_that_is_no_text_stays_what_it_is() {
     submit(&client, &above, &fields).await.assert_status(422);
 }
 
+/// What stands for such a path in a field is the name of something else, which somebody may have put there.
+#[tokio::test]
+async fn a_path_that_is_no_text_is_handed_to_nothing() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.browser();
+    for name in [&b"x\xff"[..], "x\u{fffd}".as_bytes(), b"a\nb"] {
+        let directory = dir.path().join(OsStr::from_bytes(name));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("f"), "text").unwrap();
+        std::fs::write(directory.join(OsStr::from_bytes(b"f\xff")), "text").unwrap();
+    }
+    let handed = ["data-path=", "id=\"upload\"", "/apps/terminal?", "/apps/compile?", "/apps/run?"];
+    let above = at("/files", dir.path());
+    for (address, offers) in [
+        ("x%FF/", 0),
+        ("x%FF?about", 0),
+        ("x%FF/f", 0),
+        ("x%FF/f%FF", 0),
+        ("x%EF%BF%BD/f%FF", 0),
+        ("a%0Ab/", 0),
+        ("a%0Ab/f", 0),
+        ("x%EF%BF%BD/", 3),
+        ("x%EF%BF%BD?about", 1),
+        ("x%EF%BF%BD/f", 2),
+    ] {
+        let page = client.get(&format!("{above}/{address}")).await;
+        page.assert_status(200);
+        // Only what is on the page, not what its scripts speak of.
+        let text = page.text();
+        let text = text.split("<script").next().unwrap();
+        let is_said = text.contains("is no plain text");
+        let offered: Vec<_> = handed.iter().filter(|what| text.contains(**what)).collect();
+        assert!(offered.len() == offers && is_said == (offers == 0), "{address}: {offered:?}: {text}");
+    }
+    // Where to copy to is left open, and what is done by address is done where it is said.
+    let secret = secret(&client.get(&format!("{above}/x%FF/")).await);
+    let here = format!("{above}/x%FF/");
+    let asked = submit(&client, &here, &[("do", "copy"), ("n", "f"), ("page", &secret)]).await.text();
+    assert!(asked.contains("name=\"to\" value=\"\""), "{asked}");
+    submit(&client, &here, &[("do", "folder"), ("name", "made"), ("page", &secret)]).await.assert_status(303);
+    assert!(dir.path().join(OsStr::from_bytes(b"x\xff/made")).is_dir());
+    assert!(!dir.path().join("x\u{fffd}/made").exists());
+}
+
 #[tokio::test]
 async fn a_form_without_the_pages_secret_changes_nothing() {
     let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());

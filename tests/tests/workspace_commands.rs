@@ -4,14 +4,11 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use portreeve_tests::world::{Finished, Portal, portreeve_at};
-use rustls::pki_types::PrivateKeyDer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use portreeve_tests::world::{Finished, PlayedPortal, Portal, portreeve_at};
+use tokio::io::AsyncWriteExt;
 
 const SERVER: &str = "command=exec python3 -m http.server {port} --bind {host} --directory /usr/share/doc";
 
@@ -145,25 +142,13 @@ async fn plays_a_portal(
     answer: &'static str,
     certificate: &str,
 ) -> (String, tokio::task::JoinHandle<String>) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(certificate, made.cert.pem()).unwrap();
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+    let portal = PlayedPortal::with_certificate_at(certificate).await;
+    let url = portal.url.clone();
     let asked = tokio::spawn(async move {
-        let stream = listener.accept().await.unwrap().0;
-        let mut stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
+        let (head, mut stream) = portal.asked().await.unwrap();
         stream.write_all(answer.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        String::from_utf8(head).unwrap().to_lowercase()
+        head
     });
     (url, asked)
 }

@@ -24,16 +24,23 @@
     element.append(...children);
     return element;
   };
+  // The same characters as the worker's own rows leave out (`shown`): those that control, and those that turn the direction.
+  const plain = (name) => name.replace(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, "\ufffd");
+  // A file may be dated later than a browser's calendar goes.
+  const changed = (seconds) => {
+    if (seconds === null) return "";
+    const at = new Date(seconds * 1000);
+    return isNaN(at) ? "?" : make("time", { datetime: at.toISOString() });
+  };
   const row = (entry, number) => {
-    const isDirectory = entry.kind === "directory", at = `/files/${address}${entry.segment}`;
-    const box = make("input", { type: "checkbox", name: "n", value: entry.segment, "aria-label": `Choose ${entry.name}` });
+    const isDirectory = entry.kind === "directory", at = `/files/${address}${entry.segment}`, text = plain(entry.name);
+    const box = make("input", { type: "checkbox", name: "n", value: entry.segment, "aria-label": `Choose ${text}` });
     box.checked = chosen.has(entry.segment);
-    const name = make("td", { role: "cell", class: "name" }, make("a", { href: isDirectory ? `${at}/` : at }, isDirectory ? `${entry.name}/` : entry.name));
+    const name = make("td", { role: "cell", class: "name" }, make("a", { href: isDirectory ? `${at}/` : at }, isDirectory ? `${text}/` : text));
     if (entry.link) name.append(" ", make("span", { class: "hint" }, "link"));
-    if (isDirectory) name.append(" ", make("a", { class: "about", href: `${at}?about`, "aria-label": `About ${entry.name}` }, "…"));
-    const time = entry.modified === null ? "" : make("time", { datetime: new Date(entry.modified * 1000).toISOString() });
-    return make("tr", { role: "row", "aria-rowindex": number + 2 }, make("td", { role: "cell" }, box), name,
-      make("td", { role: "cell" }, size(entry.size)), make("td", { role: "cell" }, time), make("td", { role: "cell" }, entry.access ?? ""));
+    if (isDirectory) name.append(" ", make("a", { class: "about", href: `${at}?about`, "aria-label": `About ${text}` }, "…"));
+    return make("tr", { role: "row", "aria-rowindex": number + 2 }, make("td", { role: "cell" }, box), name, make("td", { role: "cell" }, size(entry.size)),
+      make("td", { role: "cell" }, changed(entry.modified)), make("td", { role: "cell" }, entry.access ?? ""));
   };
   const windows = new Map();
   let height = 0, first = 0, shown = 0, drawing = false, again = false;
@@ -48,9 +55,7 @@
     return windows.get(index) ?? [];
   };
   const room = () => make("tr", { class: "room", "aria-hidden": "true" }, make("td", { colspan: 5 }));
-  const draw = async () => {
-    if (drawing) { again = true; return; }
-    drawing = true;
+  const drawn = async () => {
     const top = Math.max(0, -body.getBoundingClientRect().top), see = Math.ceil(innerHeight / height) + 60;
     const begin = Math.max(0, Math.min(Math.floor(top / height) - 30, total - see)), end = Math.min(total, begin + see);
     if (begin !== first || end !== first + shown) {
@@ -69,7 +74,11 @@
       local();
       if (focused) body.querySelector(`[aria-rowindex="${focused}"] ${kind === "INPUT" ? "input" : "a"}`)?.focus({ preventScroll: true });
     }
-    drawing = false;
+  };
+  const draw = async () => {
+    if (drawing) { again = true; return; }
+    drawing = true;
+    try { await drawn(); } finally { drawing = false; }
     if (again) { again = false; draw(); }
   };
   if (body) {
@@ -175,7 +184,9 @@
     }
     next();
   };
+  // A folder whose path is no plain text takes none: uploads are begun by a path.
   const box = document.getElementById("upload");
+  if (!box) return;
   box.hidden = false;
   for (const input of box.querySelectorAll("input")) {
     input.addEventListener("change", () => {

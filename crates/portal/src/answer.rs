@@ -19,7 +19,7 @@ use crate::portal::now;
 use crate::powers::Kept;
 use crate::rewrite::{BodyError, Rewriting, Step, trailers_towards_browser};
 use crate::room::Room;
-use crate::sessions::{InFlight, Session};
+use crate::sessions::{InFlight, OwnInFlight, Session};
 
 /// Why an answer was cut off.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,7 @@ pub(crate) struct FromWorker {
     kept: Option<Kept>,
     /// It may take long: is the session there still?
     look: Interval,
+    _place: OwnInFlight,
 }
 
 impl FromWorker {
@@ -106,9 +107,15 @@ impl Answer {
     }
 
     /// The worker's body, which gives its connection back when it is complete, and ends with the session.
-    pub(crate) fn of_worker(incoming: Incoming, kept: Kept, room: Rc<Room>, session: Arc<Session>) -> Self {
+    pub(crate) fn of_worker(
+        incoming: Incoming,
+        kept: Kept,
+        room: Rc<Room>,
+        session: Arc<Session>,
+        place: OwnInFlight,
+    ) -> Self {
         let look = interval(limits::SESSION_SWEEP);
-        Self::Worker(Box::new(FromWorker { incoming, room, session, kept: Some(kept), look }))
+        Self::Worker(Box::new(FromWorker { incoming, room, session, kept: Some(kept), look, _place: place }))
     }
 
     /// The application's body, which gives its connection back to the pool when it is complete.

@@ -142,6 +142,13 @@ pub const SESSIONS: usize = 100_000;
 pub const SESSIONS_OF_A_USER: usize = 256;
 /// Pages of the portal's own at once, for one session: the workspace, `/-/listening`, the way into an application's origin.
 pub const PAGES: u32 = 32;
+/// Files that are read or written at once, and questions about files, for one session. Counted until the answer has gone out.
+pub const FILES: u32 = 32;
+/// Windows that are told at once when something changes, for one session. One more asks by itself, every few seconds.
+pub const WATCHERS: u32 = 24;
+// Two sessions that have taken all of these places leave their user's worker room for what 16 threads keep.
+const _: () =
+    assert!(2 * (PAGES + FILES + WATCHERS) as usize + 16 * WORKER_KEPT <= portreeve_worker::CONNECTIONS);
 /// Of a session's requests at once, one in so many may go to other users' applications.
 pub const FOREIGN_SHARE: u32 = 4;
 /// Of the browsers' connections (`limits.connections`), one in so many may come from one address, or from one /64 of IPv6. One

@@ -227,11 +227,12 @@ pub(crate) fn complete(response: &mut Response<Answer>, page_policy: &HeaderValu
     if matches!(response.body(), Answer::Carried(_)) {
         return;
     }
+    // By what was put on it here, not by its type, which a worker may have said.
     let is_page = response
         .headers()
-        .get(header::CONTENT_TYPE)
-        .is_none_or(|kind| kind.as_bytes().starts_with(b"text/html"));
-    if is_page && response.headers().contains_key(header::CONTENT_SECURITY_POLICY) {
+        .get(header::CONTENT_SECURITY_POLICY)
+        .is_some_and(|policy| policy.as_bytes() == CONTENT_SECURITY_POLICY.as_bytes());
+    if is_page {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page_policy.clone());
     }
     if form == Form::Cluster

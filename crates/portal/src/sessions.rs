@@ -40,7 +40,20 @@ pub(crate) struct Session {
     in_flight: AtomicU32,
     foreign: AtomicU32,
     pages: AtomicU32,
+    files: AtomicU32,
+    watchers: AtomicU32,
     memory: Memory,
+}
+
+/// What the portal's own answers are about. Each sort has places of its own: what lasts takes none away from the pages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sort {
+    /// A page.
+    Page,
+    /// A file, or a question about files.
+    File,
+    /// Somebody is told when something changes.
+    Watcher,
 }
 
 impl Session {
@@ -125,20 +138,33 @@ impl Session {
         Some(InFlight { session: Arc::clone(self), foreign: Cell::new(false) })
     }
 
-    /// Takes one of the session's places for pages of ours, which applications never take away.
-    pub(crate) fn begin_page(self: &Arc<Self>) -> Option<PageInFlight> {
-        let place = PageInFlight(Arc::clone(self));
-        (self.pages.fetch_add(1, Relaxed) < limits::PAGES).then_some(place)
+    /// Takes one of the session's places for answers of ours, which applications never take away.
+    pub(crate) fn begin_own(self: &Arc<Self>, sort: Sort) -> Option<OwnInFlight> {
+        let (taken, most) = self.own_places(sort);
+        let place = OwnInFlight { session: Arc::clone(self), sort };
+        (taken.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+
+    /// How many are taken, and how many there are.
+    fn own_places(&self, sort: Sort) -> (&AtomicU32, u32) {
+        match sort {
+            Sort::Page => (&self.pages, limits::PAGES),
+            Sort::File => (&self.files, limits::FILES),
+            Sort::Watcher => (&self.watchers, limits::WATCHERS),
+        }
     }
 }
 
-/// A page of ours that is being made. Counted against its session until dropped.
+/// An answer of ours that is being made, or is on its way. Counted against its session until dropped.
 #[derive(Debug)]
-pub(crate) struct PageInFlight(Arc<Session>);
+pub(crate) struct OwnInFlight {
+    session: Arc<Session>,
+    sort: Sort,
+}
 
-impl Drop for PageInFlight {
+impl Drop for OwnInFlight {
     fn drop(&mut self) {
-        self.0.pages.fetch_sub(1, Relaxed);
+        self.session.own_places(self.sort).0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -256,8 +282,10 @@ impl Sessions {
             listed: AtomicBool::new(false),
             forgotten: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
-            pages: AtomicU32::new(0),
             foreign: AtomicU32::new(0),
+            pages: AtomicU32::new(0),
+            files: AtomicU32::new(0),
+            watchers: AtomicU32::new(0),
             memory: Memory::default(),
         });
         table.by_uid.entry(claims.uid).or_default().insert(claims.sid.clone());
@@ -326,17 +354,21 @@ mod tests {
     }
 
     #[test]
-    fn pages_have_places_of_their_own() {
+    fn answers_of_ours_have_places_of_their_own() {
         let sessions = Sessions::new(9);
         let session = sessions.admit(&claims(100, 1000), "", &[1000], 100, 50).unwrap();
         let requests: Vec<_> = (0..3).map(|_| session.begin(3).unwrap()).collect();
         assert!(session.begin(3).is_none());
-        let pages: Vec<_> = (0..limits::PAGES).map(|_| session.begin_page().unwrap()).collect();
-        assert!(session.begin_page().is_none());
+        let all = |sort, most: u32| (0..most).map(|_| session.begin_own(sort).unwrap()).collect::<Vec<_>>();
+        let files = all(Sort::File, limits::FILES);
+        let watchers = all(Sort::Watcher, limits::WATCHERS);
+        let pages = all(Sort::Page, limits::PAGES);
         drop(requests);
-        assert!(session.begin_page().is_none());
-        drop(pages);
-        assert!(session.begin_page().is_some());
+        for (sort, places) in [(Sort::File, files), (Sort::Watcher, watchers), (Sort::Page, pages)] {
+            assert!(session.begin_own(sort).is_none(), "{sort:?}");
+            drop(places);
+            assert!(session.begin_own(sort).is_some(), "{sort:?}");
+        }
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub mod fuzz {
     }
 }
 
+pub use limits::CONNECTIONS;
 pub use local::Local;
 pub use portreeve_jobs::Person;
 pub use workspace::here::Look;

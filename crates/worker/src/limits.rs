@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Without a connection for so long, the worker leaves. A new one costs its user a moment.
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
-/// Connections of portals at once; one more is closed as soon as it comes.
-pub(crate) const CONNECTIONS: usize = 256;
+/// Connections of portals at once; one more is closed as soon as it comes. What one session has at once takes less than half of them.
+pub const CONNECTIONS: usize = 256;
 /// A connection on which no request comes, or whose request's head takes so long, ends.
 pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(60);
 /// A request's head, in bytes: a ticket has at most 4096. More is answered with 431.
@@ -33,6 +33,8 @@ pub(crate) const COMMAND: usize = 64;
 /// What is shown of a clause that somebody else wrote, or of what was typed, in characters.
 pub(crate) const CLAUSE: usize = 300;
 
+/// What is shown of a path, in characters.
+pub(crate) const PATH_SHOWN: usize = 4096;
 /// A look at files takes so long at most; then the page says that they hang.
 pub(crate) const FILES: Duration = Duration::from_secs(3);
 /// Such looks at once.

@@ -71,9 +71,14 @@ pub fn client_config(alpn: &[&[u8]]) -> Arc<ClientConfig> {
 /// # Panics
 /// When the cryptographic library can't be used.
 pub fn server_config() -> (Arc<ServerConfig>, String) {
+    let (config, made) = made_for_localhost();
+    (config, aws_lc_rs_digest(made.der()))
+}
+
+/// The same, and the certificate itself.
+pub(super) fn made_for_localhost() -> (Arc<ServerConfig>, rcgen::Certificate) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate is made");
     let certificate = made.cert.der().clone();
-    let hash = aws_lc_rs_digest(&certificate);
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -81,7 +86,7 @@ pub fn server_config() -> (Arc<ServerConfig>, String) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .expect("the key belongs to the certificate");
-    (Arc::new(config), hash)
+    (Arc::new(config), made.cert)
 }
 
 fn aws_lc_rs_digest(bytes: &[u8]) -> String {

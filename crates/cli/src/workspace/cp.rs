@@ -1,7 +1,8 @@
 //! `portreeve cp`: one file to the portal's file system, or from there, for machines that can't mount it. A connection that breaks
 //! off is taken up again where it was.
 //!
-//! Invariant: at neither end is there ever a part of a file under its name; nothing is replaced unless `--force` says so.
+//! Invariant: at neither end is there ever a part of a file under its name; nothing is replaced unless `--force` says so; what is
+//! fetched anew is for its owner alone.
 
 use std::fs::File;
 use std::io::IsTerminal;
@@ -195,7 +196,9 @@ async fn fetch(cp: &Cp, session: &Session<'_>, from: &str) -> anyhow::Result<()>
         told.tell(offset);
     }
     let only = if cp.force { Only::Always } else { Only::IfAbsent };
-    put.finish(Finish { mode: NewMode::Kept, only }).with_context(cant)?;
+    // What was for its owner alone there stays so here, where nobody knows its permissions. A file that is replaced keeps its own.
+    let mode = if to.exists() { NewMode::Kept } else { NewMode::Exactly(0o600) };
+    put.finish(Finish { mode, only }).with_context(cant)?;
     told.done(&format!("{}: {offset} bytes", to.display()));
     Ok(())
 }

@@ -17,6 +17,7 @@ use crate::front::Connection;
 use crate::portal::Settings;
 use crate::reject::Reject;
 use crate::respond;
+use crate::sessions::Sort;
 use crate::site::Site;
 use crate::token;
 
@@ -35,7 +36,7 @@ pub(super) async fn answer(
     };
     who.require(Scope::Api)?;
     origins::refuse_cross_site(site, parts, Fetch::of(&parts.headers))?;
-    let _place = who.session().begin_page().ok_or(Reject::TooMany)?;
+    let _place = who.session().begin_own(Sort::Page).ok_or(Reject::TooMany)?;
     let nodes = connection.room.powers.nodes_view(who.session().uid).await;
     let said: Vec<Value> = nodes.iter().map(|node| of_node(node, &site.authority)).collect();
     Ok(respond::data(&Value::from(said)))

@@ -26,7 +26,7 @@ use crate::resolve::{Target, resolve};
 use crate::respond;
 use crate::room::Room;
 use crate::route::{Place, in_its_origin};
-use crate::sessions::PageInFlight;
+use crate::sessions::{OwnInFlight, Sort};
 use crate::site::{Origin, Site};
 
 /// The secret of the browser that is on its way into an application's origin.
@@ -124,13 +124,13 @@ pub(super) struct InReach {
     pub(super) target: Rc<Target>,
     /// Nothing is sent over it.
     pub(super) owned: Owned,
-    _in_flight: PageInFlight,
+    _in_flight: OwnInFlight,
 }
 
 /// Connects to an application and finds out whose it is, as for any request to it; but nothing is sent.
 pub(super) async fn reach(room: &Room, who: &Principal, place: &Place) -> Result<InReach, Reject> {
     let session = who.session();
-    let in_flight = session.begin_page().ok_or(Reject::TooMany)?;
+    let in_flight = session.begin_own(Sort::Page).ok_or(Reject::TooMany)?;
     let resolved = resolve(room, session, place).await;
     let target = resolved.inspect_err(|why| audit::unresolved(session, &place.what, why))?;
     let reached = connect(room, session, &target, false).await?;

@@ -27,6 +27,7 @@ use crate::limits;
 use crate::powers::{Sent, WorkerError, Workers};
 use crate::reject::Reject;
 use crate::respond;
+use crate::sessions::Sort;
 use crate::site::Site;
 use crate::token;
 
@@ -38,6 +39,9 @@ const PAGE: HeaderName = HeaderName::from_static(worker::PAGE);
 const FILES: &str = "/api/v1/files/";
 /// Files in parts.
 const UPLOADS: &str = "/api/v1/uploads";
+
+/// Where a page is told that something changed, for as long as it is open.
+const EVENTS: &str = "/api/v1/events";
 
 /// What a worker is told of a request's fields.
 const SAID: [HeaderName; 3] = [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH];
@@ -118,7 +122,12 @@ pub(crate) async fn answer(
         _ => limits::WORKER_ANSWER,
     };
     let reader = reader(site, who, parts, reads)?;
-    let _place = session.begin_page().ok_or(Reject::TooMany)?;
+    let sort = match path {
+        _ if is_of_files => Sort::File,
+        EVENTS => Sort::Watcher,
+        _ => Sort::Page,
+    };
+    let place = session.begin_own(sort).ok_or(Reject::TooMany)?;
     let room = &connection.room;
     let visit = Visit {
         user: session.user.clone(),
@@ -157,20 +166,32 @@ pub(crate) async fn answer(
         let asked = || request().map(|()| Sent::Whole(Some(body.clone()).filter(|body| !body.is_empty())));
         workers.ask(session, asked, reads, patience).await?
     };
-    let (mut head, incoming) = answered.into_parts();
+    let (head, incoming) = answered.into_parts();
     // Its own pages never say these: then it is not told what it must be told.
     if matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
         || head.status.is_informational()
     {
         return Err(WorkerError::Status(head.status).into());
     }
+    let mut response =
+        Response::new(Answer::of_worker(incoming, kept, Rc::clone(room), session.clone(), place));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = going_out(head.headers, is_of_files);
+    Ok(response)
+}
+
+/// What goes out of the fields that a worker's answer has, with what keeps it from being more than it is.
+fn going_out(mut said: HeaderMap, is_of_files: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for name in FIELDS {
-        if let Some(value) = head.headers.remove(&name) {
+        if let Some(value) = said.remove(&name) {
             headers.insert(name, value);
         }
     }
-    // Nothing of a user's file is a page of ours, whatever the worker calls it.
+    // Nothing of a user's file is a page of ours, whatever the worker calls it, and it leads nowhere.
+    if is_of_files {
+        headers.remove(header::LOCATION);
+    }
     let is_page = !is_of_files
         && headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if is_page {
@@ -178,10 +199,7 @@ pub(crate) async fn answer(
     } else {
         respond::guard_data(&mut headers);
     }
-    let mut response = Response::new(Answer::of_worker(incoming, kept, Rc::clone(room), session.clone()));
-    *response.status_mut() = head.status;
-    *response.headers_mut() = headers;
-    Ok(response)
+    headers
 }
 
 /// Who reads it, if they may.
@@ -255,4 +273,100 @@ async fn nodes(
         json = text(&shown)?;
     }
     Ok(json.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reject::Form;
+
+    /// What a browser gets of an answer in which a worker says all that it should not.
+    fn seen(kind: Option<&'static str>, is_of_files: bool, form: Form) -> Vec<(String, String)> {
+        let mut said = HeaderMap::new();
+        for (name, value) in [
+            ("access-control-allow-credentials", "true"),
+            ("access-control-allow-origin", "https://elsewhere.example"),
+            ("alt-svc", "h3=\"elsewhere.example:443\""),
+            ("cache-control", "public, max-age=31536000"),
+            ("clear-site-data", "\"*\""),
+            ("content-disposition", "inline"),
+            ("content-encoding", "gzip"),
+            ("content-security-policy", "script-src * 'unsafe-inline'"),
+            ("cross-origin-opener-policy", "unsafe-none"),
+            ("etag", "\"1\""),
+            ("link", "<https://elsewhere.example/x.css>; rel=stylesheet"),
+            ("location", "https://elsewhere.example/"),
+            ("referrer-policy", "unsafe-url"),
+            ("refresh", "0; url=https://elsewhere.example/"),
+            ("service-worker-allowed", "/"),
+            ("set-cookie", "__Host-portreeve=stolen; Path=/; Secure"),
+            ("set-cookie", "other=1"),
+            ("strict-transport-security", "max-age=0"),
+            ("www-authenticate", "Basic"),
+            ("x-content-type-options", "none"),
+            ("x-frame-options", "ALLOWALL"),
+            ("x-portreeve-error", "made-up"),
+        ] {
+            said.append(name, HeaderValue::from_static(value));
+        }
+        if let Some(kind) = kind {
+            said.append(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            said.append(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        }
+        let mut response = Response::new(Answer::empty());
+        *response.headers_mut() = going_out(said, is_of_files);
+        respond::complete(&mut response, &HeaderValue::from_static("the policy of pages"), form);
+        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+        let mut seen: Vec<_> =
+            response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        seen.sort();
+        seen
+    }
+
+    /// These, and those that every answer has, in their order.
+    fn with(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        let always = [
+            ("cache-control", "no-store"),
+            ("content-disposition", "inline"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("etag", "\"1\""),
+            ("referrer-policy", "same-origin"),
+            ("x-content-type-options", "nosniff"),
+        ];
+        let mut all: Vec<_> =
+            always.iter().chain(fields).map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        all.sort();
+        all
+    }
+
+    const SANDBOX: (&str, &str) = ("content-security-policy", "default-src 'none'; sandbox");
+    const ELSEWHERE: (&str, &str) = ("location", "https://elsewhere.example/");
+
+    #[test]
+    fn of_a_file_only_named_fields_go_out_and_it_is_no_page() {
+        for kind in ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "image/svg+xml"] {
+            let expected = with(&[SANDBOX, ("content-type", kind)]);
+            assert_eq!(seen(Some(kind), true, Form::Up), expected, "{kind}");
+            let expected =
+                with(&[SANDBOX, ("content-type", kind), ("strict-transport-security", "max-age=31536000")]);
+            assert_eq!(seen(Some(kind), true, Form::Cluster), expected, "{kind}");
+        }
+        assert_eq!(seen(None, true, Form::Up), with(&[SANDBOX]));
+    }
+
+    #[test]
+    fn a_page_of_the_workers_has_the_policy_of_pages_and_all_else_a_sandbox() {
+        let page = with(&[
+            ("content-security-policy", "the policy of pages"),
+            ("content-type", "text/html; charset=utf-8"),
+            ELSEWHERE,
+            ("x-frame-options", "DENY"),
+        ]);
+        assert_eq!(seen(Some("text/html;charset=utf-7"), false, Form::Up), page);
+        for kind in ["TEXT/HTML", "application/xhtml+xml", "text/plain"] {
+            let expected = with(&[SANDBOX, ("content-type", kind), ELSEWHERE]);
+            assert_eq!(seen(Some(kind), false, Form::Up), expected, "{kind}");
+        }
+        assert_eq!(seen(None, false, Form::Up), with(&[SANDBOX, ELSEWHERE]));
+    }
 }

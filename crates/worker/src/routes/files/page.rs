@@ -91,8 +91,11 @@ enum What {
 
 /// A path, as a page needs it.
 struct Place {
-    /// As people write it.
-    path: String,
+    /// As people read it.
+    shown: String,
+    /// As programs and fields of forms take it, to the letter. `None` where it is no plain text: what such a path becomes in a field
+    /// may be the name of something else.
+    path: Option<String>,
     /// What follows `/files/`; a directory's has a slash at its end.
     address: String,
     steps: Vec<Step>,
@@ -101,15 +104,22 @@ struct Place {
 impl Place {
     fn of(path: Option<&RelPath>, is_directory: bool) -> Self {
         let mut steps = vec![Step { name: "/".to_owned(), address: "/files/".to_owned() }];
-        let Some(path) = path else { return Self { path: "/".to_owned(), address: String::new(), steps } };
+        let Some(path) = path else {
+            return Self { shown: "/".to_owned(), path: Some("/".to_owned()), address: String::new(), steps };
+        };
         for name in path.as_bytes().split(|byte| *byte == b'/') {
             let above = steps.last().map(|step| step.address.clone()).unwrap_or_default();
             let name_shown = shown(&String::from_utf8_lossy(name), 100);
             steps.push(Step { name: name_shown, address: format!("{above}{}/", segment(name)) });
         }
-        let text = String::from_utf8_lossy(path.as_bytes());
         let slash = if is_directory { "/" } else { "" };
-        Self { path: format!("/{text}"), address: format!("{}{slash}", segments(path)), steps }
+        let exact = std::str::from_utf8(path.as_bytes()).ok().filter(|text| !text.contains(char::is_control));
+        Self {
+            shown: shown(&format!("/{}", String::from_utf8_lossy(path.as_bytes())), limits::PATH_SHOWN),
+            path: exact.map(|text| format!("/{text}")),
+            address: format!("{}{slash}", segments(path)),
+            steps,
+        }
     }
 }
 
@@ -196,7 +206,7 @@ async fn list(asked: &Asked<'_>, path: Option<RelPath>) -> Result<Answer, Refuse
     let page = asked.page_secret();
     let filter = asked.parameter("filter").unwrap_or_default();
     let body = ListPage { place: &place, window: &window, wish: &wish, filter, page: &page, free }.render();
-    framed(asked, &place.path, body)
+    framed(asked, &place.shown, body)
 }
 
 /// How much can still be written, in words.
@@ -261,7 +271,7 @@ async fn about(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
         name: shown(&name, 255),
         page: &page,
     };
-    framed(asked, &place.path, body.render())
+    framed(asked, &place.shown, body.render())
 }
 
 /// What it looks like: the beginning of a text, or a small picture.
@@ -386,7 +396,7 @@ fn ask(asked: &Asked<'_>, place: &Place, what: What, chosen: &[RelPath]) -> Resu
         .map(|name| (segment(name.as_bytes()), shown(&String::from_utf8_lossy(name.as_bytes()), 255)))
         .collect();
     let page = asked.page_secret();
-    framed(asked, &place.path, AskPage { place, what, names: &names, page: &page }.render())
+    framed(asked, &place.shown, AskPage { place, what, names: &names, page: &page }.render())
 }
 
 #[cfg(test)]
@@ -433,6 +443,23 @@ mod tests {
                 ("\u{fffd}", "/files/home/a%20b/%FF/")
             ]
         );
-        assert_eq!(Place::of(None, true).address, "");
+        let root = Place::of(None, true);
+        assert_eq!((root.address.as_str(), root.path.as_deref()), ("", Some("/")));
+    }
+
+    #[test]
+    fn a_path_is_handed_on_to_the_letter_or_not_at_all() {
+        for (path, exact, shown) in [
+            ("a/é b".as_bytes(), Some("/a/é b"), "/a/é b"),
+            (b"a/\xff", None, "/a/\u{fffd}"),
+            (b"\xff/a", None, "/\u{fffd}/a"),
+            (b"a\n/b", None, "/a\u{fffd}/b"),
+            (b"a\r", None, "/a\u{fffd}"),
+            ("a\u{fffd}".as_bytes(), Some("/a\u{fffd}"), "/a\u{fffd}"),
+            ("a\u{202e}b".as_bytes(), Some("/a\u{202e}b"), "/a\u{fffd}b"),
+        ] {
+            let place = Place::of(RelPath::parse(path).ok().as_ref(), true);
+            assert_eq!((place.path.as_deref(), place.shown.as_str()), (exact, shown));
+        }
     }
 }
