@@ -90,9 +90,14 @@ impl Verifier {
         let genuine = header.typ.as_deref() == Some(TICKET_TYP)
             // Extensions that must be understood are not (RFC 7515 section 4.1.11).
             && header.crit.is_none()
-            && claims.iat <= now + CLOCK_SKEW
-            && now < claims.exp;
+            && Self::is_time_for(&claims, now);
         genuine.then_some(claims)
+    }
+
+    /// Whether it is time for a ticket that was verified before.
+    #[must_use]
+    pub fn is_time_for(claims: &Claims, now: i64) -> bool {
+        claims.iat <= now + CLOCK_SKEW && now < claims.exp
     }
 }
 

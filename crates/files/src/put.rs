@@ -206,7 +206,12 @@ impl Put {
     /// A name is on disk when its directory is.
     fn make_sure(&self) -> Result<(), Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let synced = openat(&self.staged.place().dir, ".", flags, Mode::empty()).and_then(fsync);
+        let dir = &self.staged.place().dir;
+        let synced = match fsync(dir) {
+            // It was opened to be looked through alone.
+            Err(Errno::EBADF) => openat(dir, ".", flags, Mode::empty()).and_then(fsync),
+            synced => synced,
+        };
         match synced {
             // Where files may be put but not listed, or where directories can't be synced, there is no way to be sure.
             Ok(()) | Err(Errno::EACCES | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(()),

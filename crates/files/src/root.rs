@@ -13,7 +13,8 @@ use nix::unistd::Uid;
 use crate::error::{Error, failed};
 use crate::limits;
 use crate::rel_path::RelPath;
-use crate::status::Status;
+use crate::status::{Kind, Status};
+use crate::tree::look;
 
 const NO_OPENAT2: &str = "the kernel can't keep a path inside of a directory: openat2(2) is there from Linux 5.6 on, \
                           unless a sandbox forbids it";
@@ -93,7 +94,7 @@ impl Root {
     /// # Errors
     /// When its directory can't be reached.
     pub fn has_name(&self, path: &RelPath) -> Result<bool, Error> {
-        crate::tree::look(&self.place(path)?).map(|found| found.is_some())
+        look(&self.place(path)?).map(|found| found.is_some())
     }
 
     /// Opens what the path means as the root's policy permits. The path is a `RelPath`, or was made of one and what
@@ -126,8 +127,26 @@ impl Root {
         Ok(Place { dir, name: path.name().to_owned() })
     }
 
+    /// The same, in a directory that is open for reading where that is permitted: then it can be synced, and asked for its defaults.
+    fn place_to_write(&self, path: &RelPath) -> Result<Place, Error> {
+        let parent = path.parent();
+        let text = parent.as_ref().map_or(&b"."[..], RelPath::as_bytes);
+        match self.resolve(text, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
+            Ok(dir) => Ok(Place { dir, name: path.name().to_owned() }),
+            Err(Error::Denied) => self.place(path),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Where what the path means is, or would be if it were made: links are followed at the end as well.
     pub(crate) fn place_behind_links(&self, path: &RelPath) -> Result<Place, Error> {
+        // Mostly it is no link, and all is known at once.
+        let place = self.place_to_write(path)?;
+        match look(&place)? {
+            Some(status) if status.kind == Kind::Link => {}
+            Some(status) => return status.regular().map(|_| place),
+            None => return Ok(place),
+        }
         // The kernel judges the whole way first. Below, the last link is followed by what it says: a magic one would
         // then be taken for text.
         match self.resolve(path.as_bytes(), OFlag::O_PATH) {

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstat, stat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
-use rustix::fs::getxattr;
+use rustix::fs::fgetxattr;
 
 use crate::error::{Error, failed};
 use crate::limits;
@@ -82,7 +82,7 @@ impl Staged {
     pub(crate) fn usual_mode(&self) -> Result<Mode, Error> {
         const ANY: Mode = Mode::from_bits_truncate(0o666);
         // Where the file system has such lists and this directory has none, the umask alone decides, and `/proc` knows it.
-        let list = getxattr(by_descriptor(&self.place.dir), "system.posix_acl_default", &mut [0_u8; 0][..]);
+        let list = fgetxattr(&self.place.dir, "system.posix_acl_default", &mut [0_u8; 0][..]);
         if list == Err(rustix::io::Errno::NODATA)
             && let Some(umask) = umask()
         {

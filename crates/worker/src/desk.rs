@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portreeve_broker::{Forwards, Verifier};
+use portreeve_broker::Forwards;
 use portreeve_dav::Dav;
 use portreeve_files::Roots;
 use tokio::sync::Semaphore;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::jobs::{Hangs, Jobs, Workplace};
 use crate::limits;
 use crate::routes::{Snapshot, Uploads};
-use crate::ticket::Ended;
+use crate::ticket::{Ended, Keys};
 use crate::workspace::{OwnForward, here::Machine};
 
 /// How the forwards of a uid are listed. Blocks.
@@ -24,7 +24,7 @@ pub(crate) struct Desk {
     pub(crate) uid: u32,
     pub(crate) clock: fn() -> i64,
     /// What tickets are verified with, once it was told.
-    pub(crate) keys: RefCell<Option<Verifier>>,
+    pub(crate) keys: RefCell<Option<Keys>>,
     /// Whose tickets are none any more.
     pub(crate) ended: RefCell<Ended>,
     pub(crate) forwards: Forwards,

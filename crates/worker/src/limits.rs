@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 /// Connections of portals at once; one more is closed as soon as it comes. What one session has at once takes less than half of them.
 pub const CONNECTIONS: usize = 256;
+/// Tickets that are remembered: one for each session of the person's.
+pub(crate) const TICKETS: usize = 32;
 /// A connection on which no request comes, or whose request's head takes so long, ends.
 pub(crate) const REQUEST_HEAD: Duration = Duration::from_secs(60);
 /// A request's head, in bytes: a ticket has at most 4096. More is answered with 431.

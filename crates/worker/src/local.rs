@@ -15,6 +15,7 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::desk::Desk;
 use crate::jobs::Workplace;
 use crate::process::unix_seconds;
+use crate::ticket::Keys;
 use crate::workspace::here::{Look, Machine};
 use crate::workspace::own_forwards;
 use crate::{connection, limits};
@@ -88,7 +89,7 @@ async fn serve(settings: Settings, mut connections: mpsc::UnboundedReceiver<Unix
     };
     let machine = Machine { name: settings.machine, look: settings.look };
     let desk = Rc::new(Desk::new(place, Some(machine), unix_seconds, own_forwards));
-    desk.keys.replace(Some(settings.keys));
+    desk.keys.replace(Some(Keys::of(settings.keys)));
     let mut tasks = JoinSet::new();
     while let Some(connection) = connections.recv().await {
         while tasks.try_join_next().is_some() {}

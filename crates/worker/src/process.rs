@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::control::{Control, Heard};
 use crate::desk::{Desk, List};
 use crate::jobs::Workplace;
+use crate::ticket::Keys;
 use crate::workspace::own_forwards;
 use crate::{connection, limits};
 
@@ -141,7 +142,7 @@ impl Connections {
     fn take(&mut self, heard: Heard) -> Result<(), ControlError> {
         match heard {
             Heard::Site { .. } => return Err(ControlError::Order),
-            Heard::Keys(keys) => drop(self.desk.keys.replace(Some(*keys))),
+            Heard::Keys(keys) => drop(self.desk.keys.replace(Some(Keys::of(*keys)))),
             Heard::Ended(ended) => drop(self.desk.ended.replace(ended)),
             Heard::Connection(stream) => self.begin(stream),
             Heard::Lost => tracing::warn!("a connection could not be taken: too much is open"),

@@ -3,12 +3,15 @@
 //! Invariant: only here is a `Holder` made, of a ticket that was verified with the keys as they are now, is the portal's
 //! own and is this process's own user's, and whose session is not over. Its header field goes no further.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 
 use http::{HeaderMap, HeaderValue};
 use portreeve_broker::Verifier;
 use portreeve_model::wire::worker::TICKET;
 use portreeve_model::{Audience, Claims, SessionId, SignIn, UserName};
+
+use crate::limits;
 
 /// The person whose session asks.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +28,30 @@ impl Holder {
     /// A person who signed in, and no program with an access token.
     pub(crate) fn is_a_person(&self) -> bool {
         matches!(self.how, SignIn::Code | SignIn::Pam | SignIn::Oidc | SignIn::Certificate)
+    }
+}
+
+/// The keys as they are now, and the tickets that were verified with them: one is shown with each request of a session.
+pub(crate) struct Keys {
+    verifier: Verifier,
+    known: RefCell<VecDeque<(HeaderValue, Claims)>>,
+}
+
+impl Keys {
+    pub(crate) fn of(verifier: Verifier) -> Self {
+        Self { verifier, known: RefCell::default() }
+    }
+
+    fn claims(&self, ticket: &HeaderValue, now: i64) -> Option<Claims> {
+        let mut known = self.known.borrow_mut();
+        if let Some((_, claims)) = known.iter().find(|(one, _)| one == ticket) {
+            return Some(claims.clone()).filter(|claims| Verifier::is_time_for(claims, now));
+        }
+        // The ticket of an application's own origin opens that application, and nothing here.
+        let claims = self.verifier.verify(ticket.to_str().ok()?, Audience::Portal.as_str(), now)?;
+        known.truncate(limits::TICKETS - 1);
+        known.push_front((ticket.clone(), claims.clone()));
+        Some(claims)
     }
 }
 
@@ -51,7 +78,7 @@ impl Ended {
 /// Takes the ticket out of a request's fields: whose it is, if it is good for this process of `uid`. Without keys nobody's is.
 pub(crate) fn holder(
     headers: &mut HeaderMap,
-    keys: Option<&Verifier>,
+    keys: Option<&Keys>,
     ended: &Ended,
     uid: u32,
     now: i64,
@@ -60,8 +87,7 @@ pub(crate) fn holder(
     headers.remove(TICKET);
     // Of two, somebody else may have looked at the other one.
     let [ticket] = &shown[..] else { return None };
-    // The ticket of an application's own origin opens that application, and nothing here.
-    let claims = keys?.verify(ticket.to_str().ok()?, Audience::Portal.as_str(), now)?;
+    let claims = keys?.claims(ticket, now)?;
     (claims.uid == uid && !ended.has(&claims)).then_some(Holder { user: claims.sub, how: claims.how })
 }
 
@@ -87,8 +113,8 @@ mod tests {
         }
     }
 
-    fn knows(keys: &[&TicketKey]) -> Verifier {
-        Verifier::new(keys.iter().map(|key| (key.id(), key.public())))
+    fn knows(keys: &[&TicketKey]) -> Keys {
+        Keys::of(Verifier::new(keys.iter().map(|key| (key.id(), key.public()))))
     }
 
     fn fields(tickets: &[&str]) -> HeaderMap {
@@ -142,6 +168,29 @@ mod tests {
         for keys in [None, Some(&knows(&[])), Some(&knows(&[&old]))] {
             assert_eq!(holder(&mut fields(&[&good]), keys, &none, UID, NOW), None);
         }
+    }
+
+    #[test]
+    fn a_ticket_that_is_known_is_good_no_longer_than_any() {
+        let key = TicketKey::generate().unwrap().0;
+        let keys = knows(&[&key]);
+        let mut tickets: Vec<String> = (0..100)
+            .map(|number| key.sign(&Claims { sid: SessionId::from_bytes([number; 16]), ..claims() }).unwrap())
+            .collect();
+        let none = Ended::default();
+        let is_good = |ticket: &str, ended: &Ended, now| {
+            holder(&mut fields(&[ticket]), Some(&keys), ended, UID, now).is_some()
+        };
+        for ticket in &tickets {
+            assert!(is_good(ticket, &none, NOW) && is_good(ticket, &none, NOW));
+        }
+        assert_eq!(keys.known.borrow().len(), limits::TICKETS);
+        let last = tickets.pop().unwrap();
+        let over = Ended { sessions: HashSet::from([SessionId::from_bytes([99; 16])]), until: i64::MIN };
+        assert!(!is_good(&last, &over, NOW) && !is_good(&last, &none, 2000) && !is_good(&last, &none, 839));
+        assert!(!is_good(&last[..last.len() - 1], &none, NOW) && is_good(&last, &none, 1999));
+        // Another one's: known, and yet not this process's.
+        assert!(holder(&mut fields(&[&last]), Some(&keys), &none, UID + 1, NOW).is_none());
     }
 
     #[test]
