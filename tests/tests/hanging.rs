@@ -13,7 +13,7 @@ use portreeve_tests::wire::application::{Application, OK};
 use portreeve_tests::wire::http2::{Http2, whole};
 use portreeve_tests::wire::rig::Rig;
 use portreeve_tests::wire::{SOON, soon};
-use portreeve_tests::world::{ForeignApp, Person, Portal, PortalOptions, may_mount, skip, until};
+use portreeve_tests::world::{Client, ForeignApp, Person, Portal, PortalOptions, may_mount, skip, until};
 
 /// A file or directory whose file system does not answer (FUSE, with nobody behind it), for one portal. Its users are
 /// released when it is dropped.
@@ -169,6 +169,62 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
         client.get("/fw/fine/").await.assert_status(200);
         client.get("/").await.assert_status(200);
     }
+}
+
+/// One directory of somebody's hangs: whoever asks for it is told, and what is beside it goes on, also the list in which it is.
+#[tokio::test]
+async fn a_directory_that_hangs_holds_up_no_other_file() {
+    let test = "a_directory_that_hangs_holds_up_no_other_file";
+    if let Err(why) = may_mount() {
+        return skip(test, &why);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let dead = dir.path().join("dead");
+    fs::create_dir(&dead).unwrap();
+    fs::write(dir.path().join("fine"), "fine").unwrap();
+    let portal = Portal::start(PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], ""));
+    let client = portal.sign_in().await;
+    let Some(hang) = Hang::over(&portal, &dead) else { return skip(test, "needs FUSE") };
+    let here = dir.path().display().to_string();
+    let (program, browser) = (client.clone().program(), client.clone().browser());
+    let begun = Instant::now();
+    let told = async |client: &Client, method: &str, path: String| {
+        let mut request = client.prepare(method, &path);
+        request.headers_mut().insert("depth", "1".parse().unwrap());
+        let answer = client.request(request, "").await;
+        assert_eq!(answer.status, 502, "{method} {path}: {answer:?}");
+        assert!(answer.text().contains("The file system does not answer"), "{}", answer.text());
+        let took = begun.elapsed();
+        assert!(
+            (Duration::from_secs(7)..Duration::from_secs(12)).contains(&took),
+            "{method} {path}: {took:?}"
+        );
+    };
+    let others = async {
+        while begun.elapsed() < Duration::from_secs(7) {
+            let asked = Instant::now();
+            program.get(&format!("/dav{here}/fine")).await.assert_status(200);
+            browser.get(&format!("/files{here}/fine")).await.assert_status(200);
+            // The list in which it is.
+            let listed = program.get(&format!("/api/v1/files{here}/")).await;
+            assert_eq!(listed.json()["total"], 2, "{listed:?}");
+            browser.get(&format!("/files{here}/")).await.assert_status(200);
+            let mut find = program.prepare("PROPFIND", &format!("/dav{here}/"));
+            find.headers_mut().insert("depth", "1".parse().unwrap());
+            program.request(find, "").await.assert_status(207);
+            assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::join!(
+        told(&program, "GET", format!("/dav{here}/dead/file")),
+        told(&program, "PROPFIND", format!("/dav{here}/dead/")),
+        told(&program, "GET", format!("/api/v1/files{here}/dead/")),
+        told(&browser, "GET", format!("/files{here}/dead/")),
+        others,
+    );
+    hang.end(&portal, &dead);
+    program.get(&format!("/api/v1/files{here}/dead/")).await.assert_status(200);
 }
 
 /// GROUP_LOOK: the user database hangs. Nobody is let in for want of an answer, and forwards of one's own go on.

@@ -64,6 +64,8 @@ pub(crate) struct Resource<'r> {
     pub(crate) directory: Option<&'r RelPath>,
     /// It is in that directory, and not that directory itself.
     pub(crate) is_member: bool,
+    /// It is where another file system begins, of which no more is asked than what is known: it may be one that hangs.
+    pub(crate) is_mount: bool,
     /// What it is called; empty for the root.
     pub(crate) name: &'r [u8],
     /// `None`: there is something, and more is not known.
@@ -95,6 +97,9 @@ pub(crate) fn is_live(name: &Name) -> bool {
 impl Resource<'_> {
     /// Its dead properties; none if they can't be read.
     pub(crate) fn dead(&self) -> Dead {
+        if self.is_mount {
+            return Dead::default();
+        }
         let dead = |root| Dead::of(root, self.path()?.as_deref()).ok();
         self.root.and_then(dead).unwrap_or_default()
     }

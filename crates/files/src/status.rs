@@ -189,6 +189,12 @@ impl Identity {
         self.place() == other.place()
     }
 
+    /// The file system that it is on.
+    #[must_use]
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
     /// Device and inode.
     pub(crate) fn place(&self) -> (u64, u64) {
         (self.device, self.inode)

@@ -45,7 +45,7 @@ pub(crate) const FILE_LOOKS: usize = 4;
 pub(crate) const TRANSFERS: usize = 32;
 const _: () = assert!(FORWARDS_LISTS + FILE_LOOKS + TRANSFERS + CHANGES <= BLOCKING_THREADS);
 /// A look at a file or directory takes so long at most, less than the portal waits for an answer.
-pub(crate) const LOOK: Duration = Duration::from_secs(10);
+pub(crate) const LOOK: Duration = Duration::from_secs(8);
 /// A piece takes so long at most; then the file is given up. The last step of writing one waits for the disk.
 pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
 /// Such a piece, in bytes.
