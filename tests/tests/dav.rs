@@ -187,6 +187,40 @@ async fn who_shows_nothing_is_asked_for_a_token_and_a_browser_is_not() {
     ask(&window, "GET", Path::new("/etc/passwd"), &[], "").await.assert_status(303);
 }
 
+/// What Windows' client sends when a drive is mapped, in its order: the root first, without a password, then the directory, with one
+/// after it was asked; then `Depth: 1,noroot`, times in properties of its own, `Translate: f`.
+#[tokio::test]
+async fn windows_maps_a_drive() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let windows =
+        portal.stranger().with("user-agent", "Microsoft-WebDAV-MiniRedir/10.0.22631").with("translate", "f");
+    let root = windows.request(windows.prepare("OPTIONS", "/"), "").await;
+    root.assert_status(200);
+    assert_eq!((root.header("dav"), root.header("ms-author-via")), ("1, 2, 3", "DAV"));
+    assert!(root.body.is_empty());
+    let asked = ask(&windows, "PROPFIND", dir.path(), &[("depth", "0")], "").await;
+    asked.assert_status(401);
+    assert!(asked.header("www-authenticate").starts_with("Basic "), "{asked:?}");
+    // A page's question whether it may ask is none of a program's.
+    for (name, value) in [("origin", "https://evil.example"), ("sec-fetch-mode", "cors")] {
+        let page = windows.clone().with(name, value);
+        let answer = page.request(page.prepare("OPTIONS", "/"), "").await;
+        assert!(answer.status != 200 && answer.header("dav").is_empty(), "{answer:?}");
+    }
+    for (method, path) in [("PROPFIND", "/"), ("OPTIONS", "/files/"), ("PUT", "/")] {
+        let answer = windows.request(windows.prepare(method, path), "").await;
+        assert!(answer.status.is_client_error(), "{method} {path}: {answer:?}");
+    }
+    let known = portal.sign_in().await.program().with("translate", "f");
+    ask(&known, "PUT", &dir.path().join("file.txt"), &[], "content").await.assert_status(201);
+    let times = "<?xml version=\"1.0\" encoding=\"utf-8\" ?><D:propertyupdate xmlns:D=\"DAV:\" xmlns:Z=\"urn:schemas-microsoft-com:\"><D:set><D:prop>\
+        <Z:Win32CreationTime>Mon, 22 Nov 2021 09:12:11 GMT</Z:Win32CreationTime><Z:Win32LastModifiedTime>Mon, 22 Nov 2021 09:12:11 GMT</Z:Win32LastModifiedTime>\
+        <Z:Win32FileAttributes>00000020</Z:Win32FileAttributes></D:prop></D:set></D:propertyupdate>";
+    ask(&known, "PROPPATCH", &dir.path().join("file.txt"), &[], times).await.assert_status(207);
+    let members = ask(&known, "PROPFIND", dir.path(), &[("depth", "1,noroot")], "").await;
+    assert!(members.status == 207 && members.text().matches("<D:response>").count() == 1, "{members:?}");
+}
+
 #[tokio::test]
 async fn only_the_directories_that_the_site_names_are_there() {
     let dir = tempfile::tempdir().unwrap();

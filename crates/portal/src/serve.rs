@@ -98,6 +98,9 @@ async fn answer(
     if own::is_ours(&site, arrived.parts.uri.path()) {
         return Box::pin(own::answer(connection, settings, &site, &arrived.parts, arrived.body)).await;
     }
+    if own::asks_for_webdav(&site, &arrived.parts) {
+        return Ok(own::webdav());
+    }
     let by_cookie = authenticate(connection, settings, &site, &arrived.parts.headers).await;
     let token = by_cookie.is_err().then(|| token::shown(&arrived.parts)).flatten();
     let who = match (by_cookie, token) {

@@ -47,6 +47,7 @@ use crate::respond;
 use crate::rewrite;
 use crate::route::RouteError;
 use crate::site::{Origin, Site};
+use crate::token;
 
 /// Whether the portal answers this path itself. An application's own origin lends us one address only.
 pub(crate) fn is_ours(site: &Site, path: &str) -> bool {
@@ -55,6 +56,25 @@ pub(crate) fn is_ours(site: &Site, path: &str) -> bool {
         Origin::Applications => path.starts_with("/-/") || path == "/",
         Origin::Application { .. } => path == "/-/enter",
     }
+}
+
+/// Whether a program asks at the root what is spoken here. Windows does, before it asks for anything below `/dav/`, and goes no further
+/// where it is not told; it has no password to show by then.
+pub(crate) fn asks_for_webdav(site: &Site, parts: &Parts) -> bool {
+    site.origin == Origin::Portal
+        && parts.method == Method::OPTIONS
+        && parts.uri.path() == "/"
+        && !token::is_of_a_browser(parts)
+}
+
+/// The answer, which tells nothing but what this program is.
+pub(crate) fn webdav() -> Response<Answer> {
+    let mut response = Response::new(Answer::from(String::new()));
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    headers.insert("dav", HeaderValue::from_static("1, 2, 3"));
+    headers.insert("ms-author-via", HeaderValue::from_static("DAV"));
+    response
 }
 
 /// Answers `/-/...`.
