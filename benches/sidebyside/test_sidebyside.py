@@ -5,10 +5,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from . import jupyterlab, page, plot, report
+from . import files, jupyterlab, page, plot, report
 from .load import Sample, parse_h2load, parse_wrk, percentile
 from .places import BenchError
-from .process import Stat
+from .process import Stat, Workshop
 from .report import goals, row, table
 from .workloads import WORKLOADS
 
@@ -152,6 +152,38 @@ class JupyterLab(unittest.TestCase):
         samples = {("direct", 1): [lab_sample(1, seen(3.0))], ("portreeve", 1): [lab_sample(1, short)]}
         jupyterlab.compare(samples)
         self.assertEqual(samples["portreeve", 1][0].problems, ["never asked for GET /lab"])
+
+
+class FileServers(unittest.TestCase):
+    """Of two servers that are to be compared both must serve the same directory, and what was written is looked at."""
+
+    def test_what_was_written_is_counted_if_it_is_whole(self):
+        with Workshop() as shop:
+            disk = files.Disk(shop.folder / "files", shop.folder / "files")
+            disk.here.mkdir()
+            disk.empty(shop)
+            for name, length in (("1", files.SMALL), ("2", files.SMALL), ("3", files.SMALL - 1)):
+                (disk.here / "new" / name).write_bytes(bytes(length))
+            self.assertEqual(disk.written(), 2)
+            disk.empty(shop)
+            self.assertEqual(disk.written(), 0)
+            disk.remove()
+            self.assertFalse(disk.here.exists())
+
+    def test_all_serve_the_same_directory(self):
+        with Workshop() as shop:
+            here, inside = shop.folder / "files", Path("/seen/there")
+            here.mkdir()
+            pem = shop.write("cert.pem", "x")
+            for name, file, says in (("nginx", "nginx.conf", "root /seen/there;"), ("apache", "apache.conf", "Dav On")):
+                argv, _ = files.server(shop, files.Disk(inside, here), name, 1234, "127.0.0.1", pem, pem)
+                text = (here / f"setup-{name}-1234" / file).read_text()
+                self.assertIn(str(inside / f"setup-{name}-1234" / file), map(str, argv))
+                self.assertIn(says, text)
+                self.assertIn("127.0.0.1:1234", text)
+                self.assertNotIn(str(here), text)
+            argv, _ = files.server(shop, files.Disk(inside, here), "rclone", 1234, "127.0.0.1", pem, pem)
+            self.assertIn(str(inside), map(str, argv))
 
 
 class Documents(unittest.TestCase):
