@@ -433,6 +433,28 @@ async fn an_archive_comes_and_goes() {
 }
 
 #[tokio::test]
+async fn an_archive_goes_out_while_it_is_made() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let client = portal.sign_in().await.program();
+    // Larger than what may be held of it, and not compressed.
+    std::fs::File::create(dir.path().join("large.gz")).unwrap().set_len(400_000_000).unwrap();
+    let request = client.prepare("GET", &format!("/api/v1{}/?zip=large.gz", at("/files", dir.path())));
+    let before = portal.resident_kib();
+    let answer = client
+        .send(request.map(|()| http_body_util::Empty::new().map_err(|never| match never {}).boxed()))
+        .await;
+    assert_eq!(answer.status(), 200);
+    let (mut body, mut bytes) = (answer.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        bytes += frame.unwrap().into_data().unwrap().len();
+    }
+    assert!(bytes > 400_000_000, "{bytes}");
+    let grown = portal.resident_kib().saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is stored");
+}
+
+#[tokio::test]
 async fn an_archive_neither_leads_out_nor_bursts() {
     let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
     let client = portal.sign_in().await.program();
