@@ -1,7 +1,7 @@
 // The page Files, as people use it: with a mouse, with a keyboard, without scripts, and while the connection breaks off.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { until } from "./children.mjs";
@@ -12,10 +12,23 @@ const names = {
   keys: "files: rows are walked, opened, chosen and deleted by keys",
   plain: "files: without scripts all but uploading can be done",
   broken: "files: an upload goes on where its connection broke off, and replaces nothing unasked",
+  refused: "files: what was refused stays said until it was read, and who asks too much waits",
+  lost: "files: an upload whose last answer was lost, or whose file changed, is told of as it ended",
   folder: "files: a folder that is dropped comes with all that is in it",
   many: "files: of a hundred thousand entries the page holds few, and comes to each of them",
   odd: "files: names that would mislead and dates beyond any calendar keep no row away",
 };
+
+/** Keeps what the page's live regions say; what is given answers with it. */
+async function listen(page) {
+  await page.evaluate(() => {
+    window.heard = [];
+    for (const region of document.querySelectorAll("output:not([aria-live=off]), [role=status], [aria-live=polite]")) {
+      new MutationObserver(() => window.heard.push(region.textContent)).observe(region, { childList: true, characterData: true, subtree: true });
+    }
+  });
+  return () => page.evaluate(() => window.heard);
+}
 
 export const run = (browser, report) => suite(browser, report, Object.values(names), async (world, { test, visit }) => {
   const home = world.dir;
@@ -159,6 +172,64 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     same(readFileSync(join(dir, "large.bin"), "utf8"), "short", "and replaced");
     same(readdirSync(dir).length, 1, "nothing else is left");
   }, { known: [/net::ERR_/, /^4(09|12): /, /ERR_INTERNET_DISCONNECTED/] });
+
+  await visit(names.refused, async (visitor) => {
+    const { page } = visitor, dir = work("refused");
+    mkdirSync(join(dir, "folder"));
+    await visitor.open(page_of(dir));
+    const heard = await listen(page);
+    let asked = 0;
+    await page.route("**/api/v1/uploads", (route) => {
+      asked += 1;
+      return asked === 1 ? route.fulfill({ status: 429, headers: { "retry-after": "2" }, json: { detail: "Too many at once." } }) : route.continue();
+    });
+    page.once("dialog", (dialog) => dialog.accept());
+    const began = Date.now();
+    await page.getByLabel("Upload files").setInputFiles(["busy", "folder", "fine"].map((name) => ({ name, mimeType: "text/plain", buffer: Buffer.from(name) })));
+    const line = (name) => page.locator("#uploads li", { hasText: name }).locator("output");
+    await line("busy").filter({ hasText: "Too many at once. It is tried again." }).waitFor();
+    const anew = page.getByRole("button", { name: "Show the list anew" });
+    await anew.waitFor();
+    if (Date.now() - began < 2000) throw new Error("it did not wait for as long as it was told to");
+    same(await line("busy").innerText(), "It is there.", "what waited");
+    same(await line("folder").innerText(), "It is a directory.", "what can't be replaced");
+    same(await line("fine").innerText(), "It is there.", "the one behind it");
+    same(await page.getByRole("link", { name: "fine" }).count(), 0, "the list is as it was");
+    await until("a screen reader says how it ended", async () => (await heard()).some((text) => text === "fine: It is there. 2 of 3 are there, 1 failed."));
+    await anew.click();
+    await page.getByRole("link", { name: "fine" }).waitFor();
+    same(await page.locator("#uploads").isVisible(), false, "what was said is read");
+    same(readdirSync(dir).join(), "busy,fine,folder", "what is there");
+  }, { known: [/^4(04|09|12|29): /] });
+
+  await visit(names.lost, async (visitor) => {
+    const { page, context } = visitor, dir = work("lost"), content = Buffer.alloc(17_000_000, "0123456789");
+    await visitor.open(page_of(dir));
+    // The worker has the last part and answers; the answer does not arrive.
+    const tools = await context.newCDPSession(page), asked = [];
+    await tools.send("Fetch.enable", { patterns: [{ urlPattern: "*offset=*", requestStage: "Response" }] });
+    tools.on("Fetch.requestPaused", ({ requestId, request, responseStatusCode }) => {
+      asked.push(`${new URL(request.url).search} ${responseStatusCode}`);
+      if (asked.length === 2) tools.send("Fetch.failRequest", { requestId, errorReason: "ConnectionReset" });
+      else tools.send("Fetch.continueRequest", { requestId });
+    });
+    const loaded = page.waitForEvent("load", { timeout: 60_000 });
+    await page.getByLabel("Upload files").setInputFiles({ name: "large.bin", mimeType: "text/plain", buffer: content });
+    await page.locator("#uploads output", { hasText: "broke off" }).waitFor();
+    await until("it is in its place all the same", () => existsSync(join(dir, "large.bin")));
+    await loaded;
+    same(asked.join(), "?offset=0 200,?offset=16777216 201,?offset=17000000 201", "what was sent");
+    same(readFileSync(join(dir, "large.bin")).equals(content), true, "all of it");
+    await page.getByRole("status").filter({ hasText: "1 of 1 is there." }).waitFor();
+    await tools.send("Fetch.disable");
+    const file = join(home, "changing");
+    writeFileSync(file, "as it was chosen");
+    utimesSync(file, 1e9, 1e9);
+    await page.route("**/api/v1/uploads", (route) => { writeFileSync(file, "something else"); return route.continue(); });
+    await page.getByLabel("Upload files").setInputFiles(file);
+    await page.locator("#uploads output", { hasText: "changed or removed on this machine" }).waitFor();
+    same(readdirSync(dir).join(), "large.bin", "nothing of it is there");
+  }, { known: [/net::ERR_CONNECTION_RESET/, /ERR_UPLOAD_FILE_CHANGED/] });
 
   await visit(names.folder, async (visitor) => {
     const { page } = visitor, dir = work("folder");
