@@ -14,7 +14,9 @@ const names = {
   broken: "files: an upload goes on where its connection broke off, and replaces nothing unasked",
   refused: "files: what was refused stays said until it was read, and who asks too much waits",
   lost: "files: an upload whose last answer was lost, or whose file changed, is told of as it ended",
-  folder: "files: a folder that is dropped comes with all that is in it",
+  away: "files: what is begun while the connection is away is begun when it is back",
+  folder: "files: a folder that is chosen comes with all that is in it",
+  drop: "files: files and folders that are dropped are there, with empty folders and what is deep in them",
   many: "files: of a hundred thousand entries the page holds few, and comes to each of them",
   odd: "files: names that would mislead and dates beyond any calendar keep no row away",
 };
@@ -28,6 +30,15 @@ async function listen(page) {
     }
   });
   return () => page.evaluate(() => window.heard);
+}
+
+/** Drags files and folders of this machine over the page, as from a window beside it; what is given lets go of them. */
+async function drag({ page, context }, ...files) {
+  const tools = await context.newCDPSession(page);
+  const send = (type) => tools.send("Input.dispatchDragEvent", { type, x: 400, y: 300, data: { items: [], files, dragOperationsMask: 1 } });
+  await send("dragEnter");
+  await send("dragOver");
+  return () => send("drop");
 }
 
 export const run = (browser, report) => suite(browser, report, Object.values(names), async (world, { test, visit }) => {
@@ -244,6 +255,72 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     same(readFileSync(join(dir, "dropped/one"), "utf8"), "1", "and not");
     await page.getByRole("link", { name: "dropped/" }).waitFor();
   });
+
+  await visit(names.drop, async (visitor) => {
+    const { page } = visitor, dir = work("drop"), from = join(home, "pulled");
+    mkdirSync(join(from, "tree/sub/deep"), { recursive: true });
+    mkdirSync(join(from, "tree/empty/emptier"), { recursive: true });
+    mkdirSync(join(from, "bare"));
+    // A reader of a folder gives a hundred names at once.
+    for (let number = 0; number < 120; number += 1) writeFileSync(join(from, `tree/sub/n${number}`), `${number}`);
+    for (const name of ["one ü.txt", "tree/two", "tree/sub/deep/three"]) writeFileSync(join(from, name), name);
+    // It is there already, and there is no question about it.
+    mkdirSync(join(dir, "tree"));
+    await visitor.open(page_of(dir));
+    const heard = await listen(page), drop = await drag(visitor, ...["one ü.txt", "tree", "bare"].map((name) => join(from, name)));
+    await until("the page shows that it takes them", () => page.evaluate(() => document.body.classList.contains("drop")));
+    const loaded = page.waitForEvent("load", { timeout: 60_000 });
+    await drop();
+    await page.locator("#uploads li", { hasText: "bare/" }).waitFor();
+    same(await page.evaluate(() => document.body.classList.contains("drop")), false, "and that it took them");
+    await until("a screen reader says what comes", async () => (await heard()).some((text) => text.includes("of 125 are there.")));
+    await loaded;
+    const tree = (of) => readdirSync(of, { recursive: true }).sort().map((name) => `${name} ${statSync(join(of, name)).isDirectory() ? "" : readFileSync(join(of, name), "utf8")}`).join("\n");
+    same(tree(dir), tree(from), "what is there");
+    await page.getByRole("status").filter({ hasText: "125 of 125 are there." }).waitFor();
+    // Scripts put files together that have no entries.
+    const transfer = await page.evaluateHandle(() => {
+      const made = new DataTransfer();
+      made.items.add(new File(["dropped"], "made by a script"));
+      return made;
+    });
+    const again = page.waitForEvent("load");
+    await page.dispatchEvent("main", "dragover", { dataTransfer: transfer });
+    await page.dispatchEvent("main", "drop", { dataTransfer: transfer });
+    await again;
+    same(readFileSync(join(dir, "made by a script"), "utf8"), "dropped", "that one, too");
+  }, { known: [/^412: PUT .*\/tree\/$/] });
+
+  await visit(names.away, async (visitor) => {
+    const { page, context } = visitor, dir = work("away"), from = join(home, "gone");
+    mkdirSync(join(from, "folder"), { recursive: true });
+    for (const name of ["first", "folder/second"]) writeFileSync(join(from, name), name);
+    await visitor.open(page_of(dir));
+    // Between the two the connection goes away: once before the folder is made, and once before the file is begun.
+    const waits = page.locator("#uploads li", { hasText: "second" }).locator("output", { hasText: "goes on by itself" });
+    const gone = [];
+    const go = async (route) => {
+      const what = `${route.request().method()} ${new URL(route.request().url()).pathname.split("/").at(-1)}`;
+      const is_away = ["PUT ", "POST uploads"].includes(what) && existsSync(join(dir, "first")) && !gone.includes(what);
+      if (is_away) {
+        gone.push(what);
+        await context.setOffline(true);
+      }
+      await route.continue();
+    };
+    await page.route(/\/api\/v1\/(files|uploads)/, go);
+    const loaded = page.waitForEvent("load", { timeout: 60_000 });
+    await (await drag(visitor, join(from, "first"), join(from, "folder")))();
+    for (const what of ["PUT ", "POST uploads"]) {
+      await until(`${what} is not answered`, () => gone.includes(what));
+      await waits.waitFor();
+      same(existsSync(join(dir, "folder")), what !== "PUT ", "how far it came");
+      await context.setOffline(false);
+    }
+    await loaded;
+    for (const name of ["first", "folder/second"]) same(readFileSync(join(dir, name), "utf8"), name, "what arrived");
+    await page.getByRole("status").filter({ hasText: "2 of 2 are there." }).waitFor();
+  }, { known: [/ERR_INTERNET_DISCONNECTED/] });
 
   await visit(names.many, async (visitor) => {
     const { page, context } = visitor, dir = work("many");
