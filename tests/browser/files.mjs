@@ -32,6 +32,15 @@ async function listen(page) {
   return () => page.evaluate(() => window.heard);
 }
 
+/** What each tab's process takes of the memory, in MiB: all that is mapped, and its share of it. */
+async function tabs(browser) {
+  const tools = await browser.newBrowserCDPSession();
+  const { processInfo } = await tools.send("SystemInfo.getProcessInfo");
+  await tools.detach();
+  const number = (pid, file, name) => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(readFileSync(`/proc/${pid}/${file}`, "utf8"))[1]) / 1024;
+  return processInfo.filter(({ type }) => type === "renderer").map(({ id }) => ({ pid: id, rss: number(id, "status", "VmRSS"), pss: number(id, "smaps_rollup", "Pss") }));
+}
+
 /** Drags files and folders of this machine over the page, as from a window beside it; what is given lets go of them. */
 async function drag({ page, context }, ...files) {
   const tools = await context.newCDPSession(page);
@@ -325,10 +334,22 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
   await visit(names.many, async (visitor) => {
     const { page, context } = visitor, dir = work("many");
     for (let number = 0; number < 100_000; number += 1) writeFileSync(join(dir, `f${String(number).padStart(6, "0")}`), "");
-    const began = Date.now();
-    await visitor.open(page_of(dir));
-    await page.getByRole("link", { name: "f000000" }).waitFor();
-    console.log(`  100,000 entries: the first rows after ${Date.now() - began} ms`);
+    // When the first row is drawn, by the page's own clock: 0 is when the address was asked for.
+    await page.addInitScript(() => {
+      const look = () => {
+        if (document.querySelector("#files tbody tr")?.getClientRects().length) requestAnimationFrame(() => { window.first = performance.now(); });
+        else requestAnimationFrame(look);
+      };
+      look();
+    });
+    const loads = [];
+    for (let load = 0; load < 3; load += 1) {
+      await visitor.open(page_of(dir));
+      loads.push(await until("the first row is drawn", () => page.evaluate(() => window.first)));
+    }
+    const median = loads.sort((one, other) => one - other)[1];
+    console.log(`  100,000 entries: the first rows after ${loads.map(Math.round).join(", ")} ms`);
+    if (median > 1000) throw new Error(`the first rows come after ${Math.round(median)} ms`);
     contains(await page.locator("#count").innerText(), "100000 entries", "the count");
     await until("the page is as high as all of them", () => page.evaluate(() => document.documentElement.scrollHeight > 1_000_000));
     await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
@@ -337,12 +358,20 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight / 2));
     await page.getByRole("link", { name: "f050000" }).waitFor();
     const tools = await context.newCDPSession(page);
+    for (let place = 1; place < 20; place += 1) {
+      await page.evaluate((part) => scrollTo(0, document.documentElement.scrollHeight * part), place / 20);
+      await page.getByRole("link", { name: `f${String(place * 5000).padStart(6, "0")}` }).waitFor();
+    }
+    // Most of what a process has mapped is Chromium's own program, which all its processes share: what counts of it is the tab's part.
+    // What nobody needs any more is thrown away before all that is mapped is counted.
+    const largest = async (of) => Math.round(Math.max(...(await tabs(browser)).map((tab) => tab[of])));
+    const share = await largest("pss");
+    await tools.send("HeapProfiler.collectGarbage");
+    const mapped = await largest("rss");
     await tools.send("Performance.enable");
-    const { metrics } = await tools.send("Performance.getMetrics");
-    const metric = (name) => metrics.find((one) => one.name === name).value;
-    const heap = metric("JSHeapTotalSize") / 1024 / 1024;
-    console.log(`  100,000 entries: ${Math.round(heap)} MiB of scripts' memory, ${metric("Nodes")} nodes`);
-    if (heap > 100 || metric("Nodes") > 30_000) throw new Error("the page holds too much");
+    const nodes = (await tools.send("Performance.getMetrics")).metrics.find((one) => one.name === "Nodes").value;
+    console.log(`  100,000 entries: the largest tab has ${share} MiB, ${mapped} MiB with what it shares, ${nodes} nodes`);
+    if (share >= 200 || mapped >= 200 || nodes > 30_000) throw new Error("the page holds too much");
     await page.getByRole("button", { name: "Delete", exact: true }).click();
     contains(await page.locator("main li").innerText(), "f099999", "what was chosen and scrolled away is chosen");
   });
@@ -363,11 +392,15 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     });
     const html = await (await page.request.get(`${world.url}${page_of(dir)}`, { headers: { accept: "text/html" } })).text();
     for (const name of plain) contains(html, name, "as the worker writes it");
-    await visitor.open(page_of(dir));
+    // The first ones that the page shows are the worker's own, the last ones are made by the script.
+    await visitor.open(`${page_of(dir)}?order=down`);
     await page.locator("tr.room").first().waitFor({ state: "attached" });
     const rows = () => page.evaluate(() => [...document.querySelectorAll("#files tbody tr[role]")].map((row) => [Number(row.getAttribute("aria-rowindex")), row.innerText]));
-    for (const [index, name] of plain.entries()) contains((await rows())[index][1], name, "and as the script does");
-    same((await rows())[3][1].split("\t").some((cell) => cell.trim() === "?"), true, "a date that is none");
+    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+    await until("the last rows have come", async () => (await rows()).at(-1)[0] === count + 1);
+    for (const [index, name] of plain.entries()) contains((await rows()).at(-1 - index)[1], name, "and as the script does");
+    same((await rows()).at(-4)[1].split("\t").some((cell) => cell.trim() === "?"), true, "a date that is none");
+    await page.evaluate(() => scrollTo(0, 0));
     const seen = new Set();
     await until("all rows have come", async () => {
       for (const [index] of await rows()) seen.add(index);

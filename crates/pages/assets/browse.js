@@ -40,51 +40,70 @@
     return make("tr", { role: "row", "aria-rowindex": number + 2 }, make("td", { role: "cell" }, box), name, make("td", { role: "cell" }, size(entry.size)),
       make("td", { role: "cell" }, changed(entry.modified)), make("td", { role: "cell" }, entry.access ?? ""));
   };
-  const windows = new Map();
-  let height = 0, first = 0, shown = 0, drawing = false, again = false;
+  // Those that came with the page are kept: to ask for the beginning of a list is to have the whole directory read anew.
+  const MORE = 30, kept = body ? [...body.rows] : [], windows = new Map();
+  const room = () => make("tr", { class: "room", "aria-hidden": "true" }, make("td", { colspan: 5 }));
+  const [above, below] = [room(), room()];
+  let height = 0, first = 0, end = kept.length, drawing = false, again = false, pause = 1000;
   const window_at = async (index) => {
     if (!windows.has(index)) {
       const query = new URLSearchParams({ sort, order, filter, offset: index * WINDOW, limit: WINDOW });
       const reply = await ask(`${api}?${query}`);
-      if (!reply.ok) return [];
+      if (!reply.ok) throw new Error("the portal does not answer");
       windows.set(index, (await reply.json()).entries);
       for (const old of [...windows.keys()].slice(0, -KEPT)) windows.delete(old);
     }
-    return windows.get(index) ?? [];
+    return windows.get(index);
   };
-  const room = () => make("tr", { class: "room", "aria-hidden": "true" }, make("td", { colspan: 5 }));
+  const number_of = (one) => Number(one.getAttribute("aria-rowindex")) - 2;
   const drawn = async () => {
-    const top = Math.max(0, -body.getBoundingClientRect().top), see = Math.ceil(innerHeight / height) + 60;
-    const begin = Math.max(0, Math.min(Math.floor(top / height) - 30, total - see)), end = Math.min(total, begin + see);
-    if (begin !== first || end !== first + shown) {
-      const entries = [];
-      for (let index = Math.floor(begin / WINDOW); index * WINDOW < end; index += 1) entries.push(...await window_at(index));
-      const skip = begin - Math.floor(begin / WINDOW) * WINDOW;
-      const rows = entries.slice(skip, skip + end - begin).map((entry, number) => row(entry, begin + number));
-      const focused = document.activeElement?.closest?.("tr")?.getAttribute("aria-rowindex"), kind = document.activeElement?.tagName;
-      const [above, below] = [room(), room()];
-      body.replaceChildren(above, ...rows, below);
-      // The style sheet's policy admits no style in the text; a script may set one.
-      above.firstChild.style.height = `${begin * height}px`;
-      below.firstChild.style.height = `${(total - end) * height}px`;
-      first = begin;
-      shown = end - begin;
-      local();
-      if (focused) body.querySelector(`[aria-rowindex="${focused}"] ${kind === "INPUT" ? "input" : "a"}`)?.focus({ preventScroll: true });
+    const top = Math.max(0, -body.getBoundingClientRect().top), at = Math.min(Math.floor(top / height), total - 1), see = Math.ceil(innerHeight / height);
+    // Rows stay as they are for as long as enough of them are around what is looked at.
+    const [least, most] = [MORE / 3, MORE].map((more) => [Math.max(0, at - more), Math.min(total, at + see + more)]);
+    if (least[0] >= first && least[1] <= end) return;
+    const entries = new Map();
+    for (let index = Math.floor(most[0] / WINDOW); index * WINDOW < most[1]; index += 1) {
+      if ((index + 1) * WINDOW > kept.length) (await window_at(index)).forEach((entry, number) => entries.set(index * WINDOW + number, entry));
     }
+    [first, end] = most;
+    // Those that are there already are not touched: whoever is at one of them stays there.
+    const there = new Map();
+    for (const one of [...body.rows].slice(1, -1)) {
+      const number = number_of(one);
+      if (number < first || number >= end) one.remove(); else there.set(number, one);
+    }
+    let last = above;
+    for (let number = first; number < end; number += 1) {
+      const one = there.get(number) ?? kept[number] ?? (entries.has(number) ? row(entries.get(number), number) : null);
+      if (one && last.nextSibling !== one) last.after(one);
+      last = one ?? last;
+    }
+    // The style sheet's policy admits no style in the text; a script may set one.
+    above.firstChild.style.height = `${first * height}px`;
+    below.firstChild.style.height = `${(total - end) * height}px`;
+    local();
   };
   const draw = async () => {
     if (drawing) { again = true; return; }
     drawing = true;
-    try { await drawn(); } finally { drawing = false; }
+    try {
+      await drawn();
+      pause = 1000;
+    } catch {
+      setTimeout(draw, pause);
+      pause = Math.min(pause * 2, 15000);
+    }
+    drawing = false;
     if (again) { again = false; draw(); }
   };
   if (body) {
-    shown = body.rows.length;
-    if (total > shown && Number(list.dataset.offset) === 0) {
+    if (total > kept.length && Number(list.dataset.offset) === 0) {
       document.getElementById("pages")?.remove();
       list.classList.add("long");
       height = body.rows[0].getBoundingClientRect().height;
+      body.prepend(above);
+      body.append(below);
+      below.firstChild.style.height = `${(total - end) * height}px`;
       addEventListener("scroll", draw, { passive: true });
       addEventListener("resize", draw, { passive: true });
       draw();
@@ -95,7 +114,7 @@
     // What was chosen and scrolled away is chosen still.
     list.closest("form").addEventListener("formdata", ({ formData }) => {
       formData.delete("n");
-      for (const segment of new Set([...chosen.keys(), ...[...body.querySelectorAll("input:checked")].map((box) => box.value)])) formData.append("n", segment);
+      for (const segment of new Set([...chosen.keys(), ...[...kept, ...body.rows].map((one) => one.querySelector("input:checked")?.value ?? []).flat()])) formData.append("n", segment);
     });
     body.addEventListener("keydown", (event) => {
       const at = event.target.closest("tr"), is_link = event.target.tagName === "A";
