@@ -10,6 +10,8 @@ import { contains, same, suite } from "./world.mjs";
 const names = {
   hands: "files: a folder is made, files are uploaded, looked at, renamed, moved, downloaded and deleted",
   keys: "files: rows are walked, opened, chosen and deleted by keys",
+  walk: "files: a long list is walked by keys while its rows are fetched, and each row says which it is",
+  named: "files: a screen reader has a name for all that can be pressed, followed or filled in",
   plain: "files: without scripts all but uploading can be done",
   broken: "files: an upload goes on where its connection broke off, and replaces nothing unasked",
   refused: "files: what was refused stays said until it was read, and who asks too much waits",
@@ -125,12 +127,119 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await page.getByRole("button", { name: "Delete", exact: true }).waitFor();
     contains(await page.locator("main li").innerText(), "b", "it is asked about that one");
     await visitor.open(page_of(dir));
-    await page.getByRole("link", { name: "c", exact: true }).focus();
-    await page.keyboard.press("Enter");
-    await page.getByRole("heading", { name: "What it is" }).waitFor();
+    mkdirSync(join(dir, "d"));
+    const known = page.getByRole("heading", { name: "What it is" });
+    for (const [name, key] of [["c", "F2"], ["d/", "F2"], ["c", "Enter"]]) {
+      await visitor.open(page_of(dir));
+      await page.getByRole("link", { name, exact: true }).focus();
+      await page.keyboard.press(key);
+      await known.waitFor();
+      contains(await page.title(), `keys/${name[0]} `, "whose page it is");
+    }
+    await visitor.open(page_of(dir));
+    const heard = await listen(page), box = (name) => page.getByLabel(`Choose ${name}`, { exact: true });
+    await box("a").focus();
+    await page.keyboard.press("Space");
+    same(await box("a").isChecked(), true, "Space chooses at a box");
+    await page.getByRole("link", { name: "b", exact: true }).focus();
+    await page.keyboard.press("Space");
+    same(await box("b").isChecked(), true, "and at a name");
+    same(await focused(), "b", "where it stays");
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Space");
+    await page.keyboard.press("Space");
+    same(await box("c").isChecked(), false, "and once more lets go");
+    same((await heard()).join(), "1 chosen,2 chosen,3 chosen,2 chosen", "what a screen reader says");
+    await page.getByRole("button", { name: "Copy", exact: true }).press("Enter");
+    await page.getByLabel("Into the folder").waitFor();
+    same((await page.locator("main li").allInnerTexts()).join(), "a,b", "what is chosen");
     const header = await page.goto(`${world.url}${page_of(dir)}?sort=size&order=down`).then(() => page.locator('th[aria-sort="descending"]').innerText());
     same(header, "Size", "a screen reader hears how it is sorted");
   });
+
+  await visit(names.walk, async (visitor) => {
+    const { page } = visitor, dir = work("walk"), name = (number) => `f${String(number).padStart(6, "0")}`;
+    for (let number = 0; number < 450; number += 1) writeFileSync(join(dir, name(number)), "");
+    let let_go;
+    const held = new Promise((done) => { let_go = done; });
+    await page.route(/offset=200&/, async (route) => { await held; await route.continue(); });
+    await visitor.open(page_of(dir));
+    const at = () => page.evaluate(() => document.activeElement.closest("#files tbody tr")?.querySelector(".name").innerText);
+    const press = async (key, times) => {
+      for (let time = 0; time < times; time += 1) {
+        await page.keyboard.press(key);
+        if (!await at()) throw new Error(`after ${time + 1} times ${key} nothing of the list has the focus`);
+      }
+    };
+    await page.getByRole("link", { name: name(0), exact: true }).focus();
+    await press("ArrowDown", 205);
+    same(await at(), name(199), "as far as there are rows");
+    let_go();
+    await until("it goes on when they have come", async () => (await at()) === name(205));
+    await press("ArrowDown", 60);
+    await until("past all that came with the page", async () => (await at()) === name(265));
+    const seen = await page.evaluate(() => {
+      const { top, bottom } = document.activeElement.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    });
+    same(seen, true, "it is in sight");
+    const check = async () => {
+      const rows = await page.evaluate(() => [...document.querySelectorAll("#files tbody tr:not(.room)")].map((row) => [row.getAttribute("aria-rowindex"), row.querySelector(".name").innerText].join()));
+      const begin = Number(/(\d+)$/.exec(rows[0])[1]);
+      same(rows.join(" "), rows.map((_, number) => `${begin + number + 2},${name(begin + number)}`).join(" "), "which row each is");
+      return begin;
+    };
+    same((await check()) > 0, true, "the first ones are not drawn any more");
+    same(await page.getByRole("table").getAttribute("aria-rowcount"), "451", "how many rows there are, with the head");
+    await press("ArrowUp", 260);
+    await until("and back", async () => (await at()) === name(5));
+    same(await check(), 0, "the first ones are there again");
+    await press("ArrowUp", 20);
+    same(await at(), name(0), "there is nothing above the first");
+  });
+
+  await visit(names.named, async (visitor) => {
+    const { page, context } = visitor, dir = work("named");
+    mkdirSync(join(dir, "folder"));
+    for (const name of ["text", "archive.zip"]) writeFileSync(join(dir, name), name);
+    writeFileSync(join(dir, "picture.png"), Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64"));
+    const tools = await context.newCDPSession(page);
+    const ROLES = ["button", "link", "textbox", "searchbox", "checkbox", "radio", "combobox", "progressbar", "img", "image", "table", "columnheader", "navigation", "toolbar", "search"];
+    /** What a screen reader is told of: as many of each role as are expected at least, and none without a name. */
+    const told = async (...expected) => {
+      const { nodes } = await tools.send("Accessibility.getFullAXTree");
+      const all = nodes.filter(({ ignored, role }) => !ignored && ROLES.includes(role?.value)).map(({ role, name, backendDOMNodeId }) => ({ role: role.value, name: name?.value?.trim(), backendDOMNodeId }));
+      for (const one of all.filter(({ role, name }) => !name && !["table", "search"].includes(role))) {
+        const { outerHTML } = await tools.send("DOM.getOuterHTML", { backendNodeId: one.backendDOMNodeId });
+        throw new Error(`a ${one.role} has no name: ${outerHTML.slice(0, 300)}`);
+      }
+      const names = all.map(({ role, name }) => `${role} ${name}`);
+      for (const one of expected) if (!names.includes(one)) throw new Error(`${one} is not among ${names.join("; ")}`);
+    };
+    await visitor.open(page_of(dir));
+    // A line that waits, and one that failed.
+    await page.route("**/api/v1/uploads", (route) => route.fulfill(route.request().postData().includes("waits") ? { status: 503 } : { status: 403, json: { detail: "You may not." } }));
+    await page.getByLabel("Upload files").setInputFiles(["fails", "waits", "is next"].map((name) => ({ name, mimeType: "text/plain", buffer: Buffer.from(name) })));
+    await page.locator("#uploads li", { hasText: "waits" }).locator("output", { hasText: "tried again" }).waitFor();
+    await told("button Upload files", "button Upload a folder", "checkbox Choose text", "link text", "link folder/", "link About folder", "searchbox Part of the name", "textbox New folder",
+      "button Give up waits", "button Give up is next", "progressbar Uploaded of waits", "button Delete", "columnheader Size", "navigation Place", "toolbar With what is chosen");
+    for (const name of ["is next", "waits"]) await page.getByRole("button", { name: `Give up ${name}` }).click();
+    await until("all is said", async () => (await page.locator("#uploads output").allInnerTexts()).join() === "You may not.,Given up.,Given up.");
+    for (const name of ["text", "archive.zip", "folder?about"]) {
+      await visitor.open(page_of(dir) + name);
+      await told("textbox New name", "textbox Permissions, as for chmod", "button Rename", "button Delete", ...(name === "archive.zip" ? ["textbox Unpack into the new folder"] : []));
+    }
+    await visitor.open(`${page_of(dir)}picture.png`);
+    await told("image The picture picture.png");
+    for (const name of ["text", "folder"]) {
+      await visitor.open(page_of(dir));
+      await page.getByLabel(`Choose ${name}`).check();
+      await page.getByRole("button", { name: name === "text" ? "Delete" : "Move", exact: true }).click();
+      await page.getByRole("link", { name: name === "text" ? "Keep" : "Leave it" }).waitFor();
+      await told(...(name === "text" ? ["button Delete", "link Keep"] : ["textbox Into the folder", "button Move", "link Leave it"]));
+      same(await page.getByRole("heading", { level: 1 }).innerText(), name === "text" ? "Delete for good?" : "Move where?", "the question");
+    }
+  }, { known: [/^(403|503): POST/] });
 
   await test(names.plain, async () => {
     const dir = work("plain");

@@ -15,7 +15,7 @@
     for (unit of ["kB", "MB", "GB", "TB", "PB", "EB"]) { bytes /= 1000; if (bytes < 999.5) break; }
     return `${bytes < 9.95 ? bytes.toFixed(1) : bytes.toFixed(0)} ${unit}`;
   };
-  const chosen = new Map();
+  const chosen = new Set();
   const make = (name, attributes, ...children) => {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -55,6 +55,15 @@
     }
     return windows.get(index);
   };
+  // The row that is gone to, once it is there.
+  let wanted = null;
+  const arrive = () => {
+    const there = wanted && body.querySelector(`[aria-rowindex="${wanted.number + 2}"] ${wanted.to}`);
+    if (!there) return false;
+    wanted = null;
+    there.focus();
+    return true;
+  };
   const number_of = (one) => Number(one.getAttribute("aria-rowindex")) - 2;
   const drawn = async () => {
     const top = Math.max(0, -body.getBoundingClientRect().top), at = Math.min(Math.floor(top / height), total - 1), see = Math.ceil(innerHeight / height);
@@ -82,6 +91,7 @@
     above.firstChild.style.height = `${first * height}px`;
     below.firstChild.style.height = `${(total - end) * height}px`;
     local();
+    arrive();
   };
   const draw = async () => {
     if (drawing) { again = true; return; }
@@ -108,24 +118,48 @@
       addEventListener("resize", draw, { passive: true });
       draw();
     }
-    body.addEventListener("change", ({ target }) => {
-      if (target.checked) chosen.set(target.value, true); else chosen.delete(target.value);
-    });
+    const choice = list.parentElement.querySelector("[role=toolbar] output");
+    const choose = (box, is_chosen) => {
+      box.checked = is_chosen;
+      if (is_chosen) chosen.add(box.value); else chosen.delete(box.value);
+      choice.value = chosen.size ? `${chosen.size.toLocaleString("en")} chosen` : "";
+    };
+    body.addEventListener("change", ({ target }) => choose(target, target.checked));
+    // Browsers choose by themselves what was chosen when the page was left.
+    addEventListener("pageshow", () => { for (const box of body.querySelectorAll("input:checked")) choose(box, true); });
     // What was chosen and scrolled away is chosen still.
     list.closest("form").addEventListener("formdata", ({ formData }) => {
+      const boxes = [...kept, ...body.rows].flatMap((one) => one.querySelector("input:checked") ?? []);
       formData.delete("n");
-      for (const segment of new Set([...chosen.keys(), ...[...kept, ...body.rows].map((one) => one.querySelector("input:checked")?.value ?? []).flat()])) formData.append("n", segment);
+      for (const segment of new Set([...chosen, ...boxes.map((box) => box.value)])) formData.append("n", segment);
     });
+    // A row that is not drawn yet is gone to as soon as it is.
+    const go = (number, to) => {
+      wanted = { number, to };
+      if (arrive()) return;
+      const away = body.getBoundingClientRect().top + number * height;
+      if (away < 0 || away > innerHeight - height) scrollBy(0, away - innerHeight / 2);
+      draw();
+    };
+    document.addEventListener("focusin", () => { wanted = null; });
     body.addEventListener("keydown", (event) => {
-      const at = event.target.closest("tr"), is_link = event.target.tagName === "A";
-      const next = { ArrowDown: at?.nextElementSibling, ArrowUp: at?.previousElementSibling }[event.key];
-      if (next && !next.classList.contains("room")) {
+      if (event.ctrlKey || event.altKey || event.metaKey) return;
+      const at = event.target.closest("tr"), is_link = event.target.tagName === "A", box = at.querySelector("input");
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (step) {
+        const number = (wanted?.number ?? number_of(at)) + step;
+        if (number < 0 || number >= total || !(height || body.querySelector(`[aria-rowindex="${number + 2}"]`))) return;
         event.preventDefault();
-        next.querySelector(is_link ? ".name a" : "input")?.focus();
-      } else if (event.key === "Delete" || event.key === "F2") {
+        go(number, is_link ? ".name a" : "input");
+      } else if (event.key === " " && is_link) {
         event.preventDefault();
-        if (event.key === "F2") { location.href = at.querySelector(".about, .name a").href; return; }
-        at.querySelector("input").checked = true;
+        choose(box, !box.checked);
+      } else if (event.key === "F2") {
+        event.preventDefault();
+        location.href = (at.querySelector(".about") ?? at.querySelector(".name a")).href;
+      } else if (event.key === "Delete") {
+        event.preventDefault();
+        choose(box, true);
         list.closest("form").querySelector("button[value=delete]").click();
       }
     });
