@@ -14,6 +14,7 @@ const names = {
   named: "files: a screen reader has a name for all that can be pressed, followed or filled in",
   plain: "files: without scripts all but uploading can be done",
   many: "files: of a hundred thousand entries the page holds few, and comes to each of them",
+  all: "files: all that fit are chosen, and where that is more than a form takes it is said",
   odd: "files: names that would mislead and dates beyond any calendar keep no row away",
 };
 
@@ -212,7 +213,7 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await page.route("**/api/v1/uploads", (route) => route.fulfill(route.request().postData().includes("waits") ? { status: 503 } : { status: 403, json: { detail: "You may not." } }));
     await page.getByLabel("Upload files").setInputFiles(["fails", "waits", "is next"].map((name) => ({ name, mimeType: "text/plain", buffer: Buffer.from(name) })));
     await page.locator("#uploads li", { hasText: "waits" }).locator("output", { hasText: "tried again" }).waitFor();
-    await told("button Upload files", "button Upload a folder", "checkbox Choose text", "link text", "link folder/", "link About folder", "searchbox Part of the name", "textbox New folder",
+    await told("button Upload files", "button Upload a folder", "checkbox Choose all", "checkbox Choose text", "link text", "link folder/", "link About folder", "searchbox Part of the name", "textbox New folder",
       "button Give up waits", "button Give up is next", "progressbar Uploaded of waits", "button Delete", "columnheader Size", "navigation Place", "toolbar With what is chosen");
     for (const name of ["is next", "waits"]) await page.getByRole("button", { name: `Give up ${name}` }).click();
     await until("all is said", async () => (await page.locator("#uploads output").allInnerTexts()).join() === "You may not.,Given up.,Given up.");
@@ -300,7 +301,58 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     if (share >= 200 || mapped >= 200 || nodes > 30_000) throw new Error("the page holds too much");
     await page.getByRole("button", { name: "Delete", exact: true }).click();
     contains(await page.locator("main li").innerText(), "f099999", "what was chosen and scrolled away is chosen");
+    // All of them are too many, and all that fit a filter are not.
+    const chosen = page.getByRole("toolbar").getByRole("status"), all = page.getByLabel("Choose all");
+    await visitor.open(page_of(dir));
+    await all.check();
+    await chosen.filter({ hasText: "10,000 chosen of 100,000: no more fit into one form" }).waitFor();
+    same(await all.evaluate((box) => box.indeterminate), true, "it is not chosen as a whole");
+    await visitor.open(`${page_of(dir)}?filter=f0000`);
+    await all.check();
+    await chosen.filter({ hasText: /^100 chosen$/ }).waitFor();
+    await visitor.open(`${page_of(dir)}?filter=f00`);
+    await all.check();
+    await chosen.filter({ hasText: /^10,000 chosen$/ }).waitFor();
+    await page.evaluate(() => scrollTo(0, document.documentElement.scrollHeight));
+    await page.getByLabel("Choose f009999").uncheck();
+    await chosen.filter({ hasText: /^9,999 chosen$/ }).waitFor();
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await page.getByText("and 9979 more").waitFor();
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await page.locator("#count").waitFor({ timeout: 60_000 });
+    same(readdirSync(dir).length, 90_001, "those are gone, and no others");
   });
+
+  await visit(names.all, async (visitor) => {
+    const { page } = visitor, dir = work("all"), long = (number) => `${"ü".repeat(120)}${number}`;
+    for (let number = 0; number < 1000; number += 1) writeFileSync(join(dir, long(number)), "");
+    const chosen = page.getByRole("toolbar").getByRole("status"), all = page.getByLabel("Choose all");
+    await visitor.open(page_of(dir));
+    await page.getByLabel(`Choose ${long(0)}`, { exact: true }).focus();
+    await page.keyboard.press("Space");
+    same(await all.evaluate((box) => box.indeterminate), true, "one of them is not all");
+    await all.check();
+    await chosen.filter({ hasText: /^8\d\d chosen of 1,000: no more fit into one form$/ }).waitFor();
+    const number = Number((await chosen.innerText()).slice(0, 3));
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await page.getByText(`and ${number - 20} more`).waitFor();
+    await page.getByRole("button", { name: "Delete", exact: true }).click();
+    await page.getByText(`${1000 - number} entries`).waitFor();
+    await all.check();
+    await chosen.filter({ hasText: new RegExp(`^${1000 - number} chosen$`) }).waitFor();
+    await all.uncheck();
+    await until("none is", async () => (await chosen.innerText()) === "");
+    same(await page.locator("#files tbody input:checked").count(), 0, "none is");
+    // One page of a list without its beginning.
+    for (let number = 0; number < 450; number += 1) writeFileSync(join(dir, `f${number}`), "");
+    await page.route(/limit=10000/, (route) => route.abort(), { times: 1 });
+    await visitor.open(`${page_of(dir)}?offset=200&filter=f`);
+    await all.check();
+    await chosen.filter({ hasText: "The portal does not answer: try again." }).waitFor();
+    same(await all.isChecked(), false, "nothing was done");
+    await all.check();
+    await chosen.filter({ hasText: /^450 chosen$/ }).waitFor();
+  }, { known: [/net::ERR_FAILED/] });
 
   await visit(names.odd, async (visitor) => {
     const { page } = visitor, dir = work("odd"), count = 450;

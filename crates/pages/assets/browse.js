@@ -119,11 +119,53 @@
       draw();
     }
     const choice = list.parentElement.querySelector("[role=toolbar] output");
+    const said_of = (number) => number.toLocaleString("en");
+    // The box in the table's head stands for all that fit the filter, also where they are not drawn.
+    const head = make("input", { type: "checkbox", "aria-label": "Choose all" });
+    let asked = 0;
+    const tell = (more = "") => {
+      head.checked = chosen.size >= total;
+      head.indeterminate = chosen.size > 0 && !head.checked;
+      choice.value = chosen.size ? `${said_of(chosen.size)} chosen${more}` : "";
+    };
     const choose = (box, is_chosen) => {
       box.checked = is_chosen;
       if (is_chosen) chosen.add(box.value); else chosen.delete(box.value);
-      choice.value = chosen.size ? `${chosen.size.toLocaleString("en")} chosen` : "";
+      tell();
     };
+    // A form takes a mebibyte, with what is in it beside names. Those behind the first ones are of the same reading of the directory.
+    const MOST = 10000, FORM = 1024 * 1024 - 65536;
+    const choose_all = async () => {
+      const mine = (asked += 1), segments = Number(list.dataset.offset) === 0 ? kept.map((one) => one.querySelector("input").value) : [];
+      if (segments.length < Math.min(total, MOST)) {
+        const query = new URLSearchParams({ sort, order, filter, offset: segments.length, limit: MOST - segments.length });
+        choice.value = "Looking for all of them.";
+        const found = await ask(`${api}?${query}`).then(async (reply) => reply.ok && (await reply.json()).entries).catch(() => false);
+        if (mine !== asked) return;
+        if (!found) { tell(); choice.value = "The portal does not answer: try again."; return; }
+        for (const { segment } of found) segments.push(segment);
+      }
+      const length = (segment) => new URLSearchParams({ n: segment }).toString().length + 1;
+      let room = FORM - [...chosen].reduce((sum, segment) => sum + length(segment), 0), is_full = total > MOST;
+      for (const segment of segments) {
+        if (chosen.has(segment)) continue;
+        if (chosen.size >= MOST || (room -= length(segment)) < 0) { is_full = true; break; }
+        chosen.add(segment);
+      }
+      for (const one of new Set([...kept, ...body.querySelectorAll("tr[role]")])) {
+        const box = one.querySelector("input");
+        box.checked = chosen.has(box.value);
+      }
+      tell(is_full ? ` of ${said_of(total)}: no more fit into one form` : "");
+    };
+    head.addEventListener("change", () => {
+      if (head.checked) { choose_all(); return; }
+      asked += 1;
+      chosen.clear();
+      for (const one of new Set([...kept, ...body.querySelectorAll("tr[role]")])) one.querySelector("input").checked = false;
+      tell();
+    });
+    table.tHead.rows[0].cells[0].replaceChildren(head);
     body.addEventListener("change", ({ target }) => choose(target, target.checked));
     // Browsers choose by themselves what was chosen when the page was left.
     addEventListener("pageshow", () => { for (const box of body.querySelectorAll("input:checked")) choose(box, true); });
