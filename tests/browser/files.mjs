@@ -1,7 +1,7 @@
 // The page Files, as people use it: with a mouse, with a keyboard, by a screen reader and without scripts. What is uploaded: uploads.mjs.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { until } from "./children.mjs";
@@ -15,8 +15,23 @@ const names = {
   plain: "files: without scripts all but uploading can be done",
   many: "files: of a hundred thousand entries the page holds few, and comes to each of them",
   all: "files: all that fit are chosen, and where that is more than a form takes it is said",
+  pictures: "files: phone and desktop, light and dark",
   odd: "files: names that would mislead and dates beyond any calendar keep no row away",
 };
+
+const HEAT = `#include <stdio.h>
+
+int main(void) {
+    const int n = 1000;
+    double at[1000] = {0}, next[1000] = {0};
+    at[0] = 100;
+    for (int step = 0; step < 10000; step++) {
+        for (int i = 1; i < n - 1; i++) next[i] = at[i] + 0.5 * (at[i - 1] - 2 * at[i] + at[i + 1]);
+        for (int i = 1; i < n - 1; i++) at[i] = next[i];
+    }
+    printf("%f\\n", at[1]);
+}
+`;
 
 export const page_of = (dir) => `/files${dir.split("/").map(encodeURIComponent).join("/")}/`;
 
@@ -71,11 +86,9 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await page.getByRole("link", { name: "note.txt" }).waitFor();
     same(readFileSync(join(dir, "note.txt"), "utf8"), "to be seen\n", "what was uploaded");
     contains(await page.getByRole("row", { name: /note.txt/ }).innerText(), "can open this", "permissions in words");
-    await visitor.pictures("files");
     await page.getByRole("link", { name: "page.html" }).click();
     contains(await page.locator("pre").innerText(), "<script>", "a page is shown as text");
     contains(await page.title(), "Files: ", "and not run");
-    await visitor.pictures("files-file");
     await page.getByLabel("New name").fill("renamed.html");
     await page.getByRole("button", { name: "Rename" }).click();
     await page.getByRole("link", { name: "renamed.html" }).click();
@@ -353,6 +366,28 @@ export const run = (browser, report) => suite(browser, report, Object.values(nam
     await all.check();
     await chosen.filter({ hasText: /^450 chosen$/ }).waitFor();
   }, { known: [/net::ERR_FAILED/] });
+
+  await visit(names.pictures, async (visitor) => {
+    const { page } = visitor, dir = work("heat");
+    const files = { "heat.c": [HEAT, 0o644], "heat": ["x".repeat(16_384), 0o755], "job.sh": ["#!/bin/sh\n", 0o750], "results.csv": ["x".repeat(1_234_567), 0o644], "notes.txt": ["to do\n", 0o600] };
+    for (const name of ["figures", "runs"]) mkdirSync(join(dir, name));
+    for (const [name, [content, mode]] of Object.entries(files)) {
+      writeFileSync(join(dir, name), content);
+      chmodSync(join(dir, name), mode);
+    }
+    symlinkSync("results.csv", join(dir, "latest.csv"));
+    await visitor.open(page_of(dir));
+    // Of two uploads one is refused.
+    await page.route("**/api/v1/uploads", (route) => route.request().postData().includes("input.dat") ? route.continue() : route.fulfill({ status: 507, json: { detail: "The quota is used up." } }));
+    await page.getByLabel("Upload files").setInputFiles(["input.dat", "large.dat"].map((name) => ({ name, mimeType: "text/plain", buffer: Buffer.alloc(40_000) })));
+    await page.getByRole("button", { name: "Show the list anew" }).waitFor();
+    for (const name of ["runs", "results.csv"]) await page.getByLabel(`Choose ${name}`).check();
+    await page.getByRole("status").filter({ hasText: "1 failed" }).waitFor();
+    await visitor.pictures("files");
+    await page.getByRole("link", { name: "heat.c" }).click();
+    await page.getByText("double at[1000]").waitFor();
+    await visitor.pictures("files-file");
+  }, { known: [/^507: POST/] });
 
   await visit(names.odd, async (visitor) => {
     const { page } = visitor, dir = work("odd"), count = 450;
