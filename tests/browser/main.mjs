@@ -15,6 +15,7 @@ import * as rewriting from "./rewriting.mjs";
 import * as signIn from "./sign_in.mjs";
 import * as site from "./site.mjs";
 import * as terminal from "./terminal.mjs";
+import * as uploads from "./uploads.mjs";
 import * as workspace from "./workspace.mjs";
 
 const launched = [
@@ -37,7 +38,7 @@ const overall = setTimeout(async () => {
   process.exit(report.close());
 }, patience * 60_000);
 try {
-  for (const [name, suite] of Object.entries({ signIn, certificate, pages, files, origins, rewriting, live, jupyter, referees, terminal, site, workspace, attacks })) {
+  for (const [name, suite] of Object.entries({ signIn, certificate, pages, files, uploads, origins, rewriting, live, jupyter, referees, terminal, site, workspace, attacks })) {
     await suite.run(browser, report, launched).catch((error) => report.failed(name, error.stack));
   }
 } finally {
