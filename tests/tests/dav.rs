@@ -187,6 +187,34 @@ async fn who_shows_nothing_is_asked_for_a_token_and_a_browser_is_not() {
     ask(&window, "GET", Path::new("/etc/passwd"), &[], "").await.assert_status(303);
 }
 
+/// curl 7.88 looks at no answer that came just before it was told to send no more.
+#[tokio::test]
+async fn who_is_refused_while_sending_hears_it() {
+    let (portal, dir) = (Portal::plain(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("large");
+    std::fs::write(&file, vec![0; 5_000_000]).unwrap();
+    let address = format!("{}/dav{}/new", portal.stranger().origin(), dir.path().display());
+    for version in ["--http2", "--http1.1"] {
+        for _ in 0..5 {
+            let curl = tokio::process::Command::new("curl")
+                .args([
+                    "--silent",
+                    "--insecure",
+                    version,
+                    "--output",
+                    "/dev/null",
+                    "--write-out",
+                    "%{http_code}",
+                    "--upload-file",
+                ])
+                .args([file.as_os_str(), address.as_ref()])
+                .output();
+            let Ok(done) = curl.await else { return println!("SKIPPED: curl is not installed") };
+            assert_eq!(String::from_utf8_lossy(&done.stdout), "401", "{version}: {done:?}");
+        }
+    }
+}
+
 /// What Windows' client sends when a drive is mapped, in its order: the root first, without a password, then the directory, with one
 /// after it was asked; then `Depth: 1,noroot`, times in properties of its own, `Translate: f`.
 #[tokio::test]

@@ -303,6 +303,13 @@ async fn an_upload_goes_on_where_its_connection_broke_off() {
     begin(&client, &path, 1, false).await.assert_status(412);
     let again = begin(&client, &path, 3, true).await.json()["id"].as_str().unwrap().to_owned();
     part(&client, &again, 0, "more than three").await.assert_status(400);
+    let kept = client.get(&format!("/api/v1/uploads/{again}")).await.json();
+    assert_eq!(kept["offset"], json!(0), "nothing of it was taken");
+    let huge = json!({ "path": dir.path().join("huge"), "size": 1_u64 << 60 });
+    client.api("POST", "uploads", huge).await.assert_status(507);
+    let nowhere =
+        client.api("POST", "uploads", json!({ "path": dir.path().join("none/x"), "size": 1 })).await;
+    assert!(nowhere.status == 404 && nowhere.text().contains("make it first"), "{}", nowhere.text());
     assert!(std::fs::read(&path).unwrap() == content);
     part(&client, &again, 0, "new").await.assert_status(201);
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
@@ -430,6 +437,20 @@ async fn an_archive_comes_and_goes() {
         0o100
     );
     unpack("a.zip", "out").await.assert_status(412);
+    // What was private stays so, and dates are what they were, to the two seconds of the format.
+    let private = dir.path().join("private");
+    std::fs::create_dir(&private).unwrap();
+    std::fs::write(private.join("key"), "secret").unwrap();
+    std::fs::set_permissions(private.join("key"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let answer = client.get(&format!("{here}/?zip=private")).await;
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(answer.body.to_vec())).unwrap();
+    assert!(archive.by_name("private/key").unwrap().last_modified().unwrap().year() >= 2026);
+    std::fs::write(dir.path().join("p.zip"), &answer.body).unwrap();
+    unpack("p.zip", "opened").await.assert_status(204);
+    let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("opened/private"), mode("opened/private/key")), (0o700, 0o600));
+    assert_eq!(mode("opened"), mode("out"), "as any new folder");
 }
 
 #[tokio::test]

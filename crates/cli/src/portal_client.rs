@@ -282,9 +282,19 @@ impl Session<'_> {
         path: &str,
         body: Option<serde_json::Value>,
     ) -> anyhow::Result<Reply> {
-        let path = format!("/api/v1/{path}");
-        let reply = self.client.ask(method, &path, Some(&self.shown), body.map(Body::Json)).await?;
+        let reply = self.reply_whatever(method, path, body).await?;
         if reply.status.is_success() { Ok(reply) } else { Err(self.client.refused(&reply)) }
+    }
+
+    /// The same, whatever the portal answers.
+    pub(crate) async fn reply_whatever(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<serde_json::Value>,
+    ) -> anyhow::Result<Reply> {
+        let path = format!("/api/v1/{path}");
+        self.client.ask(method, &path, Some(&self.shown), body.map(Body::Json)).await
     }
 
     /// Sends a part of a file; whatever the portal answers.

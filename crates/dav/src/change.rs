@@ -135,7 +135,7 @@ impl Dav {
     fn carry(&self, from: &RelPath, to: &RelPath, how: Carry, shown: &If) -> Result<bool, Refusal> {
         let forbidden = |why: &str| Err(Refusal::plain(StatusCode::FORBIDDEN, why));
         if from == to || (how.moves && is_below(Some(to), Some(from))) {
-            return forbidden("It can't be moved or copied to where it is, or into itself.");
+            return forbidden("It can't be brought to where it is, or into itself.");
         }
         if is_below(Some(from), Some(to)) {
             return forbidden("It is in what it would replace.");

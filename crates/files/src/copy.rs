@@ -91,8 +91,7 @@ impl Root {
             return Err(Error::Exists.into());
         }
         let staged = stage_dir(&new, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)?;
-        let inside = enter(&staged.dir, &staged.name).map(Self::of).map_err(E::from);
-        let filled = inside.and_then(|inside| fill(&inside));
+        let filled = closed_while(&staged, fill);
         filled
             .and_then(|()| replace(&staged, &new, Over::Refuse).map_err(E::from))
             .inspect_err(|_| drop(remove_place(&staged)))
@@ -198,6 +197,16 @@ fn copy_entries(
         }
     }
     Ok(())
+}
+
+/// Has a new directory filled: until that is done it is its owner's alone, and nobody looks at what will be private.
+fn closed_while<E: From<Error>>(staged: &Place, fill: impl FnOnce(&Root) -> Result<(), E>) -> Result<(), E> {
+    let dir = enter(&staged.dir, &staged.name)?;
+    let set = |mode| fchmod(&dir, mode).map_err(failed(COPYING));
+    let usual = permissions(Status::of(&dir)?.mode);
+    set(Mode::S_IRWXU)?;
+    fill(&Root::of(dir.try_clone().map_err(failed_io(COPYING))?))?;
+    Ok(set(usual)?)
 }
 
 /// What was made beside a new name, under a hidden one.

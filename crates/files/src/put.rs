@@ -47,6 +47,8 @@ pub enum NewMode {
     /// or what the default access control list says. If the user may not give the new file the old one's group, the
     /// user's own group may no more than everybody: what was for one group is not for another.
     Kept,
+    /// Those of any new file in that directory, or of any new program, as far as these go.
+    AtMost(u32),
     /// These, whatever was there and whatever the umask. Of `0o777`: setuid and its like are not for a browser to give.
     Exactly(u32),
 }
@@ -193,6 +195,10 @@ impl Put {
         };
         let mode = match (mode, old) {
             (NewMode::Exactly(mode), _) => permissions(mode),
+            (NewMode::AtMost(most), _) => {
+                let usual = self.staged.usual_mode()?.bits();
+                permissions((usual | (usual & 0o444) >> 2) & most)
+            }
             (NewMode::Kept, None) => self.staged.usual_mode()?,
             (NewMode::Kept, Some(old)) if group_is_kept => permissions(old.mode),
             (NewMode::Kept, Some(old)) => {

@@ -11,12 +11,15 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use crate::front::Active;
 use crate::front_io::Stall;
 use crate::headers::expects_continue;
 use crate::http2::poll_capacity;
 use crate::interim::InterimSink;
+use crate::limits;
 
 /// A request's body.
 pub(crate) enum FrontBody {
@@ -25,7 +28,7 @@ pub(crate) enum FrontBody {
     /// `expecting`: whom to tell, once the body is asked for, that it may come (`Expect: 100-continue`). Over HTTP/1.1
     /// the library does that.
     Http2 {
-        stream: RecvStream,
+        stream: Received,
         length: Option<u64>,
         data_done: bool,
         expecting: Option<InterimSink>,
@@ -49,7 +52,34 @@ impl FrontBody {
         // The library refuses a body that is not as long as announced.
         let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let expecting = expects_continue(headers).then(|| interim.clone());
-        Self::Http2 { stream, length, data_done: false, expecting }
+        Self::Http2 { stream: Received(Some(stream)), length, data_done: false, expecting }
+    }
+}
+
+/// The receiving half of a stream. Once it is dropped the browser is told to send no more, and some clients, curl 7.88 among them, then
+/// don't look at the answer that came before: so it stays for a moment, in which nothing of it is taken.
+pub(crate) struct Received(Option<RecvStream>);
+
+impl Received {
+    /// Nothing is left of it to whoever asks after it was dropped, which nobody can.
+    fn stream(&mut self) -> Option<&mut RecvStream> {
+        self.0.as_mut()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let unread = self.0.take().filter(|stream| !stream.is_end_stream());
+        if let (Some(stream), Ok(runtime)) = (unread, Handle::try_current()) {
+            runtime.spawn(async move {
+                sleep(limits::BODY_LEFT).await;
+                drop(stream);
+            });
+        }
     }
 }
 
@@ -70,6 +100,7 @@ impl Body for FrontBody {
                 if let Some(interim) = expecting.take() {
                     interim.send(StatusCode::CONTINUE, &HeaderMap::new());
                 }
+                let Some(stream) = stream.stream() else { return Poll::Ready(None) };
                 if !*data_done {
                     match ready!(stream.poll_data(cx)) {
                         Some(Ok(data)) => {

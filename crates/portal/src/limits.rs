@@ -235,6 +235,8 @@ pub const ENDED_SESSIONS: usize = 200_000;
 pub const DIALER_ANSWER: Duration = Duration::from_secs(2);
 /// Users whose dialer one thread knows, before those that ended are forgotten.
 pub const DIALERS: usize = 1024;
+/// A body that is not read, because the request was answered before, is refused so long after.
+pub const BODY_LEFT: Duration = Duration::from_millis(300);
 /// A worker's answer.
 pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
 /// Without an answer for so long, it is looked whether the worker takes connections at all.

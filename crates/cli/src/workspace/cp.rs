@@ -62,6 +62,12 @@ struct Upload {
 /// # Errors
 /// Whatever kept it from being done.
 pub(crate) fn cp(cp: &Cp) -> anyhow::Result<()> {
+    if cp.from == "-" || cp.to == "-" {
+        bail!("files alone are copied: `-` is none");
+    }
+    if cp.from == "portal:" {
+        bail!("portal: names no file; write portal:PATH");
+    }
     match (cp.from.strip_prefix("portal:"), cp.to.strip_prefix("portal:")) {
         (None, Some(to)) => {
             let file = File::open(&cp.from).with_context(|| format!("{} can't be read", cp.from))?;
@@ -116,8 +122,15 @@ async fn send(
         path = format!("{}/{name}", path.trim_end_matches('/'));
     }
     let begin = serde_json::json!({ "path": path, "size": size, "replace": cp.force });
-    let begun = session.api(Method::POST, "uploads", Some(begin)).await.with_context(|| path.clone())?;
-    let Upload { id, mut offset } = serde_json::from_str(&begun)?;
+    let begun =
+        session.reply_whatever(Method::POST, "uploads", Some(begin)).await.with_context(|| path.clone())?;
+    if begun.status == StatusCode::PRECONDITION_FAILED && !cp.force {
+        bail!("{path} is there already: --force replaces it");
+    }
+    if !begun.status.is_success() {
+        return Err(session.refused(&begun).context(path));
+    }
+    let Upload { id, mut offset } = serde_json::from_slice(&begun.body)?;
     let mut told = Progress::of(cp, size);
     let at = format!("uploads/{id}");
     loop {

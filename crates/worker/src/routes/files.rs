@@ -225,7 +225,21 @@ async fn read(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
         {
             Ok(said(refusal.answer()))
         }
+        Err(refusal) if refusal.status == StatusCode::METHOD_NOT_ALLOWED => Err(Refused::Conflict(
+            "It is a directory: a slash at the end of the address lists it, and `zip` packs what is in it."
+                .to_owned(),
+        )),
         Err(refusal) => Err(refused(refusal)),
+    }
+}
+
+/// What is not there is the directory in which something was to be.
+fn without_directory(why: Refused) -> Refused {
+    match why {
+        Refused::NoFile(_) => {
+            Refused::NoFile("The directory in which it is to be does not exist: make it first.".to_owned())
+        }
+        other => other,
     }
 }
 
@@ -296,7 +310,7 @@ async fn make(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
         let (root, below) = dav.changeable(&path)?;
         Ok(root.make_dir(&below, 0o777)?)
     });
-    made.await.map_err(hangs)?.map_err(refused)?;
+    made.await.map_err(hangs)?.map_err(refused).map_err(without_directory)?;
     Ok(respond::with_status(respond::nothing(), StatusCode::CREATED))
 }
 
@@ -315,7 +329,7 @@ where
         Ok((root.put(&below)?, Finish { mode: NewMode::Kept, only }))
     };
     let written = written(asked.desk, body, begin, |put, finish| Ok(put.finish(finish)?));
-    let status = written.await?.map_err(refused)?;
+    let status = written.await?.map_err(refused).map_err(without_directory)?;
     let code = if only == Only::IfAbsent { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     let mut answer = respond::with_status(respond::nothing(), code);
     answer.headers_mut().insert(header::ETAG, etag(&status.identity));
@@ -368,7 +382,7 @@ where
         let (piece, end) = gathered(&mut body).await;
         let there = put.as_ref().map_or(0, Kept::written);
         if there.saturating_add(piece.len() as u64) > most {
-            return Err(Refused::NotUnderstood("More came than was said.".to_owned()));
+            return Err(too_much());
         }
         let mut writing = put.take().ok_or(Refused::Failed)?;
         let written = desk.transfer(move || writing.write(&piece).map(|()| writing)).await;
@@ -377,6 +391,10 @@ where
             return end;
         }
     }
+}
+
+fn too_much() -> Refused {
+    Refused::NotUnderstood("More came than was said.".to_owned())
 }
 
 /// A piece of a body, and how it ended if it is the last one.

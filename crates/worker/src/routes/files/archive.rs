@@ -6,11 +6,14 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use portreeve_dav::Dav;
 use portreeve_files::{Entries, Error, Kind, OpenFile, RelPath, Root, Status};
 use zip::write::{SimpleFileOptions, StreamWriter};
-use zip::{CompressionMethod, ZipWriter};
+use zip::{CompressionMethod, DateTime, ZipWriter};
 
+use super::listing::seconds;
 use crate::limits;
 
 /// An archive that is being made.
@@ -179,6 +182,7 @@ impl Archive {
     fn begin(&mut self, name: &str, status: &Status, opened: Opened) -> Result<(), Error> {
         let options = SimpleFileOptions::default()
             .unix_permissions(status.mode & 0o777)
+            .last_modified_time(dos_time(status).unwrap_or_default())
             .large_file(status.size >= 1 << 32);
         // Two names that differ in what is not UTF-8 are one in the archive.
         let taken = |_| Error::Exists;
@@ -217,6 +221,21 @@ impl Archive {
         writer.finish().map_err(io::Error::other)?;
         Ok(())
     }
+}
+
+/// In UTC. An archive knows the years from 1980 to 2107.
+fn dos_time(status: &Status) -> Option<DateTime> {
+    let time = Timestamp::from_second(seconds(status.modified)).ok()?.to_zoned(TimeZone::UTC).datetime();
+    let number = |number: i8| u8::try_from(number).ok();
+    DateTime::from_date_and_time(
+        u16::try_from(time.year()).ok()?,
+        number(time.month())?,
+        number(time.day())?,
+        number(time.hour())?,
+        number(time.minute())?,
+        number(time.second())?,
+    )
+    .ok()
 }
 
 /// What is compressed already does not get smaller.

@@ -339,7 +339,7 @@ pub(in crate::routes) async fn act(
         "delete" if !is_sure => return ask(What::Delete),
         "delete" => {
             for name in &chosen {
-                changes::remove(asked, join(name)?).await?;
+                changes::remove(asked, join(name)?).await.map_err(|why| of(name, why))?;
             }
         }
         "move" if !is_sure => return ask(What::Move),
@@ -351,10 +351,11 @@ pub(in crate::routes) async fn act(
             };
             for name in &chosen {
                 let (from, to) = (join(name)?, below(into.as_ref(), name)?);
-                match done {
-                    "move" => changes::relocate(asked, from, to, Over::Refuse).await?,
-                    _ => changes::copy(asked, from, to, Over::Refuse).await?,
-                }
+                let done = match done {
+                    "move" => changes::relocate(asked, from, to, Over::Refuse).await,
+                    _ => changes::copy(asked, from, to, Over::Refuse).await,
+                };
+                done.map_err(|why| of(name, why))?;
             }
         }
         "rename" => {
@@ -376,6 +377,21 @@ pub(in crate::routes) async fn act(
         _ => return Err(Refused::Malformed),
     }
     back()
+}
+
+/// Of several, it says which one.
+fn of(name: &RelPath, why: Refused) -> Refused {
+    let name = shown(&String::from_utf8_lossy(name.as_bytes()), 255);
+    let said = |text: String| format!("{name}: {text} What comes after it was not done.");
+    match why {
+        Refused::Conflict(text) => Refused::Conflict(said(text)),
+        Refused::NotDone(text) => Refused::NotDone(said(text)),
+        Refused::Full(text) => Refused::Full(said(text)),
+        Refused::NoFile(text) => Refused::NoFile(said(text)),
+        Refused::Denied(text) => Refused::Denied(said(text)),
+        Refused::Precondition(text) => Refused::Precondition(said(text)),
+        other => other,
+    }
 }
 
 /// A name that somebody typed.

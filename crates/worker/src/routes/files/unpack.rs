@@ -78,20 +78,28 @@ fn fill<R: Read + Seek>(inside: &Root, mut archive: ZipArchive<R>, size: u64) ->
     if archive.len() > limits::ARCHIVE {
         return Err(NotUnpacked::Many);
     }
-    let mut directories = Directories { inside, made: BTreeSet::new() };
+    let mut directories = Directories { inside, made: BTreeSet::new(), restricted: Vec::new() };
     let mut left = size.saturating_mul(limits::UNPACKED_RATIO).saturating_add(limits::UNPACKED_SPARE);
     for number in 0..archive.len() {
         let entry = archive.by_index(number)?;
         let name = entry.enclosed_name().ok_or(NotUnpacked::Elsewhere)?;
         let path = RelPath::parse(name.as_os_str().as_encoded_bytes()).map_err(|_| NotUnpacked::Elsewhere)?;
         if entry.is_dir() {
-            directories.make(path)?;
+            directories.make(path.clone())?;
+            directories.restricted.extend(entry.unix_mode().map(|mode| (path, mode)));
         } else if !entry.is_symlink() {
             // A link could be the way out for what comes after it.
             if let Some(parent) = path.parent() {
                 directories.make(parent)?;
             }
             left = left.checked_sub(write(inside, &path, entry, left)?).ok_or(NotUnpacked::Bomb)?;
+        }
+    }
+    // Last: it may take away a right that was needed to fill it.
+    for (path, mode) in directories.restricted.into_iter().rev() {
+        let usual = inside.status(&path)?.mode;
+        if usual & !mode & 0o077 != 0 {
+            inside.set_mode(&path, usual & (mode | 0o700))?;
         }
     }
     Ok(())
@@ -101,6 +109,8 @@ fn fill<R: Read + Seek>(inside: &Root, mut archive: ZipArchive<R>, size: u64) ->
 struct Directories<'i> {
     inside: &'i Root,
     made: BTreeSet<RelPath>,
+    /// What the archive says of their permissions.
+    restricted: Vec<(RelPath, u32)>,
 }
 
 impl Directories<'_> {
@@ -137,7 +147,8 @@ fn write<R: Read>(
             Ok(())
         }
     }
-    let is_program = entry.unix_mode().is_some_and(|mode| mode & 0o100 != 0);
+    // What was private stays so.
+    let mode = NewMode::AtMost(entry.unix_mode().unwrap_or(0o666) | 0o600);
     let mut into = Into(inside.put(path)?);
     let written = copy(&mut entry.by_ref().take(most.saturating_add(1)), &mut into).map_err(|error| {
         // What the disk said is worth more than that it could not be copied.
@@ -149,9 +160,6 @@ fn write<R: Read>(
     if written > most {
         return Err(NotUnpacked::Bomb);
     }
-    let status = into.0.finish(Finish { mode: NewMode::Kept, only: Only::IfAbsent })?;
-    if is_program {
-        inside.set_mode(path, status.mode | ((status.mode & 0o444) >> 2))?;
-    }
+    into.0.finish(Finish { mode, only: Only::IfAbsent })?;
     Ok(written)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use hyper::body::Body;
-use portreeve_files::{Error, Finish, NewMode, Only, RelPath};
+use portreeve_files::{Error, Finish, NewMode, Only, RelPath, Space};
 use serde::Deserialize;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::super::Asked;
 use super::changes::{refused, whole};
 use super::kept::Kept;
-use super::{hangs, take};
+use super::{hangs, take, too_much, without_directory};
 use crate::desk::Desk;
 use crate::limits;
 use crate::respond::{self, Answer, Refused};
@@ -138,7 +138,7 @@ fn gone() -> Refused {
 pub(in crate::routes) async fn begin(asked: &Asked<'_>, begin: Begin) -> Result<Answer, Refused> {
     let path = whole("path", &begin.path)?;
     let id = asked.desk.uploads.reserve(begin.size)?;
-    let (desk, to, replace) = (Rc::clone(asked.desk), id.clone(), begin.replace);
+    let (desk, to, replace, size) = (Rc::clone(asked.desk), id.clone(), begin.replace, begin.size);
     let begun = spawn_local(async move {
         let dav = Arc::clone(&desk.dav);
         let put = desk.transfer(move || {
@@ -149,9 +149,14 @@ pub(in crate::routes) async fn begin(asked: &Asked<'_>, begin: Begin) -> Result<
                 _ if replace || !root.has_name(&below)? => Only::IfAbsent,
                 _ => return Err(Error::Exists.into()),
             };
-            Ok((root.put(&below)?, Whereto { path, only }))
+            let put = root.put(&below)?;
+            let is_too_much = |space: Space| space.available() < size;
+            if root.space(below.parent().as_ref()).is_ok_and(is_too_much) {
+                return Err(Error::Full.into());
+            }
+            Ok((put, Whereto { path, only }))
         });
-        let begun = put.await.map_err(hangs).and_then(|put| put.map_err(refused));
+        let begun = put.await.map_err(hangs).and_then(|put| put.map_err(refused).map_err(without_directory));
         match begun {
             Ok((put, whereto)) => desk.uploads.set(&to, Part::There(Kept::of(put), whereto)),
             Err(why) => {
@@ -207,6 +212,11 @@ where
             }
         }
     };
+    // Said before anything of it is taken.
+    if body.size_hint().exact().is_some_and(|length| length > size.saturating_sub(offset)) {
+        desk.uploads.set(id, Part::There(put, whereto));
+        return Err(too_much());
+    }
     let mut put = Some(put);
     let received = take(desk, &mut put, body, size).await;
     // What could not be written has a hole: then it is over.
