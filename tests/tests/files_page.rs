@@ -305,8 +305,6 @@ async fn an_upload_goes_on_where_its_connection_broke_off() {
     part(&client, &again, 0, "more than three").await.assert_status(400);
     let kept = client.get(&format!("/api/v1/uploads/{again}")).await.json();
     assert_eq!(kept["offset"], json!(0), "nothing of it was taken");
-    let huge = json!({ "path": dir.path().join("huge"), "size": 1_u64 << 60 });
-    client.api("POST", "uploads", huge).await.assert_status(507);
     let nowhere =
         client.api("POST", "uploads", json!({ "path": dir.path().join("none/x"), "size": 1 })).await;
     assert!(nowhere.status == 404 && nowhere.text().contains("make it first"), "{}", nowhere.text());
@@ -327,6 +325,23 @@ async fn an_upload_goes_on_where_its_connection_broke_off() {
         begin(&client, &dir.path().join("x"), 3, false).await.json()["id"].as_str().unwrap().to_owned();
     client.api("DELETE", &format!("uploads/{given_up}"), Value::Null).await.assert_status(204);
     part(&client, &given_up, 0, "new").await.assert_status(404);
+    // Also while its end comes.
+    let late =
+        begin(&client, &dir.path().join("late"), 3, false).await.json()["id"].as_str().unwrap().to_owned();
+    let (sender, body) = streaming();
+    let body = body.map_err(|error| -> std::convert::Infallible { panic!("{error}") }).boxed();
+    let request = client.prepare("PUT", &format!("/api/v1/uploads/{late}?offset=0")).map(|()| body);
+    let sending = {
+        let client = client.clone();
+        tokio::spawn(async move { client.send(request).await.status() })
+    };
+    let coming = async || client.get(&format!("/api/v1/uploads/{late}")).await.status == 409;
+    until("its end to come", PATIENCE, || async { coming().await.then_some(()) }).await;
+    client.api("DELETE", &format!("uploads/{late}"), Value::Null).await.assert_status(204);
+    sender.send("new".into()).await.unwrap();
+    drop(sender);
+    assert_eq!(sending.await.unwrap(), 404);
+    assert!(!dir.path().join("late").exists());
     let empty =
         begin(&client, &dir.path().join("empty"), 0, false).await.json()["id"].as_str().unwrap().to_owned();
     part(&client, &empty, 0, "").await.assert_status(201);
@@ -450,7 +465,22 @@ async fn an_archive_comes_and_goes() {
     unpack("p.zip", "opened").await.assert_status(204);
     let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("opened/private"), mode("opened/private/key")), (0o700, 0o600));
-    assert_eq!(mode("opened"), mode("out"), "as any new folder");
+    std::fs::create_dir(dir.path().join("usual")).unwrap();
+    assert_eq!(mode("opened"), mode("usual"), "as any new folder");
+    // In a folder whose group what is made there gets, it gets it, and the folder goes on so.
+    std::fs::create_dir(dir.path().join("team")).unwrap();
+    std::fs::set_permissions(dir.path().join("team"), std::fs::Permissions::from_mode(0o2775)).unwrap();
+    unpack("a.zip", "team/out").await.assert_status(204);
+    for name in ["team/out", "team/out/d/e"] {
+        assert_eq!(
+            std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o2000,
+            0o2000,
+            "{name}"
+        );
+    }
+    let asked = json!({ "do": "mode", "mode": "770" });
+    client.api("POST", &at("files", &dir.path().join("team")), asked).await.assert_status(204);
+    assert_eq!(std::fs::metadata(dir.path().join("team")).unwrap().permissions().mode() & 0o7777, 0o2770);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use portreeve_tests::wire;
+use portreeve_tests::wire::{self, SOON};
 use portreeve_tests::world::{
     Answer, Client, ForeignApp, Person, Portal, SharedForwards, Tunnel, gid, people, until,
 };
@@ -331,9 +331,12 @@ async fn it_takes_a_quarter_of_a_sessions_places_at_most() {
     refused.assert_refused(429, "too-many-requests");
     there.get("/").await.assert_refused(429, "too-many-requests");
     assert_eq!(shared.app.ask().bytes, before.bytes, "a refused request reached the application");
-    let log = shared.portal.stderr();
-    let records = log.lines().filter(|line| line.contains("audit:") && line.contains("too-many-requests"));
-    assert_eq!(records.count(), 6, "one for each refusal:\n{log}");
+    let records = || {
+        let log = shared.portal.stderr();
+        log.lines().filter(|line| line.contains("audit:") && line.contains("too-many-requests")).count()
+    };
+    until("a record of each refusal", SOON, || async { (records() >= 6).then_some(()) }).await;
+    assert_eq!(records(), 6, "one for each");
 
     // The visitor's own have the rest: two places are taken, so six are left.
     let own = ForeignApp::of(&alice);

@@ -1,6 +1,8 @@
 //! WebDAV on a cluster, by other people's programs and an access token: what they find missing is missing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::Write;
+
 use portreeve_tests::world::Finished;
 use portreeve_tests::world::site::{NAME, Site, outside};
 use serde_json::{Value, json};
@@ -52,13 +54,14 @@ fn litmus_finds_no_fault() {
             format!("cd $(mktemp -d) && litmus -k https://{NAME}/dav/home/alice/litmus/ alice {token} 2>&1");
         let said = site.shell("outside", "root", &command).out;
         let summaries: Vec<&str> = said.lines().filter(|line| line.contains("summary for")).collect();
-        // A test that is skipped is none that passed.
-        for (suite, tests) in [("basic", 16), ("copymove", 13), ("props", 30), ("locks", 41), ("http", 4)] {
+        // A test that is skipped is none that passed. One of the last suite litmus leaves out over TLS.
+        for (suite, tests) in [("basic", 16), ("copymove", 13), ("props", 30), ("locks", 41), ("http", 3)] {
             let summary = summaries.iter().find(|line| line.contains(&format!("`{suite}'")));
             let passed = format!("of {tests} tests run: {tests} passed, 0 failed");
             assert!(summary.is_some_and(|line| line.contains(&passed)), "{suite}: {said}");
         }
-        assert!(!said.contains("SKIPPED"), "{said}");
+        let skipped: Vec<&str> = said.lines().filter(|line| line.contains("SKIPPED")).collect();
+        assert!(skipped.iter().all(|line| line.contains("expect100")), "{skipped:?}");
         println!("{}", summaries.join("\n"));
         // All of it was alice's.
         let owners = site.root("login", "find /home/alice/litmus -printf '%u\\n' | sort -u");
@@ -174,8 +177,13 @@ fn cadaver_and_rclone_keep_what_they_are_given() {
         );
         let rclone =
             |arguments: &str| site.shell("outside", "root", &format!("{remote} rclone {arguments} 2>&1"));
-        succeeds(&rclone("sync --transfers 8 /tmp/there/tree p:tree"));
-        succeeds(&rclone("check --download /tmp/there/tree p:tree"));
+        // rclone 1.60 asks a WebDAV server a hundred times a second at most: of many files, something is to be heard.
+        for directory in 1..=10 {
+            for command in ["sync --transfers 8", "check --download"] {
+                succeeds(&rclone(&format!("{command} /tmp/there/tree/d{directory} p:tree/d{directory}")));
+            }
+            writeln!(std::io::stderr(), "{directory} of 10 directories of {} files", files / 10).unwrap();
+        }
         succeeds(&rclone("sync /tmp/there/tree/d1 p:tree"));
         assert_eq!(site.root("login", "ls /home/alice/programs/tree | wc -l"), (files / 10).to_string());
         if is_all {
@@ -210,13 +218,14 @@ assert client.content_length("folder/a file & <more>") == len(content)
 assert [entry["type"] for entry in client.ls("folder", detail=True)] == ["file"]
 client.copy("folder", "copy")
 client.move("folder/a file & <more>", "moved")
-assert client.ls("folder", detail=False) == [] and client.isdir("copy") and client.isfile("moved")
+assert client.ls("folder", detail=False) == [] and client.isfile("moved")
+assert [entry["type"] for entry in client.ls("copy", detail=True)] == ["file"]
 back = io.BytesIO()
 client.download_fileobj("moved", back)
 assert back.getvalue() == content
 with client.open("moved") as file:
     assert file.readline() == "content\n"
-assert client.etag("moved") and client.modified("moved")
+assert client.etag("moved") and client.modified("moved") and client.exists("moved")
 client.remove("copy")
 assert not client.exists("copy")
 try:

@@ -56,18 +56,11 @@ enum Members {
 
 impl Dav {
     pub(crate) fn find(&self, asked: &Asked, body: &[u8]) -> Result<(Response<()>, Listing), Refusal> {
-        let depth = match asked.depth()? {
-            Some(depth @ (Depth::Zero | Depth::One | Depth::Members)) => depth,
-            // Without the field it is meant (section 9.1).
-            None | Some(Depth::Infinity) => {
-                let why = "Ask for one directory after the other.";
-                return Err(Refusal::condition(
-                    StatusCode::FORBIDDEN,
-                    "propfind-finite-depth",
-                    Vec::new(),
-                    why,
-                ));
-            }
+        // Without the field it is meant (section 9.1).
+        let depth = asked.depth()?.unwrap_or(Depth::Infinity);
+        let too_deep = || {
+            let why = "Ask for one directory after the other.";
+            Refusal::condition(StatusCode::FORBIDDEN, "propfind-finite-depth", Vec::new(), why)
         };
         let place = asked.place()?;
         let want = want(body)?;
@@ -76,6 +69,8 @@ impl Dav {
             Found::In(root, below) => {
                 let status = status_in(&root, below.as_ref())?;
                 let members = match (status.kind, depth) {
+                    // In a file there is nothing.
+                    (Kind::Directory, Depth::Infinity) => return Err(too_deep()),
                     (Kind::Directory, Depth::One | Depth::Members) => {
                         Members::Entries(root.entries(below.as_ref())?)
                     }
@@ -83,6 +78,7 @@ impl Dav {
                 };
                 (Some(root), below, Some(status), members)
             }
+            Found::Above(_) if depth == Depth::Infinity => return Err(too_deep()),
             Found::Above(names) => {
                 let names = if depth == Depth::Zero { BTreeSet::new() } else { names };
                 (None, None, self.status(&place).ok(), Members::Names(names.into_iter()))

@@ -113,6 +113,9 @@ impl Resource<'_> {
     }
 
     fn space(&self) -> Option<Space> {
+        if self.is_mount {
+            return None;
+        }
         self.root?.space(self.path()?.as_deref()).ok()
     }
 

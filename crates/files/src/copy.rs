@@ -23,7 +23,7 @@ use crate::remove::remove_place;
 use crate::root::{Place, Root};
 use crate::staging::hidden_name;
 use crate::status::{Identity, Kind, Status};
-use crate::tree::{Over, look, permissions, rename_to_free};
+use crate::tree::{Over, kept_by_directories, look, permissions, rename_to_free};
 
 const COPYING: &str = "copy it";
 const RENAMING: &str = "rename it";
@@ -203,10 +203,11 @@ fn copy_entries(
 fn closed_while<E: From<Error>>(staged: &Place, fill: impl FnOnce(&Root) -> Result<(), E>) -> Result<(), E> {
     let dir = enter(&staged.dir, &staged.name)?;
     let set = |mode| fchmod(&dir, mode).map_err(failed(COPYING));
-    let usual = permissions(Status::of(&dir)?.mode);
-    set(Mode::S_IRWXU)?;
+    // What is made in it gets its group, where that is so above.
+    let (usual, inherits) = kept_by_directories(Status::of(&dir)?.mode);
+    set(Mode::S_IRWXU | inherits)?;
     fill(&Root::of(dir.try_clone().map_err(failed_io(COPYING))?))?;
-    Ok(set(usual)?)
+    Ok(set(usual | inherits)?)
 }
 
 /// What was made beside a new name, under a hidden one.
@@ -226,7 +227,13 @@ fn copy_file(source: &OpenFile, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(),
     let file = openat(dir, name, flags, permissions(status.mode)).map_err(failed(COPYING))?;
     let file = File::from(file);
     let copied = || {
-        copy_content(source.file(), &file, status.size).map_err(failed_io(COPYING))?;
+        copy_content(source.file(), &file, status.size).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Changed,
+            _ => failed_io(COPYING)(error),
+        })?;
+        if Status::of(source.file())?.size < status.size {
+            return Err(Error::Changed);
+        }
         copy_all(source.file().as_fd(), file.as_fd())?;
         file.sync_all().map_err(failed_io(COPYING))
     };
@@ -241,18 +248,22 @@ fn copy_content(mut source: &File, mut file: &File, size: u64) -> io::Result<()>
     let mut done = 0;
     while done < size {
         let begin = match seek(source, SeekFrom::Data(done)) {
-            Ok(begin) => begin.min(size),
+            Ok(begin) => begin.clamp(done, size),
             // To its end.
             Err(rustix::io::Errno::NXIO) => size,
             // The file system knows nothing of holes.
             Err(_) => done,
         };
-        let end = seek(source, SeekFrom::Hole(begin)).map_or(size, |end| end.min(size));
+        let end = seek(source, SeekFrom::Hole(begin)).map_or(size, |end| end.clamp(begin, size));
         io::Seek::seek(&mut source, io::SeekFrom::Start(begin))?;
         io::Seek::seek(&mut file, io::SeekFrom::Start(begin))?;
         // The kernel copies, where it can.
-        io::copy(&mut source.take(end - begin), &mut file)?;
-        done = end.max(begin);
+        let copied = io::copy(&mut source.take(end - begin), &mut file)?;
+        if copied < end - begin {
+            // It is shorter by now.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        done = end;
     }
     file.set_len(size)
 }

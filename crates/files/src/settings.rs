@@ -3,25 +3,30 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{FchmodatFlags, UtimensatFlags, fchmodat, utimensat};
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
 
 use crate::error::{Error, failed};
 use crate::rel_path::RelPath;
 use crate::root::{Root, by_descriptor};
 use crate::status::{Kind, Status};
-use crate::tree::permissions;
+use crate::tree::{kept_by_directories, permissions};
 
 impl Root {
     /// Sets the permissions; of a link, those of what it leads to. Of `0o777`: setuid and its like are not for a browser to give, and
-    /// are taken away.
+    /// are taken away from files. A directory keeps them, as with chmod(1): its group, and whose files are whose, hang on them.
     ///
     /// # Errors
     /// [`Error::Denied`] for other people's files; [`Error::NotRegular`] for what is neither file nor directory.
     pub fn set_mode(&self, path: &RelPath, mode: u32) -> Result<Status, Error> {
         let file = self.resolve(path.as_bytes(), OFlag::O_PATH)?;
-        file_or_directory(&Status::of(&file)?)?;
-        fchmodat(AT_FDCWD, &by_descriptor(&file), permissions(mode), FchmodatFlags::FollowSymlink)
+        let status = Status::of(&file)?;
+        file_or_directory(&status)?;
+        let kept = match status.kind {
+            Kind::Directory => kept_by_directories(status.mode).1,
+            _ => Mode::empty(),
+        };
+        fchmodat(AT_FDCWD, &by_descriptor(&file), permissions(mode) | kept, FchmodatFlags::FollowSymlink)
             .map_err(failed("set its permissions"))?;
         Status::of(&file)
     }

@@ -104,6 +104,12 @@ pub(crate) fn look(place: &Place) -> Result<Option<Status>, Error> {
     }
 }
 
+/// The permissions of a directory, and what else it keeps when these are set: that what is made in it gets its group, and that nobody
+/// removes what is another's.
+pub(crate) fn kept_by_directories(mode: u32) -> (Mode, Mode) {
+    (permissions(mode), Mode::from_bits_truncate(mode) & (Mode::S_ISGID | Mode::S_ISVTX))
+}
+
 /// The permissions alone: setuid, setgid and sticky are not for a browser to give.
 pub(crate) fn permissions(mode: u32) -> Mode {
     Mode::from_bits_truncate(mode) & (Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)

@@ -50,6 +50,8 @@ pub(crate) const LOOK: Duration = Duration::from_secs(8);
 pub(crate) const TRANSFER: Duration = Duration::from_secs(60);
 /// Such a piece, in bytes.
 pub(crate) const PIECE: usize = 256 * 1024;
+/// At its end a worker waits so long for threads that remove what was given up.
+pub(crate) const LEAVE: Duration = Duration::from_secs(2);
 /// A file of which nothing comes for so long is given up.
 pub(crate) const UPLOAD_STALL: Duration = Duration::from_secs(30);
 /// A change that takes as long as it takes: a tree that is copied or removed, an archive that is unpacked.

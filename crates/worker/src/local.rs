@@ -61,8 +61,8 @@ impl Local {
             .build()?;
         std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
             LocalSet::new().block_on(&runtime, serve(settings, connections));
-            // What hangs in a file system is not waited for.
-            runtime.shutdown_background();
+            // What was given up is removed; what hangs in a file system is not waited for.
+            runtime.shutdown_timeout(limits::LEAVE);
         })?;
         Ok(Self(sender))
     }

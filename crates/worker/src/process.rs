@@ -62,8 +62,8 @@ pub fn run(control: OwnedFd, settings: &Settings) -> Result<(), ControlError> {
         .build()?;
     // Everything that runs belongs to this set, and ends with it.
     let ended = LocalSet::new().block_on(&runtime, serve(control, settings));
-    // What hangs in a file system is not waited for.
-    runtime.shutdown_background();
+    // What was given up is removed; what hangs in a file system is not waited for.
+    runtime.shutdown_timeout(limits::LEAVE);
     match ended {
         Ok(()) | Err(ControlError::Closed) => Ok(()),
         Err(error) => Err(error),

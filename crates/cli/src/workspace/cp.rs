@@ -27,6 +27,8 @@ const PART: u64 = 8 * 1024 * 1024;
 /// So often a part is tried that does not come through, with a pause that doubles.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(500);
+/// For so long a part may be coming still of which this side knows nothing more.
+const ENDS: Duration = Duration::from_secs(60);
 /// How often it is said how far it is.
 const TOLD: Duration = Duration::from_millis(200);
 
@@ -143,16 +145,27 @@ async fn send(
                 offset = serde_json::from_slice::<Upload>(&reply.body)?.offset;
             }
             // A part came through of which nobody heard, or half of one.
-            StatusCode::CONFLICT => {
-                tokio::time::sleep(PAUSE).await;
-                offset = serde_json::from_str::<Upload>(&session.api(Method::GET, &at, None).await?)?.offset;
-            }
+            StatusCode::CONFLICT => offset = there(session, &at).await?,
             _ => return Err(session.refused(&reply)),
         }
         told.tell(offset);
     }
     told.done(&format!("{path}: {size} bytes"));
     Ok(())
+}
+
+/// How much of it is there. What comes still, of a connection that is gone without anybody having been told, comes to its end.
+async fn there(session: &Session<'_>, at: &str) -> anyhow::Result<u64> {
+    let until = Instant::now() + ENDS;
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let reply = tried(session, async || session.reply_whatever(Method::GET, at, None).await).await?;
+        match reply.status {
+            StatusCode::OK => return Ok(serde_json::from_slice::<Upload>(&reply.body)?.offset),
+            StatusCode::CONFLICT if Instant::now() < until => {}
+            _ => return Err(session.refused(&reply)),
+        }
+    }
 }
 
 fn read(file: &File, offset: u64, size: u64) -> anyhow::Result<Bytes> {
@@ -222,16 +235,29 @@ async fn tried(
     mut act: impl AsyncFnMut() -> anyhow::Result<Reply>,
 ) -> anyhow::Result<Reply> {
     let mut pauses = (1..TRIES).map(|tried| PAUSE * 2_u32.pow(tried - 1));
+    let mut refused = None;
     loop {
         let error = match act().await {
-            Ok(reply) if !reply.status.is_server_error() => return Ok(reply),
-            Ok(reply) => session.refused(&reply),
+            // What could not be written was given up: the reason why is the one from before.
+            Ok(reply) if reply.status == StatusCode::NOT_FOUND && refused.is_some() => break,
+            Ok(reply) if !is_passing(reply.status) => return Ok(reply),
+            Ok(reply) => {
+                refused = Some(session.refused(&reply));
+                session.refused(&reply)
+            }
             Err(error) => error,
         };
         let Some(pause) = pauses.next() else { return Err(error) };
         tracing::debug!(error = %format!("{error:#}"), "a part did not come through");
         tokio::time::sleep(pause).await;
     }
+    Err(refused.context("nothing was refused")?)
+}
+
+/// Whether it may be otherwise in a moment. A full disk is not.
+fn is_passing(status: StatusCode) -> bool {
+    let is_late = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    is_late || status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE
 }
 
 /// How far it is.

@@ -74,6 +74,10 @@ fn a_tree_is_not_walked_and_nonsense_is_refused() {
     world.ask("PROPFIND", "", &[("depth", "infinity")], "").is(403).has("propfind-finite-depth");
     world.ask("PROPFIND", "", &[], "").is(403).has("propfind-finite-depth");
     world.ask("PROPFIND", "", &[("depth", "2")], "").is(400);
+    // Of a file that is no more than itself, and what is not there is not there.
+    world.ask("PROPFIND", "a", &[], "").is(207).has("getcontentlength");
+    world.ask("PROPFIND", "a", &[("depth", "infinity")], "").is(207);
+    world.ask("PROPFIND", "none", &[], "").is(404);
     world.ask("PROPFIND", "none", &[("depth", "0")], "").is(404);
     for (body, status) in [
         ("<a/>", 400),

@@ -12,6 +12,7 @@
 //! | `/-/go?address=` | opens the application whose address was typed |
 //! | `/-/rewrite.js` | the script that goes into applications' pages below a prefix |
 //! | `/-/health` | says that the portal answers |
+//! | `OPTIONS /` | says to programs that WebDAV is spoken |
 //!
 //! Invariant: what changes something is asked for by our own page, or by no page at all.
 

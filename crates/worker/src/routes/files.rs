@@ -366,8 +366,10 @@ where
     };
     let mut put = Some(Kept::of(put));
     take(desk, &mut put, body, u64::MAX).await?;
-    let put = put.and_then(Kept::into_put).ok_or(Refused::Failed)?;
-    desk.transfer(move || finish(put, kept)).await.map_err(hangs)
+    let put = put.ok_or(Refused::Failed)?;
+    // There it is taken out: should nobody come to that, it is not dropped here.
+    let finished = desk.transfer(move || put.into_put().map(|put| finish(put, kept)));
+    finished.await.map_err(hangs)?.ok_or(Refused::Failed)
 }
 
 /// Writes a body of `most` bytes at most as it comes. Should it break off or come too late, what came is written all the same; should

@@ -382,7 +382,7 @@ pub(in crate::routes) async fn act(
 /// Of several, it says which one.
 fn of(name: &RelPath, why: Refused) -> Refused {
     let name = shown(&String::from_utf8_lossy(name.as_bytes()), 255);
-    let said = |text: String| format!("{name}: {text} What comes after it was not done.");
+    let said = |text: String| format!("{name}: {text} Whatever was to come after it was not done.");
     match why {
         Refused::Conflict(text) => Refused::Conflict(said(text)),
         Refused::NotDone(text) => Refused::NotDone(said(text)),

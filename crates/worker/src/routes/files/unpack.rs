@@ -95,8 +95,7 @@ fn fill<R: Read + Seek>(inside: &Root, mut archive: ZipArchive<R>, size: u64) ->
             left = left.checked_sub(write(inside, &path, entry, left)?).ok_or(NotUnpacked::Bomb)?;
         }
     }
-    // Last: it may take away a right that was needed to fill it.
-    for (path, mode) in directories.restricted.into_iter().rev() {
+    for (path, mode) in directories.restricted {
         let usual = inside.status(&path)?.mode;
         if usual & !mode & 0o077 != 0 {
             inside.set_mode(&path, usual & (mode | 0o700))?;

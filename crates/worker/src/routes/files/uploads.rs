@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use hyper::body::Body;
-use portreeve_files::{Error, Finish, NewMode, Only, RelPath, Space};
+use portreeve_files::{Error, Finish, NewMode, Only, RelPath};
 use serde::Deserialize;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
@@ -37,7 +37,9 @@ pub(crate) struct Uploads(RefCell<BTreeMap<String, Upload>>);
 impl Uploads {
     /// Whether somebody may go on with one.
     pub(crate) fn is_expected(&self) -> bool {
-        self.0.borrow().values().any(|upload| upload.is_open() && upload.is_fresh())
+        let mut uploads = self.0.borrow_mut();
+        uploads.retain(|_, upload| upload.is_fresh());
+        uploads.values().any(Upload::is_open)
     }
 
     /// A place for one that begins.
@@ -138,7 +140,7 @@ fn gone() -> Refused {
 pub(in crate::routes) async fn begin(asked: &Asked<'_>, begin: Begin) -> Result<Answer, Refused> {
     let path = whole("path", &begin.path)?;
     let id = asked.desk.uploads.reserve(begin.size)?;
-    let (desk, to, replace, size) = (Rc::clone(asked.desk), id.clone(), begin.replace, begin.size);
+    let (desk, to, replace) = (Rc::clone(asked.desk), id.clone(), begin.replace);
     let begun = spawn_local(async move {
         let dav = Arc::clone(&desk.dav);
         let put = desk.transfer(move || {
@@ -149,12 +151,7 @@ pub(in crate::routes) async fn begin(asked: &Asked<'_>, begin: Begin) -> Result<
                 _ if replace || !root.has_name(&below)? => Only::IfAbsent,
                 _ => return Err(Error::Exists.into()),
             };
-            let put = root.put(&below)?;
-            let is_too_much = |space: Space| space.available() < size;
-            if root.space(below.parent().as_ref()).is_ok_and(is_too_much) {
-                return Err(Error::Full.into());
-            }
-            Ok((put, Whereto { path, only }))
+            Ok((root.put(&below)?, Whereto { path, only }))
         });
         let begun = put.await.map_err(hangs).and_then(|put| put.map_err(refused).map_err(without_directory));
         match begun {
@@ -229,6 +226,10 @@ where
         desk.uploads.set(id, Part::There(put, whereto));
         received?;
         return told(id, written, size);
+    }
+    if !desk.uploads.0.borrow().contains_key(id) {
+        // Given up while its end came.
+        return Err(gone());
     }
     let (dav, Whereto { path, only }) = (Arc::clone(&desk.dav), whereto);
     let finished = desk.transfer(move || {
