@@ -265,6 +265,10 @@ fn declared(start: &BytesStart<'_>, reader: &NsReader<&[u8]>) -> Result<Vec<(Str
                 }
                 (ResolveResult::Unbound, _) => {}
             },
+            // What stands for a space in an attribute is no part of an address, and does not come back as it was.
+            Some(_) if value.contains(char::is_whitespace) => {
+                return Err(malformed("a namespace has a space in it"));
+            }
             Some(PrefixDeclaration::Default) => own.push((String::new(), value.into_owned())),
             Some(PrefixDeclaration::Named(_)) if value.is_empty() => return Err(XmlError::Prefix),
             Some(PrefixDeclaration::Named(prefix)) => own.push((prefix.to_owned(), value.into_owned())),
@@ -399,6 +403,8 @@ mod tests {
             "<a\u{2603}/>",
             "<a 1=\"\"/>",
             "<1/>",
+            "<a xmlns=\"urn:\rx\"/>",
+            "<a xmlns:p=\"urn:&#10;x\"/>",
             "<a xmlns:p=\"urn:x\" xmlns:q=\"urn:x\" p:b=\"\" q:b=\"\"/>",
             "<a b=\"\" b=\"\"/>",
         ] {
