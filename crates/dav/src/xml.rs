@@ -17,6 +17,9 @@ use crate::limits;
 /// The namespace of WebDAV itself.
 pub(crate) const DAV: &str = "DAV:";
 
+/// What the prefix `xml` means without being declared.
+const XML: &str = "http://www.w3.org/XML/1998/namespace";
+
 /// A name in its namespace; that may be none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Name {
@@ -70,6 +73,17 @@ struct Scope {
 }
 
 impl Scope {
+    /// What a prefix means; nothing if it means nothing.
+    fn space(&self, prefix: &str) -> String {
+        let own = self.own.iter().rev().find(|(one, _)| one == prefix);
+        match (own, &self.around) {
+            (Some((_, space)), _) => space.clone(),
+            (None, Some(around)) => around.space(prefix),
+            (None, None) if prefix == "xml" => XML.to_owned(),
+            (None, None) => String::new(),
+        }
+    }
+
     /// All that hold, by prefix.
     fn all(&self) -> BTreeMap<&str, &str> {
         let mut all = self.around.as_ref().map(|around| around.all()).unwrap_or_default();
@@ -125,11 +139,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
     loop {
         let begin = position(&reader);
         let (space, event) = reader.read_resolved_event().map_err(|error| malformed(&error))?;
-        let space = match space {
-            ResolveResult::Unbound => String::new(),
-            ResolveResult::Bound(space) => space.into_inner().to_owned(),
-            ResolveResult::Unknown(_) => return Err(XmlError::Prefix),
-        };
+        if matches!(space, ResolveResult::Unknown(_)) {
+            return Err(XmlError::Prefix);
+        }
         match event {
             Event::Start(ref start) | Event::Empty(ref start) => {
                 if open.len() >= limits::XML_DEPTH {
@@ -147,6 +159,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Document<'_>, XmlError> {
                     Some(around) if own.is_empty() => around,
                     around => Arc::new(Scope { around, own }),
                 };
+                // The library's own answer is the address as it was written, entities and all.
+                let prefix = start.name().prefix();
+                let space = scope.space(prefix.as_ref().map_or("", |prefix| prefix.as_ref()));
                 let local = start.local_name().as_ref().to_owned();
                 let end = position(&reader);
                 let closing = if matches!(event, Event::Empty(_)) { "/>" } else { ">" };
@@ -366,6 +381,13 @@ mod tests {
         let [b, c] = &document.root.children[..] else { panic!() };
         assert_eq!((b.name.space.as_str(), b.name.local.as_str(), b.text.as_str()), ("urn:b", "b", "x&A<"));
         assert_eq!((c.name.space.as_str(), c.name.local.as_str()), ("", "c"));
+        let entities = read(b"<p:a xmlns:p='urn:a&amp;b>'><xml:b/></p:a>").unwrap();
+        assert_eq!(
+            (entities.root.name.space.as_str(), entities.root.children[0].name.space.as_str()),
+            ("urn:a&b>", XML)
+        );
+        let again = entities.standalone(&entities.root);
+        assert_eq!(read(again.as_bytes()).unwrap().root.name, entities.root.name);
     }
 
     #[test]
