@@ -409,7 +409,7 @@ where
     let mut end = None;
     while piece.len() < limits::PIECE && end.is_none() {
         match timeout(limits::UPLOAD_STALL, body.frame()).await {
-            Ok(Some(Ok(frame))) => piece.extend(frame.into_data().unwrap_or_default()),
+            Ok(Some(Ok(frame))) => piece.extend_from_slice(&frame.into_data().unwrap_or_default()),
             Ok(None) => end = Some(Ok(())),
             Ok(Some(Err(error))) => {
                 tracing::debug!(error = &*error.into() as &dyn std::error::Error, "a file broke off");
