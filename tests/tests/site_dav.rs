@@ -188,7 +188,9 @@ fn cadaver_and_rclone_keep_what_they_are_given() {
         assert_eq!(site.root("login", "ls /home/alice/programs/tree | wc -l"), (files / 10).to_string());
         if is_all {
             site.root("outside", "head -c 5000000000 /dev/zero | openssl enc -aes-128-ctr -nosalt -K 00 -iv 00 >/tmp/there/large 2>/dev/null");
+            writeln!(std::io::stderr(), "5 GB are to go").unwrap();
             succeeds(&rclone("copy /tmp/there/large p:"));
+            writeln!(std::io::stderr(), "5 GB went, and are to come back").unwrap();
             succeeds(&rclone("check --download --include large /tmp/there p:"));
             site.root("outside", "rm /tmp/there/large");
             site.root("login", "rm /home/alice/programs/large");
