@@ -264,17 +264,17 @@ fn is_passing(status: StatusCode) -> bool {
 struct Progress {
     is_told: bool,
     size: u64,
-    last: Instant,
+    last: Option<Instant>,
 }
 
 impl Progress {
     fn of(cp: &Cp, size: u64) -> Self {
-        Self { is_told: !cp.quiet && std::io::stderr().is_terminal(), size, last: Instant::now() }
+        Self { is_told: !cp.quiet && std::io::stderr().is_terminal(), size, last: None }
     }
 
     fn tell(&mut self, offset: u64) {
-        if self.is_told && self.last.elapsed() >= TOLD {
-            self.last = Instant::now();
+        if self.is_told && self.last.is_none_or(|last| last.elapsed() >= TOLD) {
+            self.last = Some(Instant::now());
             let percent = offset.saturating_mul(100).checked_div(self.size).unwrap_or(100);
             eprint!("\r{percent:3} %");
         }
