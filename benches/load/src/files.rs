@@ -6,9 +6,6 @@ use std::time::Instant;
 use anyhow::ensure;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
 
 use crate::effort::Effort;
 use crate::figures::{Figures, Seen};
@@ -59,7 +56,7 @@ async fn puts(
     bytes: u64,
     count: Option<&Cell<u64>>,
 ) -> anyhow::Result<()> {
-    let mut send = connected::<Pieces>(target).await?;
+    let mut send = target.http1::<Pieces>().await?;
     while Instant::now() < until {
         let began = Instant::now();
         let name = count.map_or_else(String::new, |count| count.replace(count.get() + 1).to_string());
@@ -89,7 +86,7 @@ async fn lists(target: &Target, seen: &RefCell<Seen>, until: Instant, entries: u
     const WANTED: &[u8] =
         b"<?xml version=\"1.0\"?><propfind xmlns=\"DAV:\"><prop><resourcetype/><getcontentlength/>\
         <getlastmodified/><creationdate/><getetag/></prop></propfind>";
-    let mut send = connected(target).await?;
+    let mut send = target.http1().await?;
     while Instant::now() < until {
         let began = Instant::now();
         let mut request = target.request("PROPFIND", false, Full::new(Bytes::from_static(WANTED)))?;
@@ -108,15 +105,4 @@ async fn lists(target: &Target, seen: &RefCell<Seen>, until: Instant, entries: u
         seen.bytes(body.len() as u64);
     }
     Ok(())
-}
-
-async fn connected<B>(target: &Target) -> anyhow::Result<SendRequest<B>>
-where
-    B: hyper::body::Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (stream, _) = target.connect().await?;
-    let (send, connection) = handshake(TokioIo::new(stream)).await?;
-    spawn_local(connection);
-    Ok(send)
 }

@@ -8,7 +8,7 @@ use futures_util::future::{join_all, try_join_all};
 use http_body_util::{BodyExt, Empty};
 use hyper::Response;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::task::spawn_local;
 
@@ -79,9 +79,7 @@ async fn over_2(target: &Target, requests: usize) -> anyhow::Result<u64> {
 
 async fn over_1(target: &Target, requests: usize) -> anyhow::Result<u64> {
     let connections = (0..BROWSERS_CONNECTIONS).map(async |number| {
-        let (stream, _) = target.connect().await?;
-        let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        spawn_local(connection);
+        let mut send = target.http1().await?;
         let mut bytes = 0;
         for _ in (number..requests).step_by(BROWSERS_CONNECTIONS) {
             send.ready().await?;

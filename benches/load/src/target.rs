@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use hyper::Request;
+use hyper::body::Body;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -13,6 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
 use tokio_rustls::TlsConnector;
 
 /// On the command line.
@@ -102,6 +106,22 @@ impl Target {
                 Ok((Box::new(stream), resumed))
             }
         }
+    }
+
+    /// A new connection for requests of HTTP/1.1, one after the other.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn http1<B>(&self) -> anyhow::Result<SendRequest<B>>
+    where
+        B: Body + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (stream, _) = self.connect().await?;
+        let (send, connection) = handshake(TokioIo::new(stream)).await?;
+        spawn_local(connection);
+        Ok(send)
     }
 
     /// A request for the path: of HTTP/1.1, or with `whole_address` of HTTP/2.

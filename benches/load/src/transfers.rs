@@ -9,8 +9,6 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
 
 use crate::effort::Effort;
 use crate::figures::{Figures, Seen};
@@ -59,9 +57,7 @@ async fn connection(
     bytes: u64,
     upload: bool,
 ) -> anyhow::Result<()> {
-    let (stream, _) = target.connect().await?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    spawn_local(connection);
+    let mut send = target.http1().await?;
     while Instant::now() < until {
         let began = Instant::now();
         let sent = if upload { bytes } else { 0 };
