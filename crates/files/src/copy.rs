@@ -91,8 +91,7 @@ impl Root {
             return Err(Error::Exists.into());
         }
         let staged = stage_dir(&new, Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO)?;
-        let filled = closed_while(&staged, fill);
-        filled
+        closed_while(&staged, fill)
             .and_then(|()| replace(&staged, &new, Over::Refuse).map_err(E::from))
             .inspect_err(|_| drop(remove_place(&staged)))
     }

@@ -61,7 +61,7 @@ impl FrontBody {
 pub(crate) struct Received(Option<RecvStream>);
 
 impl Received {
-    /// Nothing is left of it to whoever asks after it was dropped, which nobody can.
+    /// `None` only once it is dropped.
     fn stream(&mut self) -> Option<&mut RecvStream> {
         self.0.as_mut()
     }

@@ -44,7 +44,8 @@ pub(in crate::powers) enum Way {
 pub(crate) struct Workers {
     way: Way,
     late: Arc<Late>,
-    idle: RefCell<HashMap<u32, Vec<Kept>>>,
+    /// The last one that was used, and when that was, comes last.
+    idle: RefCell<HashMap<u32, Vec<(Kept, Instant)>>>,
     connections: RefCell<JoinSet<()>>,
 }
 
@@ -52,8 +53,13 @@ pub(crate) struct Workers {
 pub(crate) struct Kept {
     sender: SendRequest<Sent>,
     since: Instant,
-    /// When an answer was taken off it.
-    used: Instant,
+}
+
+impl Kept {
+    async fn exchange(mut self, request: Request<Sent>) -> Result<(Response<Incoming>, Self), WorkerError> {
+        let answer = self.sender.send_request(request).await.map_err(broke_off)?;
+        Ok((answer, self))
+    }
 }
 
 /// What a worker is sent.
@@ -196,23 +202,19 @@ impl Workers {
             Rc::new(Progress { since: Cell::new(Instant::now()), is_browsers_turn: Cell::new(false) });
         let request = request.map(|()| Sent::Stream(body, Rc::clone(&progress)));
         // What was sent can't be sent again: so not on one that its worker may be about to end.
-        let kept = self.take(session.uid).filter(|kept| kept.used.elapsed() < limits::WORKER_FRESH);
+        let kept = self.take(session.uid).filter(|(_, used)| used.elapsed() < limits::WORKER_FRESH);
         let first = match kept {
-            Some(kept) => kept,
-            None => self.connected(session).await?,
+            Some((kept, _)) => kept,
+            None => self.connected_in_time(session).await?,
         };
         progress.since.set(Instant::now());
         let mut exchange = pin!(async {
-            let Kept { mut sender, since, .. } = first;
-            match sender.try_send_request(request).await {
-                Ok(answer) => Ok((answer, Kept { sender, since, used: since })),
+            let mut kept = first;
+            match kept.sender.try_send_request(request).await {
+                Ok(answer) => Ok((answer, kept)),
                 Err(mut failed) => match failed.take_message() {
                     // It had just ended, and nothing went out.
-                    Some(request) => {
-                        let Kept { mut sender, since, .. } = self.connected(session).await?;
-                        let answer = sender.send_request(request).await.map_err(broke_off)?;
-                        Ok((answer, Kept { sender, since, used: since }))
-                    }
+                    Some(request) => self.connected_in_time(session).await?.exchange(request).await,
                     None => Err(broke_off(failed.into_error())),
                 },
             }
@@ -236,28 +238,27 @@ impl Workers {
     }
 
     /// Keeps a connection whose answer was taken to its end.
-    pub(crate) fn keep(&self, uid: u32, mut kept: Kept) {
+    pub(crate) fn keep(&self, uid: u32, kept: Kept) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= limits::WORKERS {
-            idle.retain(|_, all| all.iter().any(|kept| !kept.sender.is_closed()));
+            idle.retain(|_, all| all.iter().any(|(kept, _)| !kept.sender.is_closed()));
         }
         if idle.len() < limits::WORKERS || idle.contains_key(&uid) {
             let all = idle.entry(uid).or_default();
-            all.retain(|kept| !kept.sender.is_closed());
+            all.retain(|(kept, _)| !kept.sender.is_closed());
             if all.len() < limits::WORKER_KEPT {
-                kept.used = Instant::now();
-                all.push(kept);
+                all.push((kept, Instant::now()));
             }
         }
     }
 
-    /// One that was kept, and the last one that was used: the others may rest.
-    fn take(&self, uid: u32) -> Option<Kept> {
+    /// One that was kept, the last one that was used, and when that was: the others may rest.
+    fn take(&self, uid: u32) -> Option<(Kept, Instant)> {
         let mut idle = self.idle.borrow_mut();
         let all = idle.get_mut(&uid)?;
-        while let Some(kept) = all.pop() {
+        while let Some((kept, used)) = all.pop() {
             if kept.sender.is_ready() && self.late.is_good(uid, kept.since) {
-                return Some(kept);
+                return Some((kept, used));
             }
         }
         idle.remove(&uid);
@@ -266,9 +267,11 @@ impl Workers {
 
     async fn connected(&self, session: &Session) -> Result<Kept, WorkerError> {
         let since = Instant::now();
-        let connected = timeout(limits::WORKER_ANSWER, self.connect(session)).await;
-        let sender = connected.map_err(|_| WorkerError::Late)??;
-        Ok(Kept { sender, since, used: since })
+        Ok(Kept { sender: self.connect(session).await?, since })
+    }
+
+    async fn connected_in_time(&self, session: &Session) -> Result<Kept, WorkerError> {
+        timeout(limits::WORKER_ANSWER, self.connected(session)).await.map_err(|_| WorkerError::Late)?
     }
 
     /// The answer, or that it is late. One who takes long is handed another connection, of which nothing else is wanted: the
@@ -303,15 +306,11 @@ impl Workers {
         session: &Session,
         request: Request<Sent>,
     ) -> Result<(Response<Incoming>, Kept), WorkerError> {
-        let Kept { mut sender, since, used } = match self.take(session.uid) {
-            Some(kept) => kept,
-            None => {
-                let since = Instant::now();
-                Kept { sender: self.connect(session).await?, since, used: since }
-            }
+        let kept = match self.take(session.uid) {
+            Some((kept, _)) => kept,
+            None => self.connected(session).await?,
         };
-        let answer = sender.send_request(request).await.map_err(broke_off)?;
-        Ok((answer, Kept { sender, since, used }))
+        kept.exchange(request).await
     }
 
     async fn connect(&self, session: &Session) -> Result<SendRequest<Sent>, WorkerError> {
