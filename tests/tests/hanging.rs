@@ -171,6 +171,9 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
     }
 }
 
+/// How much room there is, which is told of each file to whoever asks for it.
+const ROOM: &str = "<propfind xmlns=\"DAV:\"><prop><quota-available-bytes/></prop></propfind>";
+
 /// One directory of somebody's hangs: whoever asks for it is told, and what is beside it goes on, also the list in which it is.
 #[tokio::test]
 async fn a_directory_that_hangs_holds_up_no_other_file() {
@@ -209,9 +212,13 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
             let listed = program.get(&format!("/api/v1/files{here}/")).await;
             assert_eq!(listed.json()["total"], 2, "{listed:?}");
             browser.get(&format!("/files{here}/")).await.assert_status(200);
-            let mut find = program.prepare("PROPFIND", &format!("/dav{here}/"));
-            find.headers_mut().insert("depth", "1".parse().unwrap());
-            program.request(find, "").await.assert_status(207);
+            for body in ["", ROOM] {
+                let mut find = program.prepare("PROPFIND", &format!("/dav{here}/"));
+                find.headers_mut().insert("depth", "1".parse().unwrap());
+                let found = program.request(find, body).await;
+                found.assert_status(207);
+                assert!(found.text().contains(&format!("{here}/dead/</D:href>")), "{}", found.text());
+            }
             assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
