@@ -2,3 +2,4 @@ mod world;
 
 mod life;
 mod requests;
+mod scarcity;
