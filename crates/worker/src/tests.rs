@@ -1,5 +1,6 @@
 mod world;
 
 mod life;
+mod locked;
 mod requests;
 mod scarcity;

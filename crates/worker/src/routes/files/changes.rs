@@ -123,6 +123,8 @@ pub(super) fn refused(refusal: Refusal) -> Refused {
         StatusCode::PRECONDITION_FAILED => Refused::Precondition(refusal.why),
         StatusCode::INSUFFICIENT_STORAGE => Refused::Full(refusal.why),
         StatusCode::INTERNAL_SERVER_ERROR => Refused::NotDone(refusal.why),
+        // It has the name that a program gave itself.
+        StatusCode::LOCKED => Refused::Conflict(crate::workspace::shown(&refusal.why, limits::CLAUSE)),
         _ => Refused::Conflict(refusal.why),
     }
 }
