@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use nix::sys::signal::Signal;
 use portreeve_portal::limits::FORWARD_READ;
 use portreeve_tests::wire::application::{Application, OK};
@@ -185,7 +186,10 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
     let dead = dir.path().join("dead");
     fs::create_dir(&dead).unwrap();
     fs::write(dir.path().join("fine"), "fine").unwrap();
-    let portal = Portal::start(PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], ""));
+    // An application's time is not that of files.
+    let config = "[limits]\nresponse_head = \"1s\"\n";
+    let portal =
+        Portal::start(PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], config));
     let client = portal.sign_in().await;
     let Some(hang) = Hang::over(&portal, &dead) else { return skip(test, "needs FUSE") };
     let here = dir.path().display().to_string();
@@ -223,7 +227,13 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
+    // What changes files takes as long as they do: nobody is told that it failed while it goes on.
+    let mut copy = program.prepare("COPY", &format!("/dav{here}/fine"));
+    copy.headers_mut().insert("destination", format!("/dav{here}/dead/copy").parse().unwrap());
+    let mut link = program.link().await;
+    let mut copying = Box::pin(link.send(copy.map(|()| http_body_util::Full::default().boxed())));
     tokio::join!(
+        async { assert!(tokio::time::timeout(Duration::from_secs(7), &mut copying).await.is_err()) },
         told(&program, "GET", format!("/dav{here}/dead/file")),
         told(&program, "PROPFIND", format!("/dav{here}/dead/")),
         told(&program, "GET", format!("/api/v1/files{here}/dead/")),
@@ -231,6 +241,7 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
         others,
     );
     hang.end(&portal, &dead);
+    assert_eq!(copying.await.unwrap().status(), 500, "the worker says how it ended");
     program.get(&format!("/api/v1/files{here}/dead/")).await.assert_status(200);
 }
 

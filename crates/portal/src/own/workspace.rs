@@ -118,7 +118,8 @@ pub(crate) async fn answer(
     let writes = parts.method == Method::PUT && is_of_files;
     // What changes a tree, and the last step of a file, takes as long as the disk does.
     let patience = match is_of_files || path.starts_with("/files/") {
-        true if !reads => connection.room.portal.settings.load().config.limits.response_head,
+        true if writes => connection.room.portal.settings.load().config.limits.response_head,
+        true if !reads => limits::WORKER_CHANGE,
         _ => limits::WORKER_ANSWER,
     };
     let reader = reader(site, who, parts, reads)?;
