@@ -279,6 +279,7 @@ async fn nodes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::powers::StateDir;
     use crate::reject::Form;
 
     /// What a browser gets of an answer in which a worker says all that it should not.
@@ -347,12 +348,12 @@ mod tests {
     fn of_a_file_only_named_fields_go_out_and_it_is_no_page() {
         for kind in ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "image/svg+xml"] {
             let expected = with(&[SANDBOX, ("content-type", kind)]);
-            assert_eq!(seen(Some(kind), true, Form::Up), expected, "{kind}");
+            assert_eq!(seen(Some(kind), true, Form::Up(StateDir::Usual)), expected, "{kind}");
             let expected =
                 with(&[SANDBOX, ("content-type", kind), ("strict-transport-security", "max-age=31536000")]);
             assert_eq!(seen(Some(kind), true, Form::Cluster), expected, "{kind}");
         }
-        assert_eq!(seen(None, true, Form::Up), with(&[SANDBOX]));
+        assert_eq!(seen(None, true, Form::Up(StateDir::Usual)), with(&[SANDBOX]));
     }
 
     #[test]
@@ -363,11 +364,11 @@ mod tests {
             ELSEWHERE,
             ("x-frame-options", "DENY"),
         ]);
-        assert_eq!(seen(Some("text/html;charset=utf-7"), false, Form::Up), page);
+        assert_eq!(seen(Some("text/html;charset=utf-7"), false, Form::Up(StateDir::Usual)), page);
         for kind in ["TEXT/HTML", "application/xhtml+xml", "text/plain"] {
             let expected = with(&[SANDBOX, ("content-type", kind), ELSEWHERE]);
-            assert_eq!(seen(Some(kind), false, Form::Up), expected, "{kind}");
+            assert_eq!(seen(Some(kind), false, Form::Up(StateDir::Usual)), expected, "{kind}");
         }
-        assert_eq!(seen(None, false, Form::Up), with(&[SANDBOX, ELSEWHERE]));
+        assert_eq!(seen(None, false, Form::Up(StateDir::Usual)), with(&[SANDBOX, ELSEWHERE]));
     }
 }
