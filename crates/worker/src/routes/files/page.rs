@@ -380,18 +380,12 @@ pub(in crate::routes) async fn act(
 }
 
 /// Of several, it says which one.
-fn of(name: &RelPath, why: Refused) -> Refused {
-    let name = shown(&String::from_utf8_lossy(name.as_bytes()), 255);
-    let said = |text: String| format!("{name}: {text} Whatever was to come after it was not done.");
-    match why {
-        Refused::Conflict(text) => Refused::Conflict(said(text)),
-        Refused::NotDone(text) => Refused::NotDone(said(text)),
-        Refused::Full(text) => Refused::Full(said(text)),
-        Refused::NoFile(text) => Refused::NoFile(said(text)),
-        Refused::Denied(text) => Refused::Denied(said(text)),
-        Refused::Precondition(text) => Refused::Precondition(said(text)),
-        other => other,
+fn of(name: &RelPath, mut why: Refused) -> Refused {
+    if let Some(text) = why.sentence() {
+        let name = shown(&String::from_utf8_lossy(name.as_bytes()), 255);
+        *text = format!("{name}: {text} Whatever was to come after it was not done.");
     }
+    why
 }
 
 /// A name that somebody typed.
