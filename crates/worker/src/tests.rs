@@ -1,5 +1,6 @@
 mod world;
 
+mod access_lists;
 mod life;
 mod locked;
 mod requests;

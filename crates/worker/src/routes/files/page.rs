@@ -244,7 +244,8 @@ async fn about(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
         };
         let mut names = Names::new(uid);
         let (owner, group) = (names.user(status.uid), names.group(status.gid));
-        Ok((status, view, owner, group, names.access(status.mode, status.uid, status.gid)))
+        let access = names.access(status.mode, status.uid, status.gid, root.has_access_list(&below));
+        Ok((status, view, owner, group, access))
     });
     let (status, view, owner, group, access) = looked.await?;
     let is_directory = status.kind == Kind::Directory;
