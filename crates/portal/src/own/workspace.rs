@@ -29,7 +29,6 @@ use crate::reject::Reject;
 use crate::respond;
 use crate::sessions::Sort;
 use crate::site::Site;
-use crate::token;
 
 const TICKET: HeaderName = HeaderName::from_static(worker::TICKET);
 const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
@@ -99,7 +98,7 @@ pub(crate) async fn answer(
     let session = who.session();
     let path = parts.uri.path();
     let is_first = path == "/";
-    let is_dav = token::is_dav(path);
+    let is_dav = portreeve_worker::is_dav(path);
     let is_file = is_dav || path.starts_with(FILES);
     let is_of_files = is_file || path == FILES.trim_end_matches('/') || path.starts_with(UPLOADS);
     if is_of_files {
