@@ -38,7 +38,7 @@ impl Root {
     pub fn has_access_list(&self, path: &RelPath) -> bool {
         let Ok(file) = self.resolve(path.as_bytes(), OFlag::O_PATH) else { return false };
         // One that says the same as the permissions is kept as these alone.
-        getxattr_query(&by_descriptor(&file), "system.posix_acl_access").is_ok()
+        getxattr_query(by_descriptor(&file), "system.posix_acl_access").is_ok()
     }
 
     /// Sets when the content last changed.
