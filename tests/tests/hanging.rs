@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use nix::sys::signal::Signal;
 use portreeve_portal::limits::FORWARD_READ;
 use portreeve_tests::wire::application::{Application, OK};
@@ -171,6 +172,9 @@ async fn file_systems_that_hang_hold_up_nobody_else() {
     }
 }
 
+/// How much room there is, which is told of each file to whoever asks for it.
+const ROOM: &str = "<propfind xmlns=\"DAV:\"><prop><quota-available-bytes/></prop></propfind>";
+
 /// One directory of somebody's hangs: whoever asks for it is told, and what is beside it goes on, also the list in which it is.
 #[tokio::test]
 async fn a_directory_that_hangs_holds_up_no_other_file() {
@@ -182,7 +186,10 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
     let dead = dir.path().join("dead");
     fs::create_dir(&dead).unwrap();
     fs::write(dir.path().join("fine"), "fine").unwrap();
-    let portal = Portal::start(PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], ""));
+    // An application's time is not that of files.
+    let config = "[limits]\nresponse_head = \"1s\"\n";
+    let portal =
+        Portal::start(PortalOptions::under(&["unshare", "--mount", "--propagation", "private"], config));
     let client = portal.sign_in().await;
     let Some(hang) = Hang::over(&portal, &dead) else { return skip(test, "needs FUSE") };
     let here = dir.path().display().to_string();
@@ -209,14 +216,24 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
             let listed = program.get(&format!("/api/v1/files{here}/")).await;
             assert_eq!(listed.json()["total"], 2, "{listed:?}");
             browser.get(&format!("/files{here}/")).await.assert_status(200);
-            let mut find = program.prepare("PROPFIND", &format!("/dav{here}/"));
-            find.headers_mut().insert("depth", "1".parse().unwrap());
-            program.request(find, "").await.assert_status(207);
+            for body in ["", ROOM] {
+                let mut find = program.prepare("PROPFIND", &format!("/dav{here}/"));
+                find.headers_mut().insert("depth", "1".parse().unwrap());
+                let found = program.request(find, body).await;
+                found.assert_status(207);
+                assert!(found.text().contains(&format!("{here}/dead/</D:href>")), "{}", found.text());
+            }
             assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
+    // What changes files takes as long as they do: nobody is told that it failed while it goes on.
+    let mut copy = program.prepare("COPY", &format!("/dav{here}/fine"));
+    copy.headers_mut().insert("destination", format!("/dav{here}/dead/copy").parse().unwrap());
+    let mut link = program.link().await;
+    let mut copying = Box::pin(link.send(copy.map(|()| http_body_util::Full::default().boxed())));
     tokio::join!(
+        async { assert!(tokio::time::timeout(Duration::from_secs(7), &mut copying).await.is_err()) },
         told(&program, "GET", format!("/dav{here}/dead/file")),
         told(&program, "PROPFIND", format!("/dav{here}/dead/")),
         told(&program, "GET", format!("/api/v1/files{here}/dead/")),
@@ -224,6 +241,7 @@ async fn a_directory_that_hangs_holds_up_no_other_file() {
         others,
     );
     hang.end(&portal, &dead);
+    assert_eq!(copying.await.unwrap().status(), 500, "the worker says how it ended");
     program.get(&format!("/api/v1/files{here}/dead/")).await.assert_status(200);
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portreeve_tests::world::{App, Portal, SESSION_COOKIE, enter};
+use portreeve_tests::world::{App, Portal, PortalOptions, SESSION_COOKIE, enter};
 use serde_json::json;
 
 #[tokio::test]
@@ -21,6 +21,29 @@ async fn the_printed_address_signs_in_once_and_says_what_to_do_then() {
     again.assert_refused(403, "code-used");
     assert!(again.text().contains("portreeve login"), "the page says what to do: {}", again.text());
     assert!(again.set_cookie(SESSION_COOKIE).is_none());
+}
+
+/// A command is told of the state directory where it would look elsewhere, and nobody learns where that is.
+#[tokio::test]
+async fn what_to_type_is_what_finds_this_portal() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = format!("XDG_STATE_HOME={}", dir.path().display());
+    let own = Portal::plain();
+    let usual = Portal::start(PortalOptions {
+        state: Some(dir.path().join("portreeve")),
+        ..PortalOptions::under(&["env", &home], "")
+    });
+    for (portal, line) in [(&own, "portreeve login --state DIR"), (&usual, "portreeve login")] {
+        let stranger = portal.stranger();
+        let page = stranger.clone().browser().get("/-/sign-in").await.text();
+        assert!(page.contains(&format!("<code>{line}</code>")), "{page}");
+        let refused = stranger.clone().program().get("/").await;
+        refused.assert_refused(401, "not-signed-in");
+        let remedy = refused.json()["remedy"].as_str().unwrap().to_owned();
+        assert!(remedy.contains(&format!("`{line}`")), "{remedy}");
+        let state = portal.state().display().to_string();
+        assert!(!page.contains(&state) && !remedy.contains(&state));
+    }
 }
 
 #[tokio::test]

@@ -297,8 +297,8 @@ const NEVER_DONE: [&str; 8] = [
     "POST /jobs/{id}/show",
     "POST /queue/{system}/{job}/cancel",
 ];
-/// These are done or not as chance has it, for the directory is called otherwise each time. `workspace_files.rs` and
-/// `files_page.rs` do them.
+/// These are done or not as chance has it, for the directory is called otherwise each time. `workspace_files.rs`,
+/// `files_page.rs` and `files_transfer.rs` do them.
 const BY_CHANCE: [&str; 5] = [
     "DELETE /files{directory}/{path}",
     "PUT /files{directory}/",

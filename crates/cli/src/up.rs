@@ -12,7 +12,7 @@ use portreeve_worker::{Local, Person};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::Up;
+use crate::arguments::{StateDir, Up};
 use crate::{config, control, listen, state};
 
 /// The domain below which every application has an origin of its own: browsers send it to this machine (RFC 6761
@@ -76,7 +76,12 @@ pub(crate) fn up(up: &Up) -> anyhow::Result<()> {
         tagged: false,
     };
     let broker = Arc::new(broker);
-    let embedded = Embedded::new(Arc::clone(&broker), worker)
+    let usual = StateDir { dir: None }.path();
+    let state = match usual.is_ok_and(|usual| usual == state_dir) {
+        true => portreeve_portal::StateDir::Usual,
+        false => portreeve_portal::StateDir::Own,
+    };
+    let embedded = Embedded::new(Arc::clone(&broker), worker, state)
         .context("the kernel can't be asked who owns a socket (NETLINK_SOCK_DIAG)")?;
     let portal = Arc::new(
         Portal::new(settings, Service::Embedded(Arc::new(embedded)), hosts, bound.addresses)

@@ -175,7 +175,7 @@ impl Dav {
         if forbidding.is_empty() {
             return Ok(());
         }
-        Err(Refusal::locked(forbidding.iter().map(|path| address(path.as_ref(), false)).collect()))
+        Err(Refusal::locked(&forbidding))
     }
 
     /// That the field `If` holds, and HTTP's own conditions; what `If` shows.

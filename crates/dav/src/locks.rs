@@ -62,6 +62,12 @@ impl Lock {
         self.path.as_ref() == path || (self.deep && is_below(path, self.path.as_ref()))
     }
 
+    /// Who says to hold it, if that is told: text of a client's, on one line.
+    pub(crate) fn holder(&self) -> Option<String> {
+        let text = crate::xml::read(self.owner.as_bytes()).ok()?.root.whole_text();
+        Some(text.split_whitespace().collect::<Vec<_>>().join(" ")).filter(|text| !text.is_empty())
+    }
+
     pub(crate) fn left(&self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)
     }
@@ -138,14 +144,14 @@ impl Locks {
         self.0.retain(|lock| lock.path.as_ref() != Some(path) && !is_below(lock.path.as_ref(), Some(path)));
     }
 
-    /// The roots of locks that forbid the change, for want of their tokens.
+    /// Locks that forbid the change, for want of their tokens.
     pub(crate) fn forbidding(
         &mut self,
         path: Option<&RelPath>,
         reach: Reach,
         tokens: &[&str],
         now: Instant,
-    ) -> Vec<Option<RelPath>> {
+    ) -> Vec<Lock> {
         let parent = path.map(RelPath::parent);
         let concerns = |lock: &Lock| {
             lock.covers(path)
@@ -161,7 +167,7 @@ impl Locks {
                 && live.iter().any(|other| !other.exclusive && other.path == lock.path && shown(other))
         };
         let forbids = |lock: &&Lock| concerns(lock) && !shown(lock) && !is_shared(lock);
-        live.iter().filter(forbids).map(|lock| lock.path.clone()).collect()
+        live.iter().filter(forbids).cloned().collect()
     }
 }
 

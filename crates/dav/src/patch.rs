@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use http::{Response, StatusCode};
-use portreeve_files::{RelPath, Root};
+use portreeve_files::{Kind, RelPath, Root};
 
 use crate::find::stat;
 use crate::locks::Reach;
@@ -45,7 +45,7 @@ impl Dav {
         let status = status_in(&root, path.as_ref())?;
         let shown = self.conditions(asked, &place, Some(&status))?;
         self.unlocked(place.path.as_ref(), Reach::Content, &shown)?;
-        let steps = steps(body)?;
+        let steps = steps(body, status.kind)?;
         let refused = |step: &Step| matches!(step, Step::Protected(_));
         let done = match steps.iter().any(refused) {
             true => Err(None),
@@ -78,7 +78,7 @@ impl Dav {
 }
 
 /// In their order: the last one counts.
-fn steps(body: &[u8]) -> Result<Vec<Step>, Refusal> {
+fn steps(body: &[u8], kind: Kind) -> Result<Vec<Step>, Refusal> {
     let document = xml::read(body)?;
     let malformed = || Refusal::plain(StatusCode::BAD_REQUEST, "The body does not say what is to be set.");
     if !document.root.is("propertyupdate") {
@@ -94,7 +94,8 @@ fn steps(body: &[u8]) -> Result<Vec<Step>, Refusal> {
             let name = property.name.clone();
             let text = property.text.trim();
             steps.push(match (is_live(&name), sets) {
-                (true, true) if name == executable() && matches!(text, "T" | "F") => {
+                // Of a directory the same bits say who gets in: it has no such property.
+                (true, true) if name == executable() && kind == Kind::File && matches!(text, "T" | "F") => {
                     Step::Executable(text == "T")
                 }
                 (true, _) => Step::Protected(name),

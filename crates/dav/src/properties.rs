@@ -254,6 +254,35 @@ mod tests {
         assert!(at(since(u64::from(u32::MAX) * 1000)).unwrap().starts_with("9999-12-3"));
     }
 
+    /// Where another file system begins, it is not asked: it may be one that hangs.
+    #[test]
+    fn of_a_mount_no_more_is_told_than_the_directory_says() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("mount")).unwrap();
+        let root = Root::open(dir.path(), portreeve_files::Within::Root).unwrap();
+        let path = RelPath::parse(b"mount").unwrap();
+        let dead = Name { space: "urn:test".to_owned(), local: "note".to_owned() };
+        let element = "<note xmlns=\"urn:test\">x</note>".to_owned();
+        let has_attributes = Dead([(dead, element)].into()).keep(&root, Some(&path)).is_ok();
+        let of = |is_mount| Resource {
+            root: Some(&root),
+            directory: None,
+            is_member: true,
+            is_mount,
+            name: b"mount",
+            status: Some(root.status(&path).unwrap()),
+            locks: &[],
+        };
+        for local in QUOTA {
+            let mut piece = String::new();
+            assert!(of(false).live(&Name::dav(local), &mut piece), "{local}");
+            assert!(!of(true).live(&Name::dav(local), &mut String::new()), "{local}");
+        }
+        assert!(of(true).live(&Name::dav("resourcetype"), &mut String::new()), "what is known is told");
+        assert_eq!(of(false).dead().0.len(), usize::from(has_attributes));
+        assert_eq!(of(true).dead(), Dead::default());
+    }
+
     #[test]
     fn names_that_xml_has_no_place_for() {
         assert_eq!(printable("a<\n\u{0}&"), "a&lt;\u{fffd}\u{fffd}&amp;");

@@ -1,11 +1,12 @@
 //! Why something was not done. Invariant: this file alone gives an error its status (RFC 4918, sections 8 to 11, 16), and no answer
-//! repeats what was sent.
+//! repeats what was sent, but for the sentence that says who has locked something.
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
 use portreeve_files::{Error, Status};
 use quick_xml::escape::escape;
 
+use crate::locks::Lock;
 use crate::xml::XmlError;
 
 /// Why something was not done.
@@ -66,8 +67,14 @@ impl Refusal {
         self
     }
 
-    pub(crate) fn locked(about: Vec<String>) -> Self {
-        Self::condition(StatusCode::LOCKED, "lock-token-submitted", about, "Somebody has locked it.")
+    /// By these.
+    pub(crate) fn locked(locks: &[Lock]) -> Self {
+        let about = locks.iter().map(|lock| crate::address(lock.path.as_ref(), false)).collect();
+        let why = match locks.iter().find_map(Lock::holder) {
+            Some(holder) => format!("Somebody has locked it, by the name \"{holder}\"."),
+            None => "Somebody has locked it.".to_owned(),
+        };
+        Self::condition(StatusCode::LOCKED, "lock-token-submitted", about, &why)
     }
 
     /// What is missing is a directory above.

@@ -363,6 +363,12 @@ impl Element {
     pub(crate) fn is(&self, local: &str) -> bool {
         self.name.space == DAV && self.name.local == local
     }
+
+    /// All text in it and in its children, a space between one's and the next.
+    pub(crate) fn whole_text(&self) -> String {
+        let below = self.children.iter().map(Self::whole_text);
+        [self.text.clone()].into_iter().chain(below).collect::<Vec<_>>().join(" ")
+    }
 }
 
 #[cfg(test)]

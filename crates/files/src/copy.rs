@@ -299,3 +299,6 @@ fn replace(old: &Place, new: &Place, over: Over) -> Result<(), Error> {
 fn remove(place: &Place) -> Result<(), Error> {
     remove_place(place)?.into_iter().next().map_or(Ok(()), |left| Err(left.error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmodat, utimensat};
 use nix::sys::time::TimeSpec;
+use rustix::fs::getxattr_query;
 
 use crate::error::{Error, failed};
 use crate::rel_path::RelPath;
@@ -29,6 +30,15 @@ impl Root {
         fchmodat(AT_FDCWD, &by_descriptor(&file), permissions(mode) | kept, FchmodatFlags::FollowSymlink)
             .map_err(failed("set its permissions"))?;
         Status::of(&file)
+    }
+
+    /// Whether an access list (acl(5)) says more than the permissions do, or less; of a link, of what it leads to. `false` where the
+    /// file system has none, or would not say.
+    #[must_use]
+    pub fn has_access_list(&self, path: &RelPath) -> bool {
+        let Ok(file) = self.resolve(path.as_bytes(), OFlag::O_PATH) else { return false };
+        // One that says the same as the permissions is kept as these alone.
+        getxattr_query(by_descriptor(&file), "system.posix_acl_access").is_ok()
     }
 
     /// Sets when the content last changed.

@@ -77,5 +77,5 @@ pub use accept::{Listening, run};
 pub use capacity::fit_connections;
 pub use metrics::MetricsSocket;
 pub use portal::{Portal, Settings, now};
-pub use powers::{Embedded, Inherited, Served, Service};
+pub use powers::{Embedded, Inherited, Served, Service, StateDir};
 pub use tls::{TlsError, client_config, server_config};

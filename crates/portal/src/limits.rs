@@ -239,6 +239,9 @@ pub const DIALERS: usize = 1024;
 pub const BODY_LEFT: Duration = Duration::from_millis(300);
 /// A worker's answer.
 pub const WORKER_ANSWER: Duration = Duration::from_secs(15);
+/// The same where a tree is copied, moved, removed or unpacked: longer than the worker gives that itself, so that it is the worker who
+/// says how it ended.
+pub const WORKER_CHANGE: Duration = Duration::from_secs(61 * 60);
 /// Without an answer for so long, it is looked whether the worker takes connections at all.
 pub const WORKER_KNOCK: Duration = Duration::from_secs(4);
 /// Users to whose worker one thread keeps connections.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-pub use embedded::Embedded;
+pub use embedded::{Embedded, StateDir};
 use portreeve_broker::{CodeError, ForwardRead, ReadError, Verifier};
 use portreeve_model::wire::broker::BadToken;
 use portreeve_model::wire::pam::{PamRefusal, Prompt};
@@ -27,6 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::nodes::Nodes;
 use crate::portal::Portal;
+use crate::reject::Form;
 use crate::sessions::Session;
 
 /// Who is asked.
@@ -131,6 +132,14 @@ impl Service {
         match self {
             Self::Embedded(_) => Nodes::of_this_machine(),
             Self::Served(served) => Ok(Nodes::of_a_cluster(Arc::clone(served.agents()))),
+        }
+    }
+
+    /// Which remedies there are.
+    pub(crate) fn form(&self) -> Form {
+        match self {
+            Self::Embedded(own) => Form::Up(own.state()),
+            Self::Served(_) => Form::Cluster,
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) use self::remedy::Form;
 use crate::authenticate::Unauthenticated;
 use crate::connect::ConnectError;
 use crate::forward::ForwardError;
-use crate::powers::{PowerError, WorkerError};
+use crate::powers::{PowerError, StateDir, WorkerError};
 use crate::resolve::ResolveError;
 use crate::route::RouteError;
 use crate::site::SiteError;
@@ -147,7 +147,7 @@ impl Reject {
 
     /// The code, which is the same whoever says it.
     pub(crate) fn code(&self) -> &'static str {
-        self.text(Form::Up).code
+        self.text(Form::Up(StateDir::Usual)).code
     }
 
     /// What is said about it, in which form.

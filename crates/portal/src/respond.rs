@@ -252,10 +252,11 @@ pub(crate) fn protect(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::powers::StateDir;
 
     #[test]
     fn a_cluster_insists_on_https_and_up_does_not() {
-        for (form, said) in [(Form::Cluster, Some("max-age=31536000")), (Form::Up, None)] {
+        for (form, said) in [(Form::Cluster, Some("max-age=31536000")), (Form::Up(StateDir::Usual), None)] {
             for mut response in [page(String::new()), see_other("/"), Response::new(Answer::empty())] {
                 complete(&mut response, &HeaderValue::from_static("x"), form);
                 let found = response.headers().get_all(header::STRICT_TRANSPORT_SECURITY).iter();
@@ -284,7 +285,7 @@ mod tests {
             "'self' https://apps.org:* https://*.fh.a.org:* https://*.fn.a.org:*"
         );
         let mut ours = page(String::new());
-        complete(&mut ours, &HeaderValue::from_static("x"), Form::Up);
+        complete(&mut ours, &HeaderValue::from_static("x"), Form::Up(StateDir::Usual));
         assert_eq!(ours.headers()[header::CONTENT_SECURITY_POLICY], "x");
     }
 }

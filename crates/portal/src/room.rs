@@ -171,6 +171,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::portal::Settings;
+    use crate::powers::StateDir;
     use crate::{Embedded, Service, certificate, server_config};
 
     /// A room of a portal with the defaults, whose state is in the directory for as long as that is held.
@@ -206,7 +207,8 @@ pub(crate) mod tests {
             apps_domain: String::new(),
             tagged: false,
         };
-        let service = Service::Embedded(Arc::new(Embedded::new(Arc::new(broker), worker).unwrap()));
+        let service =
+            Service::Embedded(Arc::new(Embedded::new(Arc::new(broker), worker, StateDir::Usual).unwrap()));
         let portal = Portal::new(settings, service, hosts, vec![]).unwrap();
         (state, Room::open(Arc::new(portal), 0).unwrap())
     }

@@ -21,7 +21,7 @@ use crate::own;
 use crate::own::origins;
 use crate::portal::Settings;
 use crate::record::{Record, Sent};
-use crate::reject::{Form, Reject};
+use crate::reject::Reject;
 use crate::resolve::resolve;
 use crate::respond::{self, Asker, redirect, reject, wants_page};
 use crate::route::{Route, RouteError, route};
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
     let wants_page = wants_page(&parts.method, &parts.headers, fetch);
     let head_only = parts.method == Method::HEAD;
     let takes_basic = token::takes_basic(&parts);
-    let form = Form::of(connection.room.portal.service.is_a_cluster());
+    let form = connection.room.portal.service.form();
     let arrived = Box::new(Arrived { parts, body, fetch, upgrade, interim });
     let mut response = match answer(connection, &settings, &record, arrived).await {
         Ok(response) => response,

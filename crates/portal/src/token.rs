@@ -35,17 +35,12 @@ pub(crate) fn shown(parts: &Parts) -> Option<Secret> {
 
 /// Whether Basic is a way in for this request: WebDAV, and no browser.
 pub(crate) fn takes_basic(parts: &Parts) -> bool {
-    is_dav(parts.uri.path()) && !is_of_a_browser(parts)
+    portreeve_worker::is_dav(parts.uri.path()) && !is_of_a_browser(parts)
 }
 
 /// Whether a browser asks for a page of its.
 pub(crate) fn is_of_a_browser(parts: &Parts) -> bool {
     parts.headers.keys().any(|name| name == ORIGIN || name.as_str().starts_with("sec-fetch-"))
-}
-
-/// Whether it is an address of WebDAV.
-pub(crate) fn is_dav(path: &str) -> bool {
-    path.strip_prefix("/dav").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 enum Scheme {

@@ -56,5 +56,7 @@ pub mod fuzz {
 
 pub use limits::CONNECTIONS;
 pub use local::Local;
+/// Whether a path is one of WebDAV's.
+pub use portreeve_dav::is_address as is_dav;
 pub use portreeve_jobs::Person;
 pub use workspace::here::Look;

@@ -64,12 +64,8 @@ pub(crate) const DIRECTORY: usize = 1_000_000;
 pub(crate) const SNAPSHOTS: usize = 2;
 /// Rows of the page *Files* before a script asks for more.
 pub(crate) const ROWS: usize = 200;
-/// Files and directories in one archive.
-pub(crate) const ARCHIVE: usize = 100_000;
-/// Directories of it in one another.
-pub(crate) const ARCHIVE_DEPTH: usize = 200;
-/// The table of an archive that is unpacked, in bytes.
-pub(crate) const ARCHIVE_TABLE: u64 = 32 * 1024 * 1024;
+/// An archive that is made or unpacked. More is refused; what is too deep is left out of one that is made.
+pub(crate) const ARCHIVE: Archive = Archive { count: 100_000, depth: 200, table: 32 * 1024 * 1024 };
 /// Of what is left out of an archive, so many are named.
 pub(crate) const ARCHIVE_LEFT_OUT: usize = 1000;
 /// An archive may get so many times as large as it is,
@@ -124,3 +120,14 @@ pub(crate) const HISTORY_PAGE: usize = 50;
 pub(crate) const OUTPUT_SHOWN: u64 = 64 * 1024;
 /// Bytes of output in one answer at most.
 pub(crate) const OUTPUT_MOST: u64 = 1024 * 1024;
+
+/// How much one archive may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Archive {
+    /// Files and directories.
+    pub(crate) count: usize,
+    /// Directories in one another.
+    pub(crate) depth: usize,
+    /// The table at its end, in bytes: all of it is read at once when it is unpacked.
+    pub(crate) table: u64,
+}

@@ -14,7 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::desk::Desk;
 use crate::jobs::Workplace;
-use crate::process::unix_seconds;
+use crate::process::{leave, unix_seconds};
 use crate::ticket::Keys;
 use crate::workspace::here::{Look, Machine};
 use crate::workspace::own_forwards;
@@ -60,9 +60,9 @@ impl Local {
             .thread_keep_alive(limits::BLOCKING_IDLE)
             .build()?;
         std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, serve(settings, connections));
-            // What was given up is removed; what hangs in a file system is not waited for.
-            runtime.shutdown_timeout(limits::LEAVE);
+            let tasks = LocalSet::new();
+            tasks.block_on(&runtime, serve(settings, connections));
+            leave(runtime, tasks);
         })?;
         Ok(Self(sender))
     }

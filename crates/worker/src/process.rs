@@ -12,6 +12,7 @@ use portreeve_jobs::Person;
 use portreeve_jobs::catalog::OWN;
 use portreeve_model::config::WorkspaceConfig;
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -61,13 +62,21 @@ pub fn run(control: OwnedFd, settings: &Settings) -> Result<(), ControlError> {
         .thread_keep_alive(limits::BLOCKING_IDLE)
         .build()?;
     // Everything that runs belongs to this set, and ends with it.
-    let ended = LocalSet::new().block_on(&runtime, serve(control, settings));
-    // What was given up is removed; what hangs in a file system is not waited for.
-    runtime.shutdown_timeout(limits::LEAVE);
+    let tasks = LocalSet::new();
+    let ended = tasks.block_on(&runtime, serve(control, settings));
+    leave(runtime, tasks);
     match ended {
         Ok(()) | Err(ControlError::Closed) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Ends all that runs. What was given up is removed, on other threads; what hangs in a file system is not waited for.
+pub(crate) fn leave(runtime: Runtime, tasks: LocalSet) {
+    let inside = runtime.enter();
+    drop(tasks);
+    drop(inside);
+    runtime.shutdown_timeout(limits::LEAVE);
 }
 
 /// As [`run`], inside a `LocalSet`.

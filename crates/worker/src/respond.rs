@@ -131,7 +131,8 @@ impl Refused {
         }
     }
 
-    fn detail(&self) -> String {
+    /// The sentence of those that have one of their own.
+    pub(crate) fn sentence(&mut self) -> Option<&mut String> {
         match self {
             Self::Unfit { why: text, .. }
             | Self::NotUnderstood(text)
@@ -140,7 +141,16 @@ impl Refused {
             | Self::Full(text)
             | Self::NoFile(text)
             | Self::Denied(text)
-            | Self::Precondition(text) => text.clone(),
+            | Self::Precondition(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn detail(&self) -> String {
+        if let Some(text) = self.clone().sentence() {
+            return std::mem::take(text);
+        }
+        match self {
             Self::Method { allowed } => format!("It takes {allowed}."),
             Self::TooLarge => "A body is no longer than a mebibyte.".to_owned(),
             Self::NotJson => "Send JSON, and say so: Content-Type: application/json.".to_owned(),

@@ -1,4 +1,7 @@
 mod world;
 
+mod access_lists;
 mod life;
+mod locked;
 mod requests;
+mod scarcity;

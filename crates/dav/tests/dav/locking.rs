@@ -131,3 +131,31 @@ fn locks_are_shown() {
     let listed = world.ask("PROPFIND", "", &[("depth", "1")], "");
     assert_eq!(listed.text.matches("<D:activelock>").count(), 3);
 }
+
+/// Whoever knows no lock is told whom to ask, as far as its client said that.
+#[test]
+fn who_holds_a_lock_is_told() {
+    for (owner, told) in [
+        (
+            "<D:owner><D:href>mailto:alice@example.org</D:href></D:owner>",
+            "it, by the name \"mailto:alice@example.org\".",
+        ),
+        (
+            "<D:owner>\n LibreOffice,\n <x xmlns=\"urn:x\">alice<y/></x> </D:owner>",
+            "it, by the name \"LibreOffice, alice\".",
+        ),
+        ("<D:owner>&lt;b&gt;</D:owner>", "it, by the name \"<b>\"."),
+        ("<D:owner> </D:owner>", "Somebody has locked it."),
+        ("", "Somebody has locked it."),
+    ] {
+        let world = World::new();
+        world.put("a", "x");
+        let begin = INFO.find("<D:owner>").unwrap();
+        let info = format!("{}{owner}</D:lockinfo>", &INFO[..begin]);
+        world.ask("LOCK", "a", &[("depth", "0")], &info).is(200);
+        let path = world.at("a").display().to_string();
+        let path = portreeve_files::RelPath::parse(path.trim_start_matches('/').as_bytes()).unwrap();
+        let refusal = world.dav.is_free(&path).unwrap_err();
+        assert!(refusal.status == 423 && refusal.why.ends_with(told), "{owner}: {refusal:?}");
+    }
+}

@@ -229,6 +229,14 @@ fn what_programs_keep_in_properties_that_is_a_files_own() {
     set(&world, "a", &executable("F")).has("200 OK");
     assert_eq!(mode(), 0o640);
     set(&world, "a", &executable("maybe")).has("403");
+    // It is none of a directory's: there the mode says who gets in.
+    world.ask("MKCOL", "d", &[], "").is(201);
+    let before = std::fs::metadata(world.at("d")).unwrap().permissions();
+    find(&world, "d", "0", "<executable xmlns=\"http://apache.org/dav/props/\"/>").has("404");
+    for value in ["F", "T"] {
+        set(&world, "d", &(executable(value) + "<x:beside/>")).has("403").has("424 Failed");
+        assert_eq!(std::fs::metadata(world.at("d")).unwrap().permissions(), before);
+    }
     let time = "<w:Win32LastModifiedTime xmlns:w=\"urn:schemas-microsoft-com:\">Sun, 06 Nov 1994 08:49:37 GMT</w:Win32LastModifiedTime>";
     if set(&world, "a", time).text.contains("200 OK") {
         find(&world, "a", "0", "<D:getlastmodified/>").has("Sun, 06 Nov 1994 08:49:37 GMT");

@@ -32,6 +32,29 @@ fn permissions_and_times_of_files_and_directories() {
 }
 
 #[test]
+fn an_access_list_is_seen_where_there_is_one() {
+    let room = Room::new();
+    fs::write(room.at("file"), "").unwrap();
+    fs::create_dir(room.at("dir")).unwrap();
+    symlink("file", room.at("link")).unwrap();
+    let set = |arguments: &[&str], name: &str| {
+        let status = std::process::Command::new("setfacl").args(arguments).arg(room.at(name)).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let has = |name: &str| room.root.has_access_list(&path(name));
+    // One that says what the permissions say is none.
+    if !set(&["--set", "u::rw,g::r,o::-"], "file") {
+        return println!("SKIPPED: access lists: needs setfacl, and a file system with lists");
+    }
+    assert!(!has("file") && !has("dir") && !has("link") && !has("none"));
+    assert!(set(&["-m", "u:12345:r"], "file") && set(&["-m", "g:12345:x"], "dir"));
+    assert_eq!((has("file"), has("dir"), has("link")), (true, true, true));
+    // What is said of files to come says nothing of the directory itself.
+    assert!(set(&["-b"], "dir") && set(&["-d", "-m", "u:12345:r"], "dir"));
+    assert!(!has("dir"));
+}
+
+#[test]
 fn a_file_system_says_its_room() {
     let room = Room::new();
     let space = room.root.space(None).unwrap();

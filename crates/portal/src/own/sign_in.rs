@@ -12,7 +12,8 @@ use crate::answer::Answer;
 use crate::fetch::Fetch;
 use crate::front::Connection;
 use crate::limits;
-use crate::reject::Reject;
+use crate::powers::StateDir;
+use crate::reject::{Form, Reject};
 use crate::respond::{self, wants_page};
 use crate::site::{Origin, Site};
 
@@ -23,8 +24,8 @@ pub(super) const NEXT_COOKIE: &str = "__Host-portreeve-next";
 #[template(path = "sign_in.html")]
 struct SignInTemplate<'a> {
     next: &'a str,
-    /// A name and a password may be typed.
-    pam: bool,
+    /// On a cluster a name and a password may be typed.
+    form: Form,
     user: &'a str,
     /// Why it did not work, in sentences.
     trouble: &'a [String],
@@ -44,8 +45,8 @@ pub(super) fn page_again(
     trouble: &[String],
 ) -> Result<Response<Answer>, Reject> {
     let wanted = next::checked(wanted).unwrap_or("/");
-    let pam = connection.room.portal.service.is_a_cluster();
-    let template = SignInTemplate { next: wanted, pam, user, trouble };
+    let form = connection.room.portal.service.form();
+    let template = SignInTemplate { next: wanted, form, user, trouble };
     let body = template.render().map_err(|error| Reject::Internal(error.into()))?;
     let frame = Frame { title: "Sign in", ..Frame::default() };
     let html = frame.around(&body).map_err(|error| Reject::Internal(error.into()))?;

@@ -29,7 +29,6 @@ use crate::reject::Reject;
 use crate::respond;
 use crate::sessions::Sort;
 use crate::site::Site;
-use crate::token;
 
 const TICKET: HeaderName = HeaderName::from_static(worker::TICKET);
 const VISIT: HeaderName = HeaderName::from_static(worker::VISIT);
@@ -99,7 +98,7 @@ pub(crate) async fn answer(
     let session = who.session();
     let path = parts.uri.path();
     let is_first = path == "/";
-    let is_dav = token::is_dav(path);
+    let is_dav = portreeve_worker::is_dav(path);
     let is_file = is_dav || path.starts_with(FILES);
     let is_of_files = is_file || path == FILES.trim_end_matches('/') || path.starts_with(UPLOADS);
     if is_of_files {
@@ -118,7 +117,8 @@ pub(crate) async fn answer(
     let writes = parts.method == Method::PUT && is_of_files;
     // What changes a tree, and the last step of a file, takes as long as the disk does.
     let patience = match is_of_files || path.starts_with("/files/") {
-        true if !reads => connection.room.portal.settings.load().config.limits.response_head,
+        true if writes => connection.room.portal.settings.load().config.limits.response_head,
+        true if !reads => limits::WORKER_CHANGE,
         _ => limits::WORKER_ANSWER,
     };
     let reader = reader(site, who, parts, reads)?;
@@ -278,6 +278,7 @@ async fn nodes(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::powers::StateDir;
     use crate::reject::Form;
 
     /// What a browser gets of an answer in which a worker says all that it should not.
@@ -346,12 +347,12 @@ mod tests {
     fn of_a_file_only_named_fields_go_out_and_it_is_no_page() {
         for kind in ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "image/svg+xml"] {
             let expected = with(&[SANDBOX, ("content-type", kind)]);
-            assert_eq!(seen(Some(kind), true, Form::Up), expected, "{kind}");
+            assert_eq!(seen(Some(kind), true, Form::Up(StateDir::Usual)), expected, "{kind}");
             let expected =
                 with(&[SANDBOX, ("content-type", kind), ("strict-transport-security", "max-age=31536000")]);
             assert_eq!(seen(Some(kind), true, Form::Cluster), expected, "{kind}");
         }
-        assert_eq!(seen(None, true, Form::Up), with(&[SANDBOX]));
+        assert_eq!(seen(None, true, Form::Up(StateDir::Usual)), with(&[SANDBOX]));
     }
 
     #[test]
@@ -362,11 +363,11 @@ mod tests {
             ELSEWHERE,
             ("x-frame-options", "DENY"),
         ]);
-        assert_eq!(seen(Some("text/html;charset=utf-7"), false, Form::Up), page);
+        assert_eq!(seen(Some("text/html;charset=utf-7"), false, Form::Up(StateDir::Usual)), page);
         for kind in ["TEXT/HTML", "application/xhtml+xml", "text/plain"] {
             let expected = with(&[SANDBOX, ("content-type", kind), ELSEWHERE]);
-            assert_eq!(seen(Some(kind), false, Form::Up), expected, "{kind}");
+            assert_eq!(seen(Some(kind), false, Form::Up(StateDir::Usual)), expected, "{kind}");
         }
-        assert_eq!(seen(None, false, Form::Up), with(&[SANDBOX, ELSEWHERE]));
+        assert_eq!(seen(None, false, Form::Up(StateDir::Usual)), with(&[SANDBOX, ELSEWHERE]));
     }
 }

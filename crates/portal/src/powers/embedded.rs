@@ -29,6 +29,16 @@ pub struct Embedded {
     worker: Local,
     /// For the slow look at who holds a socket, off the threads that serve.
     lookup: Lookup,
+    state: StateDir,
+}
+
+/// Where this portal's state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateDir {
+    /// Where its user's commands look for it.
+    Usual,
+    /// Elsewhere: they are told where, with `--state`.
+    Own,
 }
 
 impl Embedded {
@@ -36,8 +46,12 @@ impl Embedded {
     ///
     /// # Errors
     /// When the kernel can't be asked who owns a socket: then nothing could be allowed.
-    pub fn new(broker: Arc<Broker>, worker: Local) -> std::io::Result<Self> {
-        Ok(Self { broker, worker, lookup: Lookup::open()? })
+    pub fn new(broker: Arc<Broker>, worker: Local, state: StateDir) -> std::io::Result<Self> {
+        Ok(Self { broker, worker, lookup: Lookup::open()?, state })
+    }
+
+    pub(super) fn state(&self) -> StateDir {
+        self.state
     }
 
     /// Writes down what a sign-out could not: the disk was full, or did not answer.

@@ -1,23 +1,24 @@
 //! What to do, where that is not the same in `portreeve up` and on a cluster.
 
+use crate::powers::StateDir;
+
 /// Who says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One user's portal, on the machine that they are on.
-    Up,
+    Up(StateDir),
     /// Many users', with a broker, agents and a sysadmin, and a sign-in by name and password.
     Cluster,
 }
 
 impl Form {
-    pub(crate) fn of(is_a_cluster: bool) -> Self {
-        if is_a_cluster { Self::Cluster } else { Self::Up }
-    }
-
     pub(super) fn sign_in(self) -> &'static str {
         match self {
-            Self::Up => {
+            Self::Up(StateDir::Usual) => {
                 "Run `portreeve login` on the machine where the portal runs, and open the address that it prints."
+            }
+            Self::Up(StateDir::Own) => {
+                "Run `portreeve login --state DIR` on the machine where the portal runs, with the state directory that it was started with, and open the address that it prints."
             }
             Self::Cluster => {
                 "Open the portal's first page and sign in there, or run `portreeve login` on the cluster and open the address that it prints. A program shows an access token: `portreeve token create`."
@@ -27,7 +28,12 @@ impl Form {
 
     pub(super) fn sign_in_later(self) -> &'static str {
         match self {
-            Self::Up => "Wait a minute. Then run `portreeve login`, and open the address that it prints.",
+            Self::Up(StateDir::Usual) => {
+                "Wait a minute. Then run `portreeve login`, and open the address that it prints."
+            }
+            Self::Up(StateDir::Own) => {
+                "Wait a minute. Then run `portreeve login --state DIR`, with the state directory that the portal was started with, and open the address that it prints."
+            }
             Self::Cluster => {
                 "Wait a minute. Then sign in with your name, or run `portreeve login` on the cluster, and open the address that it prints."
             }
@@ -36,7 +42,7 @@ impl Form {
 
     pub(super) fn address(self) -> &'static str {
         match self {
-            Self::Up => "Open the address that the portal printed when it started.",
+            Self::Up(_) => "Open the address that the portal printed when it started.",
             Self::Cluster => {
                 "Open the address that the sysadmin gave you. Other names of the portal are the sysadmin's to add: portal.names."
             }
@@ -46,7 +52,7 @@ impl Form {
     /// The processes that hold another user's socket could not be looked at.
     pub(super) fn unseen(self) -> &'static str {
         match self {
-            Self::Up => {
+            Self::Up(_) => {
                 "Without more rights, this portal can't see other users' processes. Ask the owner for a forward file of their own."
             }
             Self::Cluster => {
@@ -57,7 +63,7 @@ impl Form {
 
     pub(super) fn no_address(self) -> &'static str {
         match self {
-            Self::Up => "Try again in a moment.",
+            Self::Up(_) => "Try again in a moment.",
             Self::Cluster => "Ask the sysadmin, whose the list of nodes is: portreeve nodes.",
         }
     }
@@ -65,7 +71,7 @@ impl Form {
     /// An end of a session could not be written down.
     pub(super) fn full_disk(self) -> &'static str {
         match self {
-            Self::Up => {
+            Self::Up(_) => {
                 "Make room on the disk that holds the portal's state directory. The portal's log has the reason, and says when it is written."
             }
             Self::Cluster => {
@@ -77,13 +83,13 @@ impl Form {
     /// An application is not shown under the portal's own address; `has_origins`: it could have one of its own.
     pub(super) fn own_origin(self, has_origins: bool) -> &'static str {
         match self {
-            Self::Up if has_origins => {
+            Self::Up(_) if has_origins => {
                 "Open the portal under the name localhost on this machine, where each application has an address of its own."
             }
             Self::Cluster if has_origins => {
                 "Open it in a window: the portal leads on to its own address. A forward whose name has a capital or a dot, and a node's address in the place of its name, can have none."
             }
-            Self::Up | Self::Cluster => {
+            Self::Up(_) | Self::Cluster => {
                 "This portal has one address for everything. A program, such as curl, may use the application; a browser is not shown it."
             }
         }

@@ -52,7 +52,7 @@ fn rejects() -> Vec<Reject> {
 #[test]
 fn each_says_what_to_do_in_either_form() {
     for reject in rejects() {
-        for form in [Form::Up, Form::Cluster] {
+        for form in [Form::Up(StateDir::Usual), Form::Up(StateDir::Own), Form::Cluster] {
             let said = reject.text(form);
             assert!(said.todo.ends_with(['.', '`']), "{form:?} {}: {:?}", said.code, said.todo);
             assert_eq!(said.code, reject.code());
@@ -63,7 +63,7 @@ fn each_says_what_to_do_in_either_form() {
 #[test]
 fn neither_form_sends_people_to_what_the_other_has() {
     for reject in rejects() {
-        let of_up = reject.text(Form::Up).todo;
+        let of_up = reject.text(Form::Up(StateDir::Usual)).todo;
         assert!(!of_up.contains("sysadmin") && !of_up.contains("agent"), "{of_up}");
         let of_a_cluster = reject.text(Form::Cluster).todo;
         for words in
@@ -72,4 +72,18 @@ fn neither_form_sends_people_to_what_the_other_has() {
             assert!(!of_a_cluster.contains(words), "{of_a_cluster}");
         }
     }
+}
+
+/// A command that looks elsewhere finds no portal.
+#[test]
+fn whose_state_is_elsewhere_is_said_to_be_asked_there() {
+    let mut told = 0;
+    for reject in rejects() {
+        let (usual, own) = (Form::Up(StateDir::Usual), Form::Up(StateDir::Own));
+        let (usual, own) = (reject.text(usual).todo, reject.text(own).todo);
+        assert!(!usual.contains("--state"), "{usual}");
+        assert_eq!(own.contains("portreeve login"), own.contains("portreeve login --state DIR"), "{own}");
+        told += usize::from(own.contains("--state"));
+    }
+    assert!(told >= 4, "{told}");
 }

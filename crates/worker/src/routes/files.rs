@@ -163,7 +163,7 @@ async fn zip(asked: &Asked<'_>, directory: Option<RelPath>, names: Vec<RelPath>)
             below.collect::<Result<Vec<_>, _>>()?
         }
     };
-    let mut archive = aside(asked, move |dav| archive::Archive::of(dav, &paths)).await?;
+    let mut archive = aside(asked, move |dav| archive::Archive::of(dav, &paths, limits::ARCHIVE)).await?;
     let pieces = match asked.method {
         Method::HEAD => mpsc::channel(1).1,
         _ => flow(asked.desk, move || archive.next()),

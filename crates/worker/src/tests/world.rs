@@ -44,6 +44,14 @@ pub(super) fn pair(kind: SockType) -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }
 
+/// A connection, of which the worker does not have its end yet.
+pub(super) fn prepared() -> (UnixStream, OwnedFd) {
+    let (ours, theirs) = pair(SockType::Stream);
+    let ours = std::os::unix::net::UnixStream::from(ours);
+    ours.set_nonblocking(true).unwrap();
+    (UnixStream::from_std(ours).unwrap(), theirs)
+}
+
 impl Worker {
     /// One that was told nothing.
     pub(super) fn silent(settings: Settings) -> Self {
@@ -78,12 +86,13 @@ impl Worker {
     }
 
     pub(super) fn try_to_connect(&self) -> std::io::Result<UnixStream> {
-        let (ours, theirs) = pair(SockType::Stream);
-        let frame = encode_bare(&ToWorker::Connection).unwrap();
-        message::send(&self.control, &frame, &[theirs.as_fd()])?;
-        let ours = std::os::unix::net::UnixStream::from(ours);
-        ours.set_nonblocking(true)?;
-        UnixStream::from_std(ours)
+        let (ours, theirs) = prepared();
+        self.hand_over(theirs).map(|()| ours)
+    }
+
+    /// Gives it the other end of a connection.
+    pub(super) fn hand_over(&self, theirs: OwnedFd) -> std::io::Result<()> {
+        message::send(&self.control, &encode_bare(&ToWorker::Connection).unwrap(), &[theirs.as_fd()])
     }
 
     pub(super) fn ticket(&self, change: impl FnOnce(&mut Claims)) -> String {

@@ -27,6 +27,7 @@ pub(super) struct Archive {
     file: Option<(OpenFile, u64)>,
     left_out: Vec<String>,
     count: usize,
+    most: limits::Archive,
 }
 
 struct Level {
@@ -68,11 +69,11 @@ impl Write for Out {
 const LEFT_OUT: &str = "NOT-INCLUDED.txt";
 
 impl Archive {
-    /// Of these. Blocks.
+    /// Of these, and so much of them. Blocks.
     ///
     /// # Errors
     /// When one of them is outside of what is shown.
-    pub(super) fn of(dav: &Dav, paths: &[RelPath]) -> Result<Self, Error> {
+    pub(super) fn of(dav: &Dav, paths: &[RelPath], most: limits::Archive) -> Result<Self, Error> {
         let mut wanted = Vec::new();
         for path in paths {
             let (root, below) = dav.roots().named(Some(path))?;
@@ -88,6 +89,7 @@ impl Archive {
             file: None,
             left_out: Vec::new(),
             count: 0,
+            most,
         })
     }
 
@@ -169,7 +171,7 @@ impl Archive {
 
     fn put(&mut self, name: String, opened: Result<(Status, Opened), Error>) -> io::Result<()> {
         self.count += 1;
-        if self.count > limits::ARCHIVE {
+        if self.count > self.most.count {
             return Err(io::Error::other("the archive has too many files"));
         }
         let begun = opened.and_then(|(status, opened)| self.begin(&name, &status, opened));
@@ -193,7 +195,7 @@ impl Archive {
                 writer.start_file(name, options).map_err(taken)?;
                 self.file = Some((file, 0));
             }
-            Opened::Directory(_) if self.levels.len() >= limits::ARCHIVE_DEPTH => return Err(Error::TooLong),
+            Opened::Directory(_) if self.levels.len() >= self.most.depth => return Err(Error::TooLong),
             Opened::Directory(entries) => {
                 let name = format!("{name}/");
                 writer.add_directory(&*name, options).map_err(taken)?;
@@ -251,4 +253,59 @@ fn method(name: &str) -> CompressionMethod {
 
 fn lossy(name: &OsStr) -> String {
     name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Read};
+    use std::path::Path;
+
+    use portreeve_files::Roots;
+    use zip::ZipArchive;
+
+    use super::*;
+
+    /// Of one directory.
+    fn made(path: &Path, most: limits::Archive) -> io::Result<Vec<u8>> {
+        let path = RelPath::parse(path.to_str().unwrap().trim_start_matches('/').as_bytes()).unwrap();
+        let mut archive = Archive::of(&Dav::new(Roots::default()), &[path], most).unwrap();
+        let mut bytes = Vec::new();
+        while let Some(piece) = archive.next()? {
+            bytes.extend(piece);
+        }
+        Ok(bytes)
+    }
+
+    #[test]
+    fn more_files_than_that_have_no_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("d");
+        std::fs::create_dir(&top).unwrap();
+        // A piece is full, and yet the answer has no end.
+        std::fs::write(top.join("a"), vec![7; 2 * limits::PIECE]).unwrap();
+        std::os::unix::fs::symlink("a", top.join("b")).unwrap();
+        let most = limits::Archive { count: 3, ..limits::ARCHIVE };
+        assert_eq!(ZipArchive::new(Cursor::new(made(&top, most).unwrap())).unwrap().len(), 3);
+        // What is left out is counted, too: it was looked at.
+        nix::unistd::mkfifo(&top.join("c"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = made(&top, most).unwrap_err().to_string();
+        assert!(error.contains("too many files"), "{error}");
+    }
+
+    #[test]
+    fn what_is_deeper_than_that_is_left_out_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("d");
+        std::fs::create_dir_all(top.join("e/f")).unwrap();
+        std::fs::write(top.join("e/f/below"), "x").unwrap();
+        std::fs::write(top.join("e/here"), "x").unwrap();
+        let bytes = made(&top, limits::Archive { depth: 2, ..limits::ARCHIVE }).unwrap();
+        let mut archive = ZipArchive::new(Cursor::new(bytes)).unwrap();
+        let mut names: Vec<_> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+        names.sort();
+        assert_eq!(names, [LEFT_OUT, "d/", "d/e/", "d/e/here"]);
+        let mut left_out = String::new();
+        archive.by_name(LEFT_OUT).unwrap().read_to_string(&mut left_out).unwrap();
+        assert!(left_out.starts_with("d/e/f: "), "{left_out}");
+    }
 }

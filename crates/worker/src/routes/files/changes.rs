@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::super::Asked;
 use super::hangs;
 use super::unpack::{self, NotUnpacked};
-use crate::body;
 use crate::respond::{self, Answer, Refused};
+use crate::{body, limits};
 
 /// What is to be done with a file or directory.
 #[derive(Debug, Deserialize)]
@@ -86,7 +86,7 @@ pub(super) async fn set_mode(asked: &Asked<'_>, path: RelPath, mode: &str) -> Re
 
 pub(super) async fn unpack(asked: &Asked<'_>, from: RelPath, to: RelPath) -> Result<(), Refused> {
     let dav = Arc::clone(&asked.desk.dav);
-    let unpacked = asked.desk.at_length(move || unpack::unpack(&dav, &from, &to));
+    let unpacked = asked.desk.at_length(move || unpack::unpack(&dav, &from, &to, limits::ARCHIVE));
     unpacked.await.map_err(hangs)?.map_err(|why| match why {
         NotUnpacked::Refused(refusal) => refused(refusal),
         other => Refused::Conflict(format!("Nothing was unpacked: {other}.")),
@@ -123,6 +123,8 @@ pub(super) fn refused(refusal: Refusal) -> Refused {
         StatusCode::PRECONDITION_FAILED => Refused::Precondition(refusal.why),
         StatusCode::INSUFFICIENT_STORAGE => Refused::Full(refusal.why),
         StatusCode::INTERNAL_SERVER_ERROR => Refused::NotDone(refusal.why),
+        // It has the name that a program gave itself.
+        StatusCode::LOCKED => Refused::Conflict(crate::workspace::shown(&refusal.why, limits::CLAUSE)),
         _ => Refused::Conflict(refusal.why),
     }
 }

@@ -169,6 +169,8 @@ struct Known {
     link: bool,
     kind: Kind,
     status: Option<Brief>,
+    /// Not of the directory's file system, which may be one that hangs: no more is asked of it.
+    apart: bool,
 }
 
 /// What is kept of a status: there may be very many.
@@ -193,14 +195,16 @@ impl From<&Status> for Brief {
     }
 }
 
-impl From<Entry> for Known {
-    fn from(entry: Entry) -> Self {
+impl Known {
+    /// In a directory on this file system.
+    fn of(entry: Entry, device: u64) -> Self {
         let link = entry.kind == Kind::Link;
         let status = if link { entry.link_to } else { entry.status };
         // A link that leads nowhere is of no kind that can be opened.
         let kind = status.map_or(if link { Kind::Unknown } else { entry.kind }, |status| status.kind);
         let brief = status.or(entry.status).as_ref().map(Brief::from);
-        Self { name: entry.name, link, kind, status: brief }
+        let apart = status.is_none_or(|status| status.identity.device() != device);
+        Self { name: entry.name, link, kind, status: brief, apart }
     }
 }
 
@@ -216,14 +220,19 @@ fn read(dav: &Dav, path: Option<RelPath>, order: Order) -> Result<Snapshot, Erro
     let (root, below) = match dav.roots().find(path.as_ref())? {
         Found::In(root, below) => (root, below),
         Found::Above(names) => {
-            let directory = |name| Known { name, link: false, kind: Kind::Directory, status: None };
+            let directory =
+                |name| Known { name, link: false, kind: Kind::Directory, status: None, apart: true };
             let entries = order.applied(names.into_iter().map(directory).collect());
             return Ok(Snapshot { path, order, entries, truncated: false });
         }
     };
+    let itself = match &below {
+        Some(path) => root.status(path)?,
+        None => root.own_status()?,
+    };
     let mut entries = Vec::new();
     let listed = root.list(below.as_ref(), limits::DIRECTORY, |entry| {
-        entries.push(Known::from(entry));
+        entries.push(Known::of(entry, itself.identity.device()));
         ControlFlow::Continue(())
     })?;
     let entries = order.applied(entries);
@@ -236,13 +245,19 @@ pub(super) async fn window(asked: &Asked<'_>, path: Option<RelPath>, wish: Wish)
     let kept = asked.desk.snapshots.borrow().iter().find(is_it).cloned();
     let uid = asked.desk.uid;
     let (snapshot, window) = aside(asked, move |dav| {
-        let space =
-            dav.roots().inside(path.as_ref()).and_then(|(root, below)| root.space(below.as_ref())).ok();
+        let place = dav.roots().inside(path.as_ref()).ok();
+        let space = place.as_ref().and_then(|(root, below)| root.space(below.as_ref()).ok());
         let snapshot = match kept.filter(|_| wish.offset > 0) {
             Some(kept) => kept,
             None => Arc::new(read(dav, path, wish.order)?),
         };
-        let window = Window { space: space.map(Room::from), ..snapshot.window(wish.offset, wish.limit, uid) };
+        let is_listed = |known: &Known| {
+            let Some((root, below)) = &place else { return false };
+            let path = RelPath::below(below.as_ref(), known.name.as_encoded_bytes());
+            !known.apart && path.is_ok_and(|path| root.has_access_list(&path))
+        };
+        let window = snapshot.window(wish.offset, wish.limit, uid, is_listed);
+        let window = Window { space: space.map(Room::from), ..window };
         Ok((snapshot, window))
     })
     .await?;
@@ -281,10 +296,11 @@ impl Order {
 }
 
 impl Snapshot {
-    fn window(&self, offset: usize, limit: usize, uid: u32) -> Window {
+    /// `is_listed`: whether it has an access list.
+    fn window(&self, offset: usize, limit: usize, uid: u32, is_listed: impl Fn(&Known) -> bool) -> Window {
         let mut names = Names::new(uid);
         let shown = self.entries.iter().skip(offset).take(limit);
-        let entries: Vec<EntrySaid> = shown.map(|known| names.said(known)).collect();
+        let entries: Vec<EntrySaid> = shown.map(|known| names.said(known, is_listed(known))).collect();
         let total = self.entries.len();
         Window {
             more: offset + entries.len() < total,
@@ -329,7 +345,7 @@ impl Names {
         self.groups.entry(gid).or_insert_with(look).clone()
     }
 
-    fn said(&mut self, known: &Known) -> EntrySaid {
+    fn said(&mut self, known: &Known, is_listed: bool) -> EntrySaid {
         let is_file = known.kind == Kind::File;
         let status = known.status;
         EntrySaid {
@@ -346,12 +362,12 @@ impl Names {
             mode: status.map(|status| format!("{:04o}", status.mode)),
             owner: status.map(|status| self.user(status.uid)),
             group: status.map(|status| self.group(status.gid)),
-            access: status.map(|status| self.access(status.mode.into(), status.uid, status.gid)),
+            access: status.map(|status| self.access(status.mode.into(), status.uid, status.gid, is_listed)),
         }
     }
 
-    /// Who can do what, as the permissions say; an access list may say more.
-    pub(super) fn access(&mut self, mode: u32, uid: u32, gid: u32) -> String {
+    /// Who can do what, as the permissions say; what an access list says is not read, but that there is one is told.
+    pub(super) fn access(&mut self, mode: u32, uid: u32, gid: u32, is_listed: bool) -> String {
         let owner = if uid == self.me { "you".to_owned() } else { self.user(uid) };
         let group = self.group(gid);
         let reach = |bit: u32| (mode & bit != 0, mode & (bit << 3) != 0, mode & (bit << 6) != 0);
@@ -367,7 +383,7 @@ impl Names {
         } else {
             format!("{reads} can open this, {writes} can change it")
         };
-        capital(&said)
+        capital(&said) + if is_listed { "; an access list also applies" } else { "" }
     }
 }
 
@@ -377,7 +393,7 @@ mod tests {
 
     fn known(name: &str, kind: Kind, size: u64, modified: i64) -> Known {
         let status = Some(Brief { size, modified, mode: 0o640, uid: 0, gid: 0 });
-        Known { name: name.into(), link: false, kind, status }
+        Known { name: name.into(), link: false, kind, status, apart: false }
     }
 
     fn snapshot(order: Order) -> Snapshot {
@@ -392,7 +408,7 @@ mod tests {
     }
 
     fn names(order: Order) -> String {
-        let window = snapshot(order).window(0, 10, 0);
+        let window = snapshot(order).window(0, 10, 0, |_| false);
         window.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(" ")
     }
 
@@ -405,10 +421,29 @@ mod tests {
         assert_eq!(names(Order { sort: Sort::Modified, down: true, ..usual.clone() }), "c d b alp Alpha");
         assert_eq!(names(Order { filter: "alp".into(), ..usual.clone() }), "Alpha alp");
         let snapshot = snapshot(usual);
-        let window = snapshot.window(1, 2, 0);
+        let window = snapshot.window(1, 2, 0, |_| false);
         assert_eq!((window.entries.len(), window.total, window.more), (2, 5, true));
-        let end = snapshot.window(4, 2, 0);
+        let end = snapshot.window(4, 2, 0, |known| &*known.name == "b");
         assert_eq!((end.entries.len(), end.more), (1, false));
+        let said = end.entries[0].access.as_deref().unwrap();
+        assert!(said.ends_with("can change it; an access list also applies"), "{said}");
+    }
+
+    /// Of what may hang no more is asked than the list itself does.
+    #[test]
+    fn what_is_mounted_in_a_directory_is_known_to_be_another_file_system() {
+        let dav = Dav::new(portreeve_files::Roots::default());
+        let entries = read(&dav, None, Order::default()).unwrap().entries;
+        assert!(entries.iter().find(|known| known.name == "proc").unwrap().apart);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/proc/version", dir.path().join("proc")).unwrap();
+        let path = dir.path().display().to_string();
+        let path = RelPath::parse(path.trim_start_matches('/').as_bytes()).unwrap();
+        let entries = read(&dav, Some(path), Order::default()).unwrap().entries;
+        let apart: Vec<_> = entries.iter().map(|known| (known.name.to_str().unwrap(), known.apart)).collect();
+        assert_eq!(apart, [("file", false), ("link", false), ("proc", true)]);
     }
 
     #[test]
@@ -426,7 +461,8 @@ mod tests {
             (0o400, 7, "Only you can open this, nobody can change it"),
             (0o000, 7, "Nobody can open and change this"),
         ] {
-            assert_eq!(names.access(mode, uid, 9), said, "{mode:o}");
+            assert_eq!(names.access(mode, uid, 9, false), said, "{mode:o}");
+            assert_eq!(names.access(mode, uid, 9, true), format!("{said}; an access list also applies"));
         }
     }
 }

@@ -244,7 +244,8 @@ async fn about(asked: &Asked<'_>, path: RelPath) -> Result<Answer, Refused> {
         };
         let mut names = Names::new(uid);
         let (owner, group) = (names.user(status.uid), names.group(status.gid));
-        Ok((status, view, owner, group, names.access(status.mode, status.uid, status.gid)))
+        let access = names.access(status.mode, status.uid, status.gid, root.has_access_list(&below));
+        Ok((status, view, owner, group, access))
     });
     let (status, view, owner, group, access) = looked.await?;
     let is_directory = status.kind == Kind::Directory;
@@ -380,18 +381,12 @@ pub(in crate::routes) async fn act(
 }
 
 /// Of several, it says which one.
-fn of(name: &RelPath, why: Refused) -> Refused {
-    let name = shown(&String::from_utf8_lossy(name.as_bytes()), 255);
-    let said = |text: String| format!("{name}: {text} Whatever was to come after it was not done.");
-    match why {
-        Refused::Conflict(text) => Refused::Conflict(said(text)),
-        Refused::NotDone(text) => Refused::NotDone(said(text)),
-        Refused::Full(text) => Refused::Full(said(text)),
-        Refused::NoFile(text) => Refused::NoFile(said(text)),
-        Refused::Denied(text) => Refused::Denied(said(text)),
-        Refused::Precondition(text) => Refused::Precondition(said(text)),
-        other => other,
+fn of(name: &RelPath, mut why: Refused) -> Refused {
+    if let Some(text) = why.sentence() {
+        let name = shown(&String::from_utf8_lossy(name.as_bytes()), 255);
+        *text = format!("{name}: {text} Whatever was to come after it was not done.");
     }
+    why
 }
 
 /// A name that somebody typed.
