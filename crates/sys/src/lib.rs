@@ -9,15 +9,19 @@ pub mod access;
 #[cfg(feature = "attempts")]
 pub mod attempts;
 pub mod cgroup;
+pub mod connections;
 pub mod descriptors;
 pub mod host_name;
 pub mod interfaces;
 pub mod message;
 pub mod net_namespace;
+mod netfilter;
+pub mod nfqueue;
 pub mod peer;
 pub mod privileges;
 pub mod process;
 pub mod quota;
+pub mod raw_ip;
 pub mod sandbox;
 pub mod sock_diag;
 pub mod socket_record;
@@ -25,6 +29,7 @@ pub mod tcp_connection;
 
 pub use access::may_execute;
 pub use cgroup::ControlGroups;
+pub use connections::Connections;
 pub use descriptors::{
     close_on_exec_from, inherited, is_out_of_descriptors, raise_descriptor_limit,
     with_descriptor_limit_as_before,
@@ -34,6 +39,7 @@ pub use interfaces::{leads_somewhere, local_addresses};
 pub use net_namespace::namespace_cookie;
 pub use peer::{PeerProcess, peer_uid};
 pub use quota::{Quota, user_quota};
+pub use raw_ip::RawIp;
 pub use sandbox::Sandbox;
 pub use sock_diag::SockDiag;
 pub use socket_record::{Family, SocketRecord, TcpState, canonical};

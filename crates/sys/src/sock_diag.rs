@@ -1,4 +1,4 @@
-//! Asks the kernel about single TCP sockets over `NETLINK_SOCK_DIAG` (sock_diag(7)). After: the owner lookup, which
+//! Asks the kernel about single TCP and UDP sockets over `NETLINK_SOCK_DIAG` (sock_diag(7)). After: the owner lookup, which
 //! judges the records. Needs no privilege; sees the caller's network namespace only.
 //! Invariant: an answer is handed on only if the kernel sent it, to this very request.
 
@@ -7,7 +7,7 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP, SockDiagMessage};
+use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, SockDiagMessage};
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
@@ -44,6 +44,47 @@ impl SockDiag {
     /// Where no connection has these addresses the kernel may answer with a **LISTEN** socket that would take one:
     /// compare `state`, `local` and `remote` before believing it. `None`: neither exists.
     pub fn exact(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<SocketRecord>> {
+        self.one(IPPROTO_TCP, local, remote, 0)
+    }
+
+    /// The same for a packet that came by this interface: then sockets that are bound to it are found as well.
+    pub fn exact_by(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        interface: u32,
+    ) -> io::Result<Option<SocketRecord>> {
+        self.one(IPPROTO_TCP, local, remote, interface)
+    }
+
+    /// The UDP socket that a datagram from `remote` to `local` goes to now, be it connected or not; of several with the
+    /// same claim, the one that the kernel picks. With an unspecified `remote` and its port 0, the one that takes
+    /// datagrams from anywhere.
+    pub fn udp(&mut self, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<SocketRecord>> {
+        self.one(IPPROTO_UDP, local, remote, 0)
+    }
+
+    /// Every UDP socket on this port, of whatever address and owner, IPv4's first. One of them may be bound to another
+    /// address or connected to somebody. `None`: there are more than `most`.
+    pub fn udp_on(&mut self, port: u16, most: usize) -> io::Result<Option<Vec<SocketRecord>>> {
+        let (mut found, mut more) = (Vec::new(), false);
+        self.dump(IPPROTO_UDP, port, &StateFlags::all(), &ExtensionFlags::empty(), &mut |record| {
+            if record.local.port() == port {
+                more = found.len() == most;
+                found.push(record);
+            }
+            if more { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok((!more).then_some(found))
+    }
+
+    fn one(
+        &mut self,
+        protocol: u8,
+        local: SocketAddr,
+        remote: SocketAddr,
+        interface: u32,
+    ) -> io::Result<Option<SocketRecord>> {
         let (local, remote) = (canonical(local), canonical(remote));
         if local.is_ipv4() != remote.is_ipv4() {
             return Err(io::Error::new(
@@ -51,15 +92,19 @@ impl SockDiag {
                 "the two ends are of different families",
             ));
         }
+        // Of UDP the kernel takes the two ends as a datagram to the socket has them: from where, to where.
+        let (source, destination) = if protocol == IPPROTO_UDP { (remote, local) } else { (local, remote) };
         let mut id = socket_id(local.is_ipv4());
-        (id.source_address, id.source_port) = (local.ip(), local.port());
-        (id.destination_address, id.destination_port) = (remote.ip(), remote.port());
-        if let SocketAddr::V6(v6) = local {
+        (id.source_address, id.source_port) = (source.ip(), source.port());
+        (id.destination_address, id.destination_port) = (destination.ip(), destination.port());
+        id.interface_id = match local {
             // Link-local addresses repeat on every interface; without one the kernel finds nothing.
-            id.interface_id = v6.scope_id();
-        }
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => v6.scope_id(),
+            _ => interface,
+        };
         let mut answer = None;
-        let asked = self.ask(request(local.is_ipv4(), id, StateFlags::all()), NLM_F_REQUEST, &mut |record| {
+        let request = request(protocol, local.is_ipv4(), id, StateFlags::all());
+        let asked = self.ask(request, NLM_F_REQUEST, &mut |record| {
             answer = Some(record);
             ControlFlow::Break(())
         });
@@ -74,11 +119,16 @@ impl SockDiag {
     /// to the wildcard address, or (for IPv4) to a dual-stack `[::]`. Of several that share the port by
     /// `SO_REUSEPORT`, which all have one uid, any.
     pub fn listener(&mut self, local: SocketAddr) -> io::Result<Option<SocketRecord>> {
+        self.listener_by(local, 0)
+    }
+
+    /// The same for a connection that comes by this interface: then sockets that are bound to it are found as well.
+    pub fn listener_by(&mut self, local: SocketAddr, interface: u32) -> io::Result<Option<SocketRecord>> {
         let nobody = match canonical(local) {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        let found = self.exact(local, nobody)?;
+        let found = self.one(IPPROTO_TCP, local, nobody, interface)?;
         Ok(found.filter(|record| record.state == TcpState::Listen && takes(record, canonical(local))))
     }
 
@@ -98,7 +148,7 @@ impl SockDiag {
         wanted: impl Fn(&SocketRecord) -> bool,
     ) -> io::Result<Vec<SocketRecord>> {
         let mut found = Vec::new();
-        self.dump(port, &StateFlags::LISTEN, &ExtensionFlags::empty(), &mut |record| {
+        self.dump(IPPROTO_TCP, port, &StateFlags::LISTEN, &ExtensionFlags::empty(), &mut |record| {
             if found.len() == MAX_LISTENING {
                 return ControlFlow::Break(());
             }
@@ -110,12 +160,25 @@ impl SockDiag {
         Ok(found)
     }
 
+    /// Calls `each` for every TCP socket on this port that is neither a LISTEN socket nor a request that waits for its last
+    /// ACK, of whatever address and owner, IPv4's first, until it breaks.
+    pub fn connections_on(
+        &mut self,
+        port: u16,
+        each: &mut dyn FnMut(SocketRecord) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        let states = StateFlags::all() - (StateFlags::LISTEN | StateFlags::SYN_RECV);
+        self.dump(IPPROTO_TCP, port, &states, &ExtensionFlags::empty(), &mut |record| {
+            if record.local.port() == port { each(record) } else { ControlFlow::Continue(()) }
+        })
+    }
+
     /// How long ago data came last on a connection to this port of this uid's; `None`: there is no such connection.
     pub fn silent_for(&mut self, port: u16, uid: u32) -> io::Result<Option<Duration>> {
         let mut least: Option<Duration> = None;
         let states =
             StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2;
-        self.dump(port, &states, &ExtensionFlags::INFO, &mut |record| {
+        self.dump(IPPROTO_TCP, port, &states, &ExtensionFlags::INFO, &mut |record| {
             if record.local.port() == port && record.uid == uid {
                 least = least.into_iter().chain(record.silent_for).min();
             }
@@ -127,6 +190,7 @@ impl SockDiag {
     /// Every socket in one of these states whose own port this is, 0 for any; IPv4's first.
     fn dump(
         &mut self,
+        protocol: u8,
         port: u16,
         states: &StateFlags,
         extensions: &ExtensionFlags,
@@ -135,7 +199,7 @@ impl SockDiag {
         for is_ipv4 in [true, false] {
             let mut id = socket_id(is_ipv4);
             id.source_port = port;
-            let mut request = request(is_ipv4, id, states.clone());
+            let mut request = request(protocol, is_ipv4, id, states.clone());
             request.extensions = extensions.clone();
             self.ask(request, NLM_F_REQUEST | NLM_F_DUMP, each)?;
         }
@@ -200,9 +264,9 @@ fn socket_id(is_ipv4: bool) -> SocketId {
     SocketId { cookie: ANY_COOKIE, ..unspecified }
 }
 
-fn request(is_ipv4: bool, socket_id: SocketId, states: StateFlags) -> InetRequest {
+fn request(protocol: u8, is_ipv4: bool, socket_id: SocketId, states: StateFlags) -> InetRequest {
     let family = if is_ipv4 { AF_INET } else { AF_INET6 };
-    InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id }
+    InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id }
 }
 
 fn send(socket: &Socket, request: InetRequest, flags: u16, sequence: u32) -> io::Result<()> {

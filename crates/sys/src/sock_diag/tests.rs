@@ -230,3 +230,35 @@ fn how_long_a_question_takes() {
     times.sort_unstable();
     println!("exact: p50 {:?}, p99 {:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
 }
+
+#[test]
+fn who_gets_a_datagram() {
+    use std::net::UdpSocket;
+    let mut diag = SockDiag::open().unwrap();
+    let me = nix::unistd::geteuid().as_raw();
+    let anybody: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    for bound in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+        let open = UdpSocket::bind(bound).unwrap();
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, open.local_addr().unwrap().port()));
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let remote = sender.local_addr().unwrap();
+        for from in [remote, anybody] {
+            let found = diag.udp(local, from).unwrap().unwrap();
+            assert_eq!((found.uid, found.inode), (me, inode(&open)), "{bound}");
+        }
+        let on_port = diag.udp_on(local.port(), 64).unwrap().unwrap();
+        assert!(on_port.iter().any(|record| record.inode == inode(&open)));
+        assert_eq!(diag.udp_on(local.port(), 0).unwrap(), None, "more than none");
+        // The other way round it is the sender's.
+        sender.connect(local).unwrap();
+        assert_eq!(diag.udp(remote, local).unwrap().unwrap().inode, inode(&sender), "{bound}");
+        // Connected to somebody, it takes nothing of others'.
+        let stranger: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(diag.udp(remote, stranger).unwrap(), None, "{bound}");
+        drop(open);
+        assert_eq!(diag.udp(local, remote).unwrap(), None, "{bound}");
+    }
+    let six = UdpSocket::bind("[::1]:0").unwrap();
+    let found = diag.udp(six.local_addr().unwrap(), "[::1]:9".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(found.inode, inode(&six));
+}

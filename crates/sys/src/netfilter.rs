@@ -1,0 +1,93 @@
+//! The form of messages to the kernel's netfilter (linux/netfilter/nfnetlink.h): a netlink header, four bytes of
+//! `nfgenmsg`, attributes.
+
+use std::io;
+
+use netlink_packet_core::{NLA_TYPE_MASK, NetlinkBuffer, NlaBuffer};
+
+/// A netlink header and `nfgenmsg`, in bytes.
+pub(crate) const HEAD_BYTES: usize = 20;
+/// `NFNL_SUBSYS_CTNETLINK`: the table of connections.
+pub(crate) const SUBSYSTEM_CONNECTIONS: u8 = 1;
+/// `NFNL_SUBSYS_QUEUE`: packets in queues.
+pub(crate) const SUBSYSTEM_QUEUE: u8 = 3;
+/// `NLMSG_ERROR`, also for "all is well".
+const ERROR: u16 = 2;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 0x8000;
+
+/// A message in the making.
+pub(crate) struct Message(Vec<u8>);
+
+impl Message {
+    /// `resource` is the queue's number, or 0.
+    pub(crate) fn new(subsystem: u8, kind: u8, flags: u16, family: i32, resource: u16) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        // The length, at the end.
+        bytes.extend(0u32.to_ne_bytes());
+        bytes.extend(u16::from_be_bytes([subsystem, kind]).to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        // Sequence and port number: one question at a time, and the kernel knows whose socket it is.
+        bytes.extend([0; 8]);
+        // Family and version.
+        bytes.extend([u8::try_from(family).unwrap_or_default(), 0]);
+        bytes.extend(resource.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// Adds an attribute.
+    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        append(&mut self.0, kind, value);
+        self
+    }
+
+    /// The bytes to send.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        let length = u32::try_from(self.0.len()).unwrap_or_default();
+        self.0[..4].copy_from_slice(&length.to_ne_bytes());
+        self.0
+    }
+}
+
+/// Attributes within an attribute.
+pub(crate) fn nested(kind: u16, attributes: &[(u16, &[u8])]) -> (u16, Vec<u8>) {
+    let mut bytes = Vec::with_capacity(64);
+    for (kind, value) in attributes {
+        append(&mut bytes, *kind, value);
+    }
+    (kind | NESTED, bytes)
+}
+
+fn append(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+/// The value of the first attribute of this kind.
+pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = attributes;
+    while let Ok(found) = NlaBuffer::new_checked(rest) {
+        let length = usize::from(found.length());
+        if found.kind() & NLA_TYPE_MASK == kind {
+            return rest.get(4..length);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// The kernel's word on a command, if this datagram begins with one.
+pub(crate) fn outcome(datagram: &[u8]) -> Option<io::Result<()>> {
+    let message = NetlinkBuffer::new_checked(datagram).ok()?;
+    if message.message_type() != ERROR {
+        return None;
+    }
+    let number = i32::from_ne_bytes(datagram.get(16..20)?.try_into().ok()?);
+    Some(match number {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error.saturating_abs())),
+    })
+}
