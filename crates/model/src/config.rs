@@ -11,9 +11,11 @@ mod section;
 mod values;
 mod written;
 
+pub(crate) use check::check_group;
 pub(crate) use notes::Notes;
 pub(crate) use section::Section;
-pub(crate) use values::number;
+pub(crate) use values::{duration, is_group_name, networks, number, path};
+pub(crate) use written::WrittenGroup;
 
 use crate::names::ForwardName;
 use crate::network::Network;

@@ -10,8 +10,11 @@ pub mod agent_key;
 pub mod claims;
 pub mod config;
 pub mod decision;
+pub mod firewall;
+pub mod firewall_config;
 pub mod forward_file;
 pub mod host;
+pub mod ident2_config;
 pub mod manifest;
 pub mod names;
 pub mod network;
@@ -30,10 +33,13 @@ pub use decision::{
     Decision, ForwardStat, GroupRules, Login, LoginGroup, Refusal, Visitor, Why, direct_needs_group,
     forward_needs_group, judge_direct, judge_forward, skips_owner,
 };
+pub use firewall::{Connector, Exempt, LetThrough, Refused, judge_connection};
+pub use firewall_config::{FirewallConfig, UserRef};
 pub use forward_file::{
     CertificatePin, Credentials, ForwardFile, ForwardFileError, ForwardTarget, PathMode, Scheme,
 };
 pub use host::{AppHost, HostForm, HostRules, split_host_port};
+pub use ident2_config::Ident2Config;
 pub use manifest::{AppName, Manifest, ManifestFile};
 pub use names::{ForwardName, NameError, NodeName, NodePort, Port, SessionId, TokenName, UserName};
 pub use network::Network;

@@ -1,7 +1,7 @@
 //! Judges what was written: ranges, and keys that must fit each other. Before: `written`. After: the `Config`.
 //! Invariant: a value that is refused is noted, and its default stands in, so that checking goes on to the next.
 
-use super::values::{duration, is_unset, networks, number, path, shown};
+use super::values::{duration, is_group_name, is_unset, networks, number, path, shown};
 use super::written::{
     Written, WrittenForwards, WrittenGroup, WrittenGroups, WrittenLimits, WrittenPortal, WrittenSession,
     WrittenTls, WrittenWorkspace,
@@ -240,7 +240,7 @@ fn check_groups(written: WrittenGroups, notes: &mut Notes) -> GroupsConfig {
     let default = GroupsConfig::default();
     GroupsConfig {
         never: written.never.map_or(default.never, |groups| {
-            groups.into_iter().filter_map(|group| check_group(group, notes)).collect()
+            groups.into_iter().filter_map(|group| check_group(group, "groups.never", notes)).collect()
         }),
         refresh: duration(&written.refresh, "groups.refresh", SECOND..=HOUR, notes)
             .unwrap_or(default.refresh),
@@ -325,7 +325,7 @@ fn check_tls(written: WrittenTls, notes: &mut Notes) -> Option<TlsConfig> {
     }
 }
 
-fn check_group(written: Spanned<WrittenGroup>, notes: &mut Notes) -> Option<GroupRef> {
+pub(crate) fn check_group(written: Spanned<WrittenGroup>, key: &str, notes: &mut Notes) -> Option<GroupRef> {
     let span = written.span();
     let (what, remedy) = match written.into_inner() {
         WrittenGroup::Gid(gid) => match u32::try_from(gid) {
@@ -337,14 +337,13 @@ fn check_group(written: Spanned<WrittenGroup>, notes: &mut Notes) -> Option<Grou
             ("a gid in quotes reads as a group's name".to_owned(), "leave the quotes out")
         }
         WrittenGroup::Name(name) => {
-            let bad = |c: char| c.is_control() || matches!(c, ':' | ',' | '/');
-            if !name.trim().is_empty() && name.trim() == name && name.len() <= 255 && !name.contains(bad) {
+            if is_group_name(&name) {
                 return Some(GroupRef::Name(name));
             }
             ("this is no group's name".to_owned(), "write a name as getent group shows it")
         }
     };
-    notes.note(span, "groups.never", what, remedy.to_owned());
+    notes.note(span, key, what, remedy.to_owned());
     None
 }
 

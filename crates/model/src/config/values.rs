@@ -15,7 +15,7 @@ pub(super) fn is_unset(written: Option<&Spanned<String>>) -> bool {
     written.is_none_or(|path| path.get_ref().is_empty())
 }
 
-pub(super) fn path<'w>(
+pub(crate) fn path<'w>(
     written: Option<&'w Spanned<String>>,
     key: &str,
     notes: &mut Notes,
@@ -30,8 +30,14 @@ pub(super) fn path<'w>(
     None
 }
 
+/// Whether a group can have this name.
+pub(crate) fn is_group_name(name: &str) -> bool {
+    let bad = |c: char| c.is_control() || matches!(c, ':' | ',' | '/');
+    !name.trim().is_empty() && name.trim() == name && name.len() <= 255 && !name.contains(bad)
+}
+
 /// The networks among them.
-pub(super) fn networks(written: Option<Vec<Spanned<String>>>, key: &str, notes: &mut Notes) -> Vec<Network> {
+pub(crate) fn networks(written: Option<Vec<Spanned<String>>>, key: &str, notes: &mut Notes) -> Vec<Network> {
     written.unwrap_or_default().iter().filter_map(|written| network(written, key, notes)).collect()
 }
 
@@ -61,7 +67,7 @@ pub(crate) fn number<T: TryFrom<i64> + PartialOrd + Display>(
     }
 }
 
-pub(super) fn duration(
+pub(crate) fn duration(
     written: &Option<Spanned<String>>,
     key: &str,
     range: RangeInclusive<Duration>,

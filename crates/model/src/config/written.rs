@@ -92,7 +92,7 @@ pub(super) struct WrittenLimits {
 /// A group: a name, or a gid without quotes.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
-pub(super) enum WrittenGroup {
+pub(crate) enum WrittenGroup {
     Gid(i64),
     Name(String),
 }
