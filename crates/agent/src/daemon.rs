@@ -6,7 +6,6 @@
 //! | file | |
 //! | --- | --- |
 //! | `settings.rs` | configuration and key file, at start and at each reload |
-//! | `lockup.rs` | gives up what is not needed, before anything is heard from outside |
 //! | `dial.rs` | one task for each portal: connect, converse, wait, again |
 //! | `converse.rs` | one connection: questions in, answers out |
 //! | `answer.rs` | one question |
@@ -17,16 +16,15 @@ mod backoff;
 mod converse;
 mod dial;
 mod jobs;
-mod limits;
-mod lockup;
+pub(crate) mod limits;
 mod login;
-mod own_addresses;
-mod settings;
+pub(crate) mod settings;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use caps::Capability;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use settings::{CONFIG, check};
@@ -52,7 +50,7 @@ pub fn run(config: &Path) -> anyhow::Result<()> {
         }
         None => None,
     };
-    lockup::lock_up(&settings.config);
+    crate::lockup::lock_up(if settings.config.plain { &[Capability::CAP_NET_BIND_SERVICE] } else { &[] });
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -34,6 +34,17 @@ pub(crate) struct Holders {
     no_group: u32,
 }
 
+/// What the processes have in common that hold a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// The first of them.
+    pub(crate) pid: u32,
+    /// The effective gid of all.
+    pub(crate) gid: u32,
+    /// The supplementary groups that all of them have; `None` if nobody asked, or they could not be read.
+    pub(crate) groups: Option<Vec<u32>>,
+}
+
 #[derive(Clone)]
 enum Memory {
     Pids { uid: u32, pids: Vec<u32> },
@@ -47,51 +58,69 @@ impl Holders {
 
     /// The one effective gid of all processes of `uid` that hold any of the sockets.
     pub(crate) fn group(&self, uid: u32, sockets: &Sockets, now: Instant) -> OwnerGroups {
+        match self.holder(uid, sockets, false, now) {
+            Ok(holder) => OwnerGroups::Egid(holder.gid),
+            Err(why) => OwnerGroups::Unknown(why),
+        }
+    }
+
+    /// The same, with the first process, and with what supplementary groups they share if that is wanted.
+    pub(crate) fn holder(
+        &self,
+        uid: u32,
+        sockets: &Sockets,
+        with_groups: bool,
+        now: Instant,
+    ) -> Result<Holder, UnknownGroup> {
         match self.recall(uid, sockets.listener, now) {
-            Some(Memory::Refused { why, .. }) => return OwnerGroups::Unknown(why),
+            Some(Memory::Refused { why, .. }) => return Err(why),
             Some(Memory::Pids { pids, .. }) => {
-                let mut look = Look::new(uid, sockets);
+                let mut look = Look::new(uid, sockets, with_groups);
                 for pid in pids {
                     if look.visit(Process::open(pid, uid)).is_break() {
                         break;
                     }
                 }
                 // Anything but a full answer may only mean that a new process holds the connection.
-                if let Ok(gid) = look.verdict() {
-                    return self.named(gid);
+                if let Ok(holder) = look.verdict() {
+                    return self.named(holder);
                 }
             }
             None => {}
         }
-        let mut look = Look::new(uid, sockets);
+        let mut look = Look::new(uid, sockets, with_groups);
+        // A connection that was asked about alone is hardly asked about again.
+        let is_listener = !sockets.listening.is_empty();
         let walked = each_of_uid(uid, |process| look.visit(process));
         if let Err(error) = walked {
             tracing::warn!(%error, "/proc can't be read");
             look.hidden = true;
         }
         match look.verdict() {
-            Ok(gid) => {
-                self.remember(sockets.listener, now, Memory::Pids { uid, pids: look.pids });
-                self.named(gid)
+            Ok(holder) => {
+                if is_listener {
+                    self.remember(sockets.listener, now, Memory::Pids { uid, pids: look.pids });
+                }
+                self.named(holder)
             }
             Err(why) => {
                 // A connection that ended meanwhile says nothing about the next one to the same listener.
                 let only_the_connection_is_missing = why == UnknownGroup::NoHolderSeen
                     && look.missing.iter().all(|m| Some(*m) == sockets.accepted);
-                if !only_the_connection_is_missing {
+                if is_listener && !only_the_connection_is_missing {
                     self.remember(sockets.listener, now, Memory::Refused { uid, why });
                 }
-                OwnerGroups::Unknown(why)
+                Err(why)
             }
         }
     }
 
-    fn named(&self, gid: u32) -> OwnerGroups {
-        if gid == self.no_group || gid == u32::MAX {
-            OwnerGroups::Unknown(UnknownGroup::NotPermitted)
-        } else {
-            OwnerGroups::Egid(gid)
+    fn named(&self, mut holder: Holder) -> Result<Holder, UnknownGroup> {
+        let is_one = |gid: u32| gid != self.no_group && gid != u32::MAX;
+        if let Some(groups) = &mut holder.groups {
+            groups.retain(|gid| is_one(*gid));
         }
+        if is_one(holder.gid) { Ok(holder) } else { Err(UnknownGroup::NotPermitted) }
     }
 
     fn recall(&self, uid: u32, listener: ListenerId, now: Instant) -> Option<Memory> {
@@ -117,13 +146,23 @@ struct Look {
     missing: Vec<u32>,
     pids: Vec<u32>,
     gid: Option<u32>,
+    groups: Groups,
     disagree: bool,
     hidden: bool,
     budget: Budget,
 }
 
+/// Supplementary groups that all holders have, so far.
+enum Groups {
+    NotWanted,
+    /// Of no holder yet.
+    Wanted,
+    Shared(Vec<u32>),
+    Unread,
+}
+
 impl Look {
-    fn new(uid: u32, sockets: &Sockets) -> Self {
+    fn new(uid: u32, sockets: &Sockets, with_groups: bool) -> Self {
         let wanted: Vec<u32> = sockets.listening.iter().copied().chain(sockets.accepted).collect();
         Self {
             uid,
@@ -131,6 +170,7 @@ impl Look {
             wanted,
             pids: Vec::new(),
             gid: None,
+            groups: if with_groups { Groups::Wanted } else { Groups::NotWanted },
             disagree: false,
             hidden: false,
             budget: Budget::new(),
@@ -161,22 +201,39 @@ impl Look {
         let is_the_owners = credentials.real_uid == self.uid && credentials.effective_uid == self.uid;
         let gid = *self.gid.get_or_insert(credentials.effective_gid);
         self.disagree |= !is_the_owners || gid != credentials.effective_gid;
+        // Who asks for all groups wants to know what the process may do: a set-group-id program's group is not its user's.
+        self.disagree |=
+            !matches!(self.groups, Groups::NotWanted) && credentials.real_gid != credentials.effective_gid;
         self.missing.retain(|inode| !held.contains(inode));
         self.pids.push(process.pid);
+        match &mut self.groups {
+            Groups::NotWanted | Groups::Unread => {}
+            Groups::Wanted => {
+                self.groups = process.supplementary_groups().map_or(Groups::Unread, Groups::Shared);
+            }
+            Groups::Shared(shared) => match process.supplementary_groups() {
+                Ok(groups) => shared.retain(|gid| groups.contains(gid)),
+                Err(_) => self.groups = Groups::Unread,
+            },
+        }
         Ok(())
     }
 
-    /// A gid only if every socket was seen held, by processes that agree, and none was kept from us: an unseen
+    /// A holder only if every socket was seen held, by processes that agree, and none was kept from us: an unseen
     /// process could be one that disagrees.
-    fn verdict(&self) -> Result<u32, UnknownGroup> {
+    fn verdict(&self) -> Result<Holder, UnknownGroup> {
         if self.disagree {
             return Err(UnknownGroup::Disagree);
         }
         if self.hidden {
             return Err(UnknownGroup::NotPermitted);
         }
-        match self.gid {
-            Some(gid) if self.missing.is_empty() => Ok(gid),
+        let groups = match &self.groups {
+            Groups::Shared(shared) => Some(shared.clone()),
+            Groups::NotWanted | Groups::Wanted | Groups::Unread => None,
+        };
+        match (self.gid, self.pids.first()) {
+            (Some(gid), Some(&pid)) if self.missing.is_empty() => Ok(Holder { pid, gid, groups }),
             _ => Err(UnknownGroup::NoHolderSeen),
         }
     }

@@ -8,15 +8,21 @@
 
 pub mod channel;
 pub mod daemon;
+pub mod firewall;
 mod holders;
+pub mod ident2;
 pub mod listening;
+mod lockup;
 pub mod lookup;
+mod own_addresses;
 mod processes;
+pub mod rules;
+mod seqpacket;
 
 pub use listening::{Listening, listening};
 pub use lookup::Lookup;
 
-/// Doors to the parsers of proc(5), for the fuzz targets only.
+/// Doors to the parsers of proc(5) and of packets, for the fuzz targets only.
 #[doc(hidden)]
 pub mod fuzz {
     /// Real uid, effective uid and effective gid of a `status` file.
@@ -24,6 +30,12 @@ pub mod fuzz {
     pub fn credentials(status: &[u8]) -> Option<(u32, u32, u32)> {
         let read = crate::processes::parse_credentials(status)?;
         Some((read.real_uid, read.effective_uid, read.effective_gid))
+    }
+
+    /// The two ends of a packet, and the errors that whoever sent it could be told.
+    #[must_use]
+    pub fn packet(bytes: &[u8]) -> Option<(portreeve_model::wire::firewall::Flow, Vec<Vec<u8>>)> {
+        crate::firewall::told_of(bytes)
     }
 
     /// The inode in a descriptor's link.

@@ -7,6 +7,12 @@
 //!
 //! Invariant: no process is looked at to find the uid, and an `Owner` is made here only.
 
+mod ends;
+mod one_end;
+
+pub use ends::{End, NoEnd};
+pub(crate) use one_end::Held;
+
 use crate::holders::{Holders, Sockets};
 use portreeve_model::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
 use portreeve_sys::{SockDiag, SocketRecord, TcpState, canonical};
@@ -171,16 +177,8 @@ impl Lookup {
             }
             Some(listener) => {
                 // With SO_REUSEPORT any of them may have taken the connection, so all of them count.
-                let same = |other: &SocketRecord| {
-                    (other.local, other.family, other.uid) == (listener.local, listener.family, listener.uid)
-                };
-                let on_port = diag.listening_on(listener.local.port()).map_err(failed)?;
-                let mut inodes: Vec<u32> =
-                    on_port.iter().filter(|other| same(other)).map(|l| l.inode).collect();
-                inodes.push(listener.inode);
-                inodes.sort_unstable();
-                inodes.dedup();
-                inodes
+                let sharing = sharing(&mut diag, &listener)?;
+                inodes(sharing.iter().filter(|other| other.uid == listener.uid))
             }
             // It may close after accept, not before: then the connection would have ended with it.
             None if stage == Stage::Accepted && owner.accepted => Vec::new(),
@@ -191,10 +189,14 @@ impl Lookup {
     }
 
     fn somebody(&self, uid: u32) -> Result<u32, Unowned> {
-        if uid == self.nobody || uid == u32::MAX {
+        if self.is_nobody(uid) {
             return Err(Unowned::Lookup("the owner's uid is not known in this user namespace".to_owned()));
         }
         Ok(uid)
+    }
+
+    fn is_nobody(&self, uid: u32) -> bool {
+        uid == self.nobody || uid == u32::MAX
     }
 
     fn diag(&self) -> MutexGuard<'_, SockDiag> {
@@ -243,9 +245,24 @@ fn stage(record: &SocketRecord, tuple: &Tuple) -> Result<Stage, Unowned> {
     }
 }
 
+/// All LISTEN sockets at this one's address, itself among them.
+fn sharing(diag: &mut SockDiag, listener: &SocketRecord) -> Result<Vec<SocketRecord>, Unowned> {
+    let mut all = diag.listening_on(listener.local.port()).map_err(failed)?;
+    all.retain(|other| (other.local, other.family) == (listener.local, listener.family));
+    all.push(*listener);
+    Ok(all)
+}
+
+fn inodes<'r>(records: impl Iterator<Item = &'r SocketRecord>) -> Vec<u32> {
+    let mut inodes: Vec<u32> = records.map(|record| record.inode).collect();
+    inodes.sort_unstable();
+    inodes.dedup();
+    inodes
+}
+
 fn failed(error: io::Error) -> Unowned {
     Unowned::Lookup(error.to_string())
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

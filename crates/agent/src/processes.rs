@@ -20,6 +20,8 @@ const MAX_PROCESSES: usize = 32_768;
 const MAX_DESCRIPTORS: usize = 262_144;
 /// The identities stand at the top of `status`, before the one line that can get long (`Groups:`).
 const STATUS_BYTES: u64 = 2048;
+/// With that line: some 6,000 groups.
+const GROUPS_BYTES: u64 = 64 * 1024;
 
 /// One process, held by its directory under /proc.
 pub(crate) struct Process {
@@ -60,6 +62,7 @@ fn is_gone(error: &io::Error) -> bool {
 pub(crate) struct Credentials {
     pub(crate) real_uid: u32,
     pub(crate) effective_uid: u32,
+    pub(crate) real_gid: u32,
     pub(crate) effective_gid: u32,
 }
 
@@ -151,6 +154,12 @@ impl Process {
         parse_credentials(&status).ok_or(Unread::Hidden)
     }
 
+    /// Its supplementary groups. More than are read here are `Hidden`, not cut.
+    pub(crate) fn supplementary_groups(&self) -> Result<Vec<u32>, Unread> {
+        let status = self.read("status", GROUPS_BYTES)?;
+        parse_groups(&status).ok_or(Unread::Hidden)
+    }
+
     /// The program's name (at most 15 bytes, chosen by the process itself), made printable.
     pub(crate) fn command(&self) -> Option<String> {
         let bytes = self.read("comm", 64).ok()?;
@@ -182,8 +191,17 @@ pub(crate) fn parse_credentials(status: &[u8]) -> Option<Credentials> {
         numbers?.try_into().ok()
     };
     let [real_uid, effective_uid, ..] = field(b"Uid:")?;
-    let [_, effective_gid, ..] = field(b"Gid:")?;
-    Some(Credentials { real_uid, effective_uid, effective_gid })
+    let [real_gid, effective_gid, ..] = field(b"Gid:")?;
+    Some(Credentials { real_uid, effective_uid, real_gid, effective_gid })
+}
+
+/// Reads `Groups:`, if the whole line is there, once.
+fn parse_groups(status: &[u8]) -> Option<Vec<u32>> {
+    let whole_lines =
+        status.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let mut lines = whole_lines.filter_map(|line| line.strip_prefix(b"Groups:"));
+    let (line, None) = (lines.next()?, lines.next()) else { return None };
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -208,7 +226,9 @@ mod tests {
 
     #[test]
     fn the_effective_ids_are_the_second_numbers() {
-        let some = |r, e, g| Some(Credentials { real_uid: r, effective_uid: e, effective_gid: g });
+        let some = |real_uid, effective_uid, effective_gid| {
+            Some(Credentials { real_uid, effective_uid, real_gid: 5, effective_gid })
+        };
         for (status, expected) in [
             ("Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9\n", some(1, 2, 6)),
             ("Name:\tUid:\t0\\nUid:\t0\nUid:\t1\t1\t1\t1\nGid:\t5\t5\t5\t5\n", some(1, 1, 5)),
@@ -221,6 +241,44 @@ mod tests {
         ] {
             assert_eq!(parse_credentials(status.as_bytes()), expected, "{status:?}");
         }
+    }
+
+    #[test]
+    fn the_groups_are_all_there_or_there_is_no_answer() {
+        let many: String = (0..20_000).map(|gid| format!("{gid} ")).collect();
+        for (status, expected) in [
+            (
+                "Name:\tx\nGid:\t5\t6\t7\t8\nGroups:\t9 4000000000 7 \nNStgid:\t1\n",
+                Some(vec![9, 4_000_000_000, 7]),
+            ),
+            ("Groups:\t \n", Some(vec![])),
+            ("Groups:\n", Some(vec![])),
+            ("Name:\tGroups:\t1\\nGroups:\t1\nGroups:\t2 \n", Some(vec![2])),
+            // Cut short, doubled or garbled.
+            ("Groups:\t9 40", None),
+            ("Groups:\t9 40 ", None),
+            ("Groups:\t1 \nGroups:\t2 \n", None),
+            ("Groups:\t1 -2 \n", None),
+            ("Groups:\t4294967296 \n", None),
+            ("Name:\tx\n", None),
+            ("", None),
+            (&many, None),
+        ] {
+            assert_eq!(parse_groups(status.as_bytes()), expected, "{:?}", status.get(..60));
+        }
+        let whole = format!("Groups:\t{many}\n");
+        let cut = &whole.as_bytes()[..usize::try_from(GROUPS_BYTES).unwrap()];
+        assert_eq!((parse_groups(whole.as_bytes()).unwrap().len(), parse_groups(cut)), (20_000, None));
+    }
+
+    #[test]
+    fn our_own_groups() {
+        let process = Process::open(std::process::id(), nix::unistd::geteuid().as_raw()).unwrap();
+        let mut ours: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|gid| gid.as_raw()).collect();
+        let mut read = process.supplementary_groups().unwrap();
+        ours.sort_unstable();
+        read.sort_unstable();
+        assert_eq!(read, ours);
     }
 
     #[test]

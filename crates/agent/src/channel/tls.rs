@@ -22,7 +22,8 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 
-/// Neither end can be taken for a server of another protocol, whose key somebody may have reused.
+/// Between agents and portals. Neither end can be taken for a server of another protocol, whose key somebody may have
+/// reused.
 const PROTOCOL: &[u8] = b"portreeve-agent";
 
 /// Why a private key can't be used.
@@ -79,14 +80,26 @@ impl Identity {
 /// # Errors
 /// When the library refuses the settings.
 pub fn client_config(own: &Identity, portals: Vec<AgentKey>) -> Result<ClientConfig, Error> {
+    client_config_for(PROTOCOL, own, portals)
+}
+
+/// The end that connects, of this protocol: the other must show one of `servers`.
+///
+/// # Errors
+/// When the library refuses the settings.
+pub fn client_config_for(
+    protocol: &[u8],
+    own: &Identity,
+    servers: Vec<AgentKey>,
+) -> Result<ClientConfig, Error> {
     let crypto = Arc::new(provider::default_provider());
-    let known = Known::new(&crypto, Box::new(move |key| portals.contains(key)));
+    let known = Known::new(&crypto, Box::new(move |key| servers.contains(key)));
     let mut config = ClientConfig::builder_with_provider(crypto)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(known))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::clone(&own.key))));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     Ok(config)
@@ -100,13 +113,25 @@ pub fn server_config(
     own: &Identity,
     is_known: impl Fn(&AgentKey) -> bool + Send + Sync + 'static,
 ) -> Result<ServerConfig, Error> {
+    server_config_for(PROTOCOL, own, is_known)
+}
+
+/// The end that listens, of this protocol: the other must show a key that is known at that moment.
+///
+/// # Errors
+/// When the library refuses the settings.
+pub fn server_config_for(
+    protocol: &[u8],
+    own: &Identity,
+    is_known: impl Fn(&AgentKey) -> bool + Send + Sync + 'static,
+) -> Result<ServerConfig, Error> {
     let crypto = Arc::new(provider::default_provider());
     let known = Known::new(&crypto, Box::new(is_known));
     let mut config = ServerConfig::builder_with_provider(crypto)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(known))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&own.key))));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

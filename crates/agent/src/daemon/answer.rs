@@ -7,9 +7,9 @@ use portreeve_model::wire::agent::{Answer, MAX_ROWS, Owned, Question, Row};
 use portreeve_model::{Owner, OwnerGroups, Tuple, Unowned};
 
 use super::jobs::{self, Jobs};
-use super::own_addresses::OwnAddresses;
 use crate::listening::{Listening, listening};
 use crate::lookup::Lookup;
+use crate::own_addresses::OwnAddresses;
 
 /// Answers questions about this node.
 pub(super) struct Answerer {

@@ -26,10 +26,6 @@ pub(super) const LISTENING: usize = 64;
 pub(super) const LISTENING_WAIT: Duration = Duration::from_millis(700);
 /// Threads for names of portals, which a resolver may keep waiting.
 pub(super) const RESOLVER_THREADS: usize = 4;
-/// How long this node's list of addresses is believed, and how soon it is read again for one that is not in it.
-pub(super) const ADDRESSES_FRESH: Duration = Duration::from_secs(5);
-/// See [`ADDRESSES_FRESH`].
-pub(super) const ADDRESSES_AGAIN: Duration = Duration::from_millis(100);
 /// Control groups whose jobs are remembered.
 pub(super) const JOBS: usize = 1024;
 /// The first wait after a connection that failed; each is twice the one before, up to [`BACKOFF_MOST`].

@@ -4,14 +4,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use portreeve_model::wire::agent::FromAgent;
 use portreeve_model::wire::{self, ControlReply, ControlRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,17 +62,8 @@ async fn turn_away(mut caller: UnixStream, _place: OwnedSemaphorePermit) {
 impl LoginDesk {
     /// Begins to listen. Everybody on the node may connect.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
-        // What a run before this one left there; anything else than a socket stays, and is in the way.
-        if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-            std::fs::remove_file(path)?;
-        }
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-        bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-        listen(&socket, Backlog::new(limits::LOGIN_QUEUE)?)?;
         Ok(Self {
-            socket: UnixListener::from(socket),
+            socket: crate::seqpacket::listen_at(path, limits::LOGIN_QUEUE)?,
             lines: Mutex::default(),
             places: Arc::new(Semaphore::new(limits::LOGINS)),
             refusals: Arc::new(Semaphore::new(limits::LOGIN_REFUSALS)),

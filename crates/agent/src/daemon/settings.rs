@@ -17,7 +17,7 @@ use crate::channel::tls::client_config;
 /// Where the configuration is if nobody says otherwise. It need not be there.
 pub const CONFIG: &str = "/etc/portreeve/agent.toml";
 /// No file that is read here is larger, in bytes.
-const MAX_FILE: u64 = 256 * 1024;
+pub(crate) const MAX_FILE: u64 = 256 * 1024;
 
 /// All that was told, checked.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ pub fn check(file: &Path) -> anyhow::Result<String> {
     Ok(format!("no problems: node {}, {way}, portals {portals}", settings.node))
 }
 
-fn told(what: &str, problems: &[Problem]) -> anyhow::Error {
+pub(crate) fn told(what: &str, problems: &[Problem]) -> anyhow::Error {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     anyhow!("the {what} has {} problem(s):\n{}", lines.len(), lines.join("\n"))
 }
@@ -115,7 +115,7 @@ fn host_name() -> anyhow::Result<NodeName> {
     NodeName::parse(&name).context("this machine's name is no node's: write node = \"...\"")
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     read_all(File::open(path)?)
 }
 
@@ -127,7 +127,7 @@ fn read_all(file: File) -> io::Result<String> {
 
 /// The file must be root's or our own, and closed to others. Root's group may read it: so does systemd's copy of a
 /// credential.
-fn read_secret(path: &Path) -> anyhow::Result<Secret> {
+pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     let file = File::open(path).context("can't be read")?;
     let meta = file.metadata().context("can't be looked at")?;
     let owner_is_right = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();

@@ -12,22 +12,60 @@ fn inode(socket: &impl AsFd) -> u32 {
     u32::try_from(file.metadata().unwrap().ino()).unwrap()
 }
 
-fn look(verdict: impl FnOnce(&mut Look)) -> Result<u32, UnknownGroup> {
+type Said = (u32, u32, Option<Vec<u32>>);
+
+fn look(verdict: impl FnOnce(&mut Look)) -> Result<Said, UnknownGroup> {
     let sockets = Sockets { listener: ListenerId(1), listening: vec![1], accepted: Some(2) };
-    let mut look = Look::new(1000, &sockets);
+    let mut look = Look::new(1000, &sockets, false);
     verdict(&mut look);
-    look.verdict()
+    look.verdict().map(|holder| (holder.pid, holder.gid, holder.groups))
 }
 
 #[test]
 fn only_a_full_answer_names_a_group() {
     assert_eq!(look(|_| {}), Err(UnknownGroup::NoHolderSeen));
-    let full = |look: &mut Look| (look.gid, look.missing) = (Some(7), Vec::new());
-    assert_eq!(look(full), Ok(7));
+    let full = |look: &mut Look| (look.gid, look.missing, look.pids) = (Some(7), Vec::new(), vec![3, 4]);
+    assert_eq!(look(full), Ok((3, 7, None)));
+    for (groups, told) in [
+        (Groups::NotWanted, None),
+        (Groups::Wanted, None),
+        (Groups::Unread, None),
+        (Groups::Shared(vec![8, 9]), Some(vec![8, 9])),
+    ] {
+        assert_eq!(look(|look| (full(look), look.groups = groups).1), Ok((3, 7, told)));
+    }
     assert_eq!(look(|look| (look.gid, look.missing) = (Some(7), vec![2])), Err(UnknownGroup::NoHolderSeen));
     assert_eq!(look(|look| (full(look), look.hidden = true).1), Err(UnknownGroup::NotPermitted));
     assert_eq!(look(|look| (full(look), look.disagree = true).1), Err(UnknownGroup::Disagree));
     assert_eq!(look(|look| look.hidden = true), Err(UnknownGroup::NotPermitted));
+}
+
+#[test]
+fn supplementary_groups_are_those_of_all_holders() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockets = Sockets { listener: ListenerId(1), listening: vec![inode(&listener)], accepted: None };
+    let ours = Process::open(std::process::id(), me()).unwrap().supplementary_groups().unwrap();
+    for (before, after) in [
+        (Groups::NotWanted, None),
+        (Groups::Wanted, Some(ours.clone())),
+        (Groups::Unread, None),
+        (Groups::Shared(Vec::new()), Some(Vec::new())),
+        (Groups::Shared([&ours[..], &[3_999_999_999]].concat()), Some(ours)),
+    ] {
+        let mut look = Look::new(me(), &sockets, true);
+        look.groups = before;
+        look.examine(&Process::open(std::process::id(), me()).unwrap()).unwrap();
+        assert_eq!(look.verdict().unwrap().groups, after);
+    }
+    let (now, no_group) = (Instant::now(), ours_first());
+    let holder = found_before(no_group, now).holder(me(), &sockets, true, now);
+    assert!(!holder.is_ok_and(|holder| holder.groups.is_some_and(|groups| groups.contains(&no_group))));
+}
+
+/// A group that this process is in.
+fn ours_first() -> u32 {
+    let groups = nix::unistd::getgroups().unwrap();
+    groups.first().map_or(3_999_999_999, |gid| gid.as_raw())
 }
 
 /// As if this process had been found to hold the listener. A walk over everything that runs under our uid would make

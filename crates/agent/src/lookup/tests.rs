@@ -11,7 +11,7 @@ mod other_users;
 
 /// Written to while a process is started: until it execs, the child holds every socket of every test, so that none
 /// really closes. Tests that rely on closing read it.
-static FORKS: RwLock<()> = RwLock::new(());
+pub(crate) static FORKS: RwLock<()> = RwLock::new(());
 
 fn connect(listener: &TcpListener) -> (TcpStream, Tuple) {
     let mut at = listener.local_addr().unwrap();

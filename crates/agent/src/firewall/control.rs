@@ -1,0 +1,296 @@
+//! The control socket: how it goes, and why a connection would be let through or refused. SEQPACKET, one question for each
+//! connection. Counts are for everybody on the node; who owns a socket elsewhere is told to root, and to whoever owns one
+//! of the two ends.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use portreeve_model::firewall::{
+    Connector, ConnectorGroups, Judgement, LetThrough, Refused, judge_connection,
+};
+use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Explained, Flow, Status};
+use portreeve_model::wire::{self, firewall::Transport};
+use portreeve_model::{LoginGroup, OwnerGroups};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::looks::Looks;
+use super::peers::{Failure, ask_once};
+use super::settings::Settings;
+use super::{Shared, limits};
+use crate::lookup::{End, Lookup, NoEnd};
+use crate::own_addresses::OwnAddresses;
+
+/// The socket, and what answers.
+pub(super) struct ControlDesk {
+    socket: UnixListener,
+    lookup: Lookup,
+    looks: Looks,
+    own: OwnAddresses,
+    shared: Arc<Shared>,
+}
+
+impl ControlDesk {
+    pub(super) fn listen(path: &Path, shared: &Arc<Shared>) -> io::Result<Self> {
+        Ok(Self {
+            socket: crate::seqpacket::listen_at(path, limits::BACKLOG)?,
+            lookup: Lookup::open()?,
+            looks: Looks::open()?,
+            own: OwnAddresses::default(),
+            shared: Arc::clone(shared),
+        })
+    }
+
+    /// Answers for as long as the firewall runs.
+    pub(super) fn serve(self) -> io::Result<impl Future<Output = ()>> {
+        let listening = tokio::net::UnixListener::from_std(self.socket.try_clone()?)?;
+        let desk = Arc::new(self);
+        Ok(async move {
+            let places = Arc::new(Semaphore::new(limits::CONTROLS));
+            let mut callers = JoinSet::new();
+            loop {
+                while callers.try_join_next().is_some() {}
+                let caller = match listening.accept().await {
+                    Ok((caller, _)) => caller,
+                    Err(error) => {
+                        tracing::warn!(%error, "the control socket failed to accept");
+                        tokio::time::sleep(limits::PAUSE).await;
+                        continue;
+                    }
+                };
+                // With every place taken the caller is told by the closed connection.
+                let (Ok(uid), Ok(place)) =
+                    (portreeve_sys::peer_uid(&caller), Arc::clone(&places).try_acquire_owned())
+                else {
+                    continue;
+                };
+                let desk = Arc::clone(&desk);
+                callers.spawn(async move {
+                    let _place = place;
+                    if let Err(error) = desk.answer(caller, uid).await {
+                        tracing::debug!(%error, "a question on the control socket was not answered");
+                    }
+                });
+            }
+        })
+    }
+
+    async fn answer(self: &Arc<Self>, mut caller: UnixStream, uid: u32) -> io::Result<()> {
+        let mut question = [0; limits::CONTROL_QUESTION];
+        let length = timeout(limits::CONTROL, caller.read(&mut question)).await??;
+        let counts = &self.shared.counts;
+        let answer = match wire::decode(&question[..length]) {
+            Ok(ControlQuestion::Status) => {
+                let settings = self.shared.settings.load();
+                ControlAnswer::Status(Status {
+                    node: settings.node.to_string(),
+                    dry_run: settings.config.dry_run,
+                    queues: counts.queues(),
+                    decided: counts.so_far(),
+                })
+            }
+            Ok(ControlQuestion::Metrics) => ControlAnswer::Metrics(counts.text()),
+            Ok(ControlQuestion::Why { flow }) => {
+                let settings = self.shared.settings.load_full();
+                let (explained, owners) = self.explain(&settings, flow).await;
+                // Who listens here, or that nobody does, everybody on the node can see.
+                if uid == 0 || owners.is_empty() || owners.contains(&uid) || flow.from.port() == 0 {
+                    ControlAnswer::Why(Box::new(explained))
+                } else {
+                    let reason = "neither end is yours: ask who owns one of them, or root".to_owned();
+                    ControlAnswer::Refused { reason }
+                }
+            }
+            Err(error) => ControlAnswer::Refused { reason: error.to_string() },
+        };
+        let answer = wire::encode_bare(&answer).map_err(io::Error::other)?;
+        timeout(limits::CONTROL, caller.write_all(&answer)).await?
+    }
+
+    /// What becomes of the flow, step by step, and whose its ends are.
+    async fn explain(self: &Arc<Self>, settings: &Settings, flow: Flow) -> (Explained, Vec<u32>) {
+        let (mut steps, mut owners) = (Vec::new(), Vec::new());
+        let verdict = self.decide(settings, flow, &mut steps, &mut owners).await;
+        if settings.config.dry_run && verdict.is_err() {
+            steps.push("It is let through all the same: the firewall only tries (dry_run).".to_owned());
+        }
+        (Explained { steps, verdict }, owners)
+    }
+
+    async fn decide(
+        self: &Arc<Self>,
+        settings: &Settings,
+        flow: Flow,
+        steps: &mut Vec<String>,
+        owners: &mut Vec<u32>,
+    ) -> Result<LetThrough, Refused> {
+        let (from, to) = (flow.from.ip(), flow.to.ip());
+        if !self.own.has(to) {
+            let elsewhere = settings.name_of(to);
+            steps.push(format!("{to} is not this node's: ask on {elsewhere}, whose firewall decides it."));
+            return Err(Refused::UnknownNode(to));
+        }
+        // With no port to come from, there is no connection yet, and whoever listens is meant.
+        let arrives = match (flow.from.port(), flow.transport) {
+            (0, transport) => self.lookup.listens_at(transport, flow.to).map(|end| vec![end]),
+            _ => self.lookup.goes_to(&flow, 0),
+        };
+        let ends = arrives.map_err(|why| {
+            steps.push(format!("On this node: {why} for {}.", flow.to));
+            match why {
+                NoEnd::NoSocket => Refused::NoListener,
+                why => Refused::ListenerUnknown(why.to_string()),
+            }
+        })?;
+        for end in &ends {
+            let what = match (flow.transport, end.listens) {
+                (Transport::Udp, _) => "a socket that may get its datagrams",
+                (Transport::Tcp, true) => "the listener",
+                (Transport::Tcp, false) => "the connection's own socket",
+            };
+            steps.push(format!("On this node, {what} at {} is uid {}'s.", flow.to, end.uid));
+            owners.push(end.uid);
+        }
+        let Some(&listener) = ends.first() else { return Err(Refused::NoListener) };
+        if let Some(other) = ends.iter().find(|end| end.uid != listener.uid) {
+            steps.push(
+                "Sockets of several users may get it: all of them would have to be open to whoever connects."
+                    .to_owned(),
+            );
+            return Err(Refused::OtherUser { connector: listener.uid, listener: other.uid });
+        }
+        if flow.from.port() == 0 {
+            steps.push(self.who_may(settings, flow, &ends).await?);
+            return Err(Refused::NoConnector(from));
+        }
+        let connector = self.connector(settings, flow, false, steps).await?;
+        owners.push(connector.uid);
+        steps.push(format!(
+            "On {}, the program at {} is uid {}'s.",
+            settings.name_of(from),
+            flow.from,
+            connector.uid
+        ));
+        let first = judge_connection(&connector, &listener.owner(), &settings.exempt, &settings.groups, None);
+        let outcome = match first {
+            Judgement::LookForGroups => self.with_groups(settings, flow, &ends, steps).await?,
+            judged => judged,
+        };
+        match outcome {
+            Judgement::Let(rule) => {
+                steps.push(format!("It is let through: {rule}."));
+                Ok(rule)
+            }
+            Judgement::Refuse(why) => Err(why),
+            Judgement::LookForGroups => Err(Refused::Overload),
+        }
+    }
+
+    async fn listeners_group(
+        self: &Arc<Self>,
+        flow: Flow,
+        ends: &[End],
+    ) -> Result<(OwnerGroups, Option<LoginGroup>), Refused> {
+        let (desk, ends) = (Arc::clone(self), ends.to_vec());
+        let looked = tokio::task::spawn_blocking(move || desk.looks.listener(&flow, 0, &ends)).await;
+        looked.map_err(|_| Refused::Overload)
+    }
+
+    /// Who may connect, whoever does.
+    async fn who_may(
+        self: &Arc<Self>,
+        settings: &Settings,
+        flow: Flow,
+        ends: &[End],
+    ) -> Result<String, Refused> {
+        let uid = ends.first().map_or(u32::MAX, |end| end.uid);
+        if settings.exempt.listeners.iter().any(|uids| uids.contains(&uid)) {
+            return Ok("It is exempt: everybody may connect.".to_owned());
+        }
+        let (groups, login) = self.listeners_group(flow, ends).await?;
+        Ok(match groups {
+            OwnerGroups::Egid(gid) if settings.groups.grants(gid, login) => {
+                format!(
+                    "It runs with group {gid}: uid {uid}, whoever is in that group, and whoever is exempt may connect."
+                )
+            }
+            OwnerGroups::Egid(gid) => {
+                format!(
+                    "It runs with group {gid}, which opens nothing: uid {uid} and whoever is exempt may connect."
+                )
+            }
+            OwnerGroups::Unknown(why) => {
+                format!("Its group is not known ({why}): uid {uid} and whoever is exempt may connect.")
+            }
+            OwnerGroups::NotLooked => format!("Uid {uid} and whoever is exempt may connect."),
+        })
+    }
+
+    async fn with_groups(
+        self: &Arc<Self>,
+        settings: &Settings,
+        flow: Flow,
+        ends: &[End],
+        steps: &mut Vec<String>,
+    ) -> Result<Judgement, Refused> {
+        let (groups, login) = self.listeners_group(flow, ends).await?;
+        match groups {
+            OwnerGroups::Egid(gid) => steps.push(format!("The listener runs with group {gid}.")),
+            OwnerGroups::Unknown(why) => steps.push(format!("The listener's group is not known: {why}.")),
+            OwnerGroups::NotLooked => {}
+        }
+        let connector = self.connector(settings, flow, true, steps).await?;
+        match &connector.groups {
+            ConnectorGroups::Gids(gids) => steps.push(format!("The connector is in the groups {gids:?}.")),
+            ConnectorGroups::Unknown(why) => {
+                steps.push(format!("The connector's groups are not known: {why}."))
+            }
+            ConnectorGroups::NotLooked => {}
+        }
+        let Some(mut owner) = ends.first().map(End::owner) else { return Err(Refused::NoListener) };
+        owner.groups = groups;
+        Ok(judge_connection(&connector, &owner, &settings.exempt, &settings.groups, login))
+    }
+
+    async fn connector(
+        self: &Arc<Self>,
+        settings: &Settings,
+        flow: Flow,
+        groups: bool,
+        steps: &mut Vec<String>,
+    ) -> Result<Connector, Refused> {
+        let from = flow.from.ip();
+        let nobody = |steps: &mut Vec<String>, why: String| {
+            steps.push(format!("On {}: {why} ({}).", settings.name_of(from), flow.from));
+            Refused::NoConnector(from)
+        };
+        if self.own.has(from) {
+            let end = self.lookup.comes_from(&flow).map_err(|why| nobody(steps, why.to_string()))?;
+            if !groups {
+                return Ok(Connector { uid: end.uid, groups: ConnectorGroups::NotLooked });
+            }
+            let desk = Arc::clone(self);
+            let looked = tokio::task::spawn_blocking(move || desk.looks.connector(&end)).await;
+            let groups = looked.map_err(|_| Refused::Overload)?;
+            return Ok(Connector { uid: end.uid, groups });
+        }
+        let asked = settings.asked(from).ok_or_else(|| {
+            steps.push(format!(
+                "{from} is no node that can be asked: it is not in the node map, or has no key."
+            ));
+            Refused::UnknownNode(from)
+        })?;
+        ask_once(settings, asked, flow, groups).await.map_err(|failure| match failure {
+            Failure::NoConnector(why) => nobody(steps, why.to_string()),
+            Failure::NoAnswer => {
+                steps.push(format!("{} does not answer.", settings.name_of(from)));
+                Refused::NoAnswer(from)
+            }
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Flows of UDP that were let through. The kernel's table of connections takes a flow for the same as long as datagrams
+//! come, whoever has the port by now. So each is remembered with the socket that it went to; when that is another one, or
+//! after a while, the kernel is made to forget it, and its next datagram is judged anew.
+//! Invariant: a flow that is let through is either remembered here, or the kernel does not know it. What it knew before
+//! the firewall started is forgotten then.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use portreeve_model::wire::firewall::{Flow, Transport};
+use portreeve_sys::Connections;
+
+use super::audit::Seldom;
+use super::limits;
+use crate::lookup::Lookup;
+
+const MOST: NonZeroUsize = NonZeroUsize::new(limits::FLOWS).expect("not 0");
+/// Of the flows, one part is looked at in one go: a look takes microseconds, and packets wait meanwhile.
+const PARTS: usize = 20;
+
+/// The two ends, as the first datagram had them.
+type Ends = (SocketAddr, SocketAddr);
+
+/// The flows that one queue has let through.
+pub(super) struct Flows {
+    connections: Connections,
+    watched: LruCache<Ends, Watched>,
+    /// Still to be looked at before the next round.
+    round: Vec<Ends>,
+    failed: Seldom,
+}
+
+/// To what it went, and when both ends were judged.
+struct Watched {
+    cookies: Vec<u64>,
+    judged: Instant,
+    /// Its time is over; it is watched until the kernel does not know it any more.
+    over: bool,
+}
+
+impl Flows {
+    pub(super) fn open() -> std::io::Result<Self> {
+        let (connections, watched) = (Connections::open()?, LruCache::new(MOST));
+        Ok(Self { connections, watched, round: Vec::new(), failed: Seldom::new() })
+    }
+
+    /// Has all flows to and from this node forgotten that nobody watches yet: they were let through by another firewall,
+    /// or none, and who began them is not known. How many there were.
+    pub(super) fn begin(&mut self, is_ours: impl Fn(SocketAddr) -> bool) -> std::io::Result<usize> {
+        let known: Vec<Ends> = self
+            .connections
+            .udp_flows()?
+            .into_iter()
+            .filter(|(from, to)| is_ours(*from) || is_ours(*to))
+            .collect();
+        for (from, to) in &known {
+            self.connections.forget_udp(*from, *to)?;
+        }
+        Ok(known.len())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.watched.len()
+    }
+
+    /// How long until [`look`](Self::look) should be called again, for each flow to be looked at once a second.
+    pub(super) fn pause() -> Duration {
+        limits::FLOWS_LOOK / u32::try_from(PARTS).unwrap_or(1)
+    }
+
+    /// Whether this datagram is of a flow that was let through to the same sockets, not long ago.
+    pub(super) fn knows(&mut self, flow: &Flow, cookies: &[u64], again: Duration) -> bool {
+        let known = self.watched.get(&(flow.from, flow.to));
+        known.is_some_and(|known| !known.over && known.cookies == cookies && known.judged.elapsed() < again)
+    }
+
+    /// The flow is let through.
+    pub(super) fn remember(&mut self, flow: &Flow, cookies: Vec<u64>) {
+        let watched = Watched { cookies, judged: Instant::now(), over: false };
+        if let Some((given_up, _)) = self.watched.push((flow.from, flow.to), watched)
+            && given_up != (flow.from, flow.to)
+        {
+            self.forget(given_up);
+        }
+    }
+
+    /// Looks at a part of them, and has those forgotten whose time is over or whose sockets are others now. How many.
+    pub(super) fn look(&mut self, lookup: &Lookup, again: Duration) -> u64 {
+        if self.round.is_empty() {
+            self.round = self.watched.iter().map(|(ends, _)| *ends).collect();
+        }
+        let mut forgotten = 0;
+        let part = self.watched.len().div_ceil(PARTS).min(self.round.len());
+        for ends in self.round.split_off(self.round.len() - part) {
+            let Some(watched) = self.watched.peek_mut(&ends) else { continue };
+            let flow = Flow { transport: Transport::Udp, from: ends.0, to: ends.1 };
+            if !watched.over && watched.judged.elapsed() < again && is_still(lookup, &flow, &watched.cookies)
+            {
+                continue;
+            }
+            forgotten += u64::from(!watched.over);
+            watched.over = true;
+            if !self.forget(ends) {
+                self.watched.pop(&ends);
+            }
+        }
+        forgotten
+    }
+
+    /// In both directions: once a flow is forgotten, a datagram from this node begins it anew the other way round, and
+    /// the next one that comes is then taken for the answer. Whether the kernel knew it.
+    fn forget(&mut self, (from, to): Ends) -> bool {
+        let mut knew = false;
+        for (from, to) in [(from, to), (to, from)] {
+            match self.connections.forget_udp(from, to) {
+                Ok(known) => knew |= known,
+                Err(error) => {
+                    if self.failed.now() {
+                        tracing::warn!(
+                            %error, %from, %to,
+                            "the kernel can't be made to forget a flow of UDP: it goes on as it was judged"
+                        );
+                    }
+                    knew = true;
+                }
+            }
+        }
+        knew
+    }
+}
+
+/// Whether the kernel still takes it to a socket that it was judged for.
+fn is_still(lookup: &Lookup, flow: &Flow, cookies: &[u64]) -> bool {
+    let to_many = flow.to.ip().is_multicast();
+    to_many || lookup.datagrams_go_to(flow).is_ok_and(|end| cookies.contains(&end.cookie))
+}

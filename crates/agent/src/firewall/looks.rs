@@ -1,0 +1,83 @@
+//! Looks at processes, for the group rule: milliseconds, on threads of their own, so that no other packet waits for them.
+//! What is looked for are the listener's effective group, its owner's login group, and the connector's groups.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use lru::LruCache;
+use nix::unistd::{Uid, User};
+use portreeve_model::firewall::ConnectorGroups;
+use portreeve_model::wire::firewall::Flow;
+use portreeve_model::{LoginGroup, OwnerGroups};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::limits;
+use crate::lookup::{End, Lookup};
+
+const LOGIN_GROUPS: NonZeroUsize = NonZeroUsize::new(limits::LOGIN_GROUPS).expect("not 0");
+
+/// Makes looks.
+pub(super) struct Looks {
+    lookup: Lookup,
+    login_groups: Mutex<LruCache<u32, (Instant, Option<LoginGroup>)>>,
+    places: Arc<Semaphore>,
+}
+
+impl Looks {
+    pub(super) fn open() -> std::io::Result<Self> {
+        Ok(Self {
+            lookup: Lookup::open()?,
+            login_groups: Mutex::new(LruCache::new(LOGIN_GROUPS)),
+            places: Arc::new(Semaphore::new(limits::LOOKS)),
+        })
+    }
+
+    /// A place for one look; `None` when too many wait.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Blocks for milliseconds.
+    pub(super) fn listener(
+        &self,
+        flow: &Flow,
+        interface: u32,
+        ends: &[End],
+    ) -> (OwnerGroups, Option<LoginGroup>) {
+        let group = self.lookup.listeners_group(flow, interface, ends);
+        let login = match (group, ends.first()) {
+            (OwnerGroups::Egid(_), Some(end)) => self.login_group(end.uid),
+            _ => None,
+        };
+        (group, login)
+    }
+
+    /// Blocks for milliseconds.
+    pub(super) fn connector(&self, end: &End) -> ConnectorGroups {
+        self.lookup.connectors_groups(end)
+    }
+
+    /// From the user database, which may be far away.
+    fn login_group(&self, uid: u32) -> Option<LoginGroup> {
+        let mut known = self.login_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, group)) = known.get(&uid)
+            && since.elapsed() < limits::LOGIN_GROUP_FRESH
+        {
+            return *group;
+        }
+        drop(known);
+        let found = match User::from_uid(Uid::from_raw(uid)) {
+            // Whether it is private is of no account here: whoever connects is somebody else.
+            Ok(Some(user)) => Some(LoginGroup { gid: user.gid.as_raw(), private: false }),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(%error, uid, "the user database can't be asked: no group opens this user's ports");
+                return None;
+            }
+        };
+        known = self.login_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        known.put(uid, (Instant::now(), found));
+        found
+    }
+}

@@ -1,0 +1,199 @@
+//! What the firewall is told: configuration, key file and node map, at start and at each reload.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use nix::unistd::{Group, Uid, User};
+use portreeve_model::firewall::Exempt;
+use portreeve_model::{
+    AgentKey, FirewallConfig, GroupRef, GroupRules, KeyFile, NodeMap, NodeName, Speaker, UserRef,
+    firewall_config,
+};
+
+use super::CONFIG;
+use crate::channel::Identity;
+use crate::daemon::settings::{read_secret, read_text, told};
+
+/// A node map of 100,000 nodes is some 15 MB.
+const MAX_NODES: u64 = 64 * 1024 * 1024;
+
+/// All that was told, checked, with names looked up.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: FirewallConfig,
+    pub(super) node: NodeName,
+    pub(super) own: Identity,
+    pub(super) nodes: NodeMap,
+    pub(super) exempt: Exempt,
+    pub(super) groups: GroupRules,
+}
+
+/// How the node with an address can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Its firewall, which has this key.
+    ByKey(AgentKey),
+    /// The site's ident2 service, which knows it by its address.
+    ByIdent2,
+}
+
+impl Settings {
+    /// Reads all three files. Asks the user database for the names in the configuration.
+    ///
+    /// # Errors
+    /// Every problem of the first file that has some.
+    pub(super) fn read(file: &Path, dry_run: bool) -> anyhow::Result<Self> {
+        let mut config = read_config(file)?;
+        config.dry_run |= dry_run;
+        let path = &config.key;
+        let text = read_secret(path).with_context(|| format!("the key file {}", path.display()))?;
+        let keys = KeyFile::parse(text.reveal(), &path.display().to_string())
+            .map_err(|found| told("key file", &found))?;
+        let own = Identity::from_pem(&keys.private_key)
+            .with_context(|| format!("the key file {}", path.display()))?;
+        let nodes = read_nodes(&config.nodes)?;
+        match nodes.of_key(&own.public()) {
+            Some(node) if node.name == keys.node => {}
+            Some(node) => bail!(
+                "the node map {} gives this node's key to {}, and the key file to {}: make the key anew with \
+                 portreeve keys add {} --replace",
+                config.nodes.display(),
+                node.name,
+                keys.node,
+                keys.node
+            ),
+            None => bail!(
+                "the node map {} does not have this node's key: copy the portal's nodes.toml, or make the key with \
+                 portreeve keys add {}",
+                config.nodes.display(),
+                keys.node
+            ),
+        }
+        let exempt = Exempt {
+            connectors: uids(&config.exempt_connectors, "exempt_connectors", file)?,
+            listeners: uids(&config.exempt_listeners, "exempt_listeners", file)?,
+        };
+        let never: Vec<Option<u32>> = config.never.iter().map(gid).collect::<anyhow::Result<_>>()?;
+        let groups = GroupRules { never: never.into_iter().flatten().collect() };
+        Ok(Self { node: keys.node, own, nodes, exempt, groups, config })
+    }
+
+    /// How to ask about whoever connects from this address; `None`: nobody can be asked.
+    pub(super) fn asked(&self, address: IpAddr) -> Option<Asked> {
+        match self.nodes.at(address) {
+            Some(node) if self.config.ident2_socket.is_none() => match node.speaker {
+                Some(Speaker::Key(key)) => Some(Asked::ByKey(key)),
+                Some(Speaker::Plain) | None => None,
+            },
+            Some(node) => match node.speaker {
+                Some(Speaker::Key(key)) => Some(Asked::ByKey(key)),
+                Some(Speaker::Plain) | None => Some(Asked::ByIdent2),
+            },
+            // A key that was revoked leaves an entry; an address that no node has is nobody's.
+            None => None,
+        }
+    }
+
+    /// The name of the node that has the address, else the address.
+    pub(super) fn name_of(&self, address: IpAddr) -> String {
+        self.nodes.at(address).map_or_else(|| address.to_string(), |node| node.name.to_string())
+    }
+
+    /// What a reload can't change.
+    pub(super) fn warn_of_what_stays(&self, before: &Self) {
+        let (new, old) = (&self.config, &before.config);
+        for (key, changed) in [
+            ("queues", new.queues != old.queues),
+            ("port", new.port != old.port),
+            ("control_socket", new.control_socket != old.control_socket),
+        ] {
+            if changed {
+                tracing::warn!("{key} takes effect at the next start");
+            }
+        }
+    }
+
+    /// One line for `--check`.
+    pub(super) fn summary(&self) -> String {
+        let queues = match &self.config.queues {
+            Some(queues) => format!("queues {} to {}", queues.start(), queues.end()),
+            None => "no queue: answers other nodes only".to_owned(),
+        };
+        let with_key =
+            self.nodes.nodes().iter().filter(|node| matches!(node.speaker, Some(Speaker::Key(_)))).count();
+        format!(
+            "node {}, {queues}, port {}, {} nodes of which {with_key} have a key{}",
+            self.node,
+            self.config.port,
+            self.nodes.nodes().len(),
+            if self.config.dry_run { ", dry run: nothing is refused" } else { "" }
+        )
+    }
+}
+
+/// Reads the configuration alone. It need not be there where it is if nobody says otherwise.
+///
+/// # Errors
+/// Every problem of it.
+pub(crate) fn read_config(file: &Path) -> anyhow::Result<FirewallConfig> {
+    match read_text(file) {
+        Ok(text) => firewall_config::parse(&text, &file.display().to_string())
+            .map_err(|found| told("configuration", &found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file == Path::new(CONFIG) => {
+            Ok(FirewallConfig::default())
+        }
+        Err(error) => Err(error).with_context(|| format!("{} can't be read", file.display())),
+    }
+}
+
+fn read_nodes(path: &Path) -> anyhow::Result<NodeMap> {
+    let mut text = String::new();
+    let file = File::open(path).with_context(|| format!("the node map {} can't be read", path.display()))?;
+    let meta = file.metadata()?;
+    let owner_is_right = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();
+    ensure!(
+        meta.is_file() && owner_is_right && meta.mode() & 0o022 == 0,
+        "the node map {} must be root's, and nobody else may write it (chown root, chmod 644); it was not used",
+        path.display()
+    );
+    file.take(MAX_NODES)
+        .read_to_string(&mut text)
+        .with_context(|| format!("the node map {} can't be read", path.display()))?;
+    NodeMap::parse(&text, &path.display().to_string()).map_err(|found| told("node map", &found))
+}
+
+/// A name that is nobody's here is refused: with a slip of the pen somebody would be let in everywhere, or nobody.
+fn uids(users: &[UserRef], key: &str, file: &Path) -> anyhow::Result<Vec<RangeInclusive<u32>>> {
+    let uid = |user: &UserRef| match user {
+        UserRef::Uids(range) => Ok(range.clone()),
+        UserRef::Name(name) => match User::from_name(name) {
+            Ok(Some(user)) => Ok(user.uid.as_raw()..=user.uid.as_raw()),
+            Ok(None) => bail!(
+                "{}: {key}: this node has no user {name}: take it out, or write the uid",
+                file.display()
+            ),
+            Err(error) => {
+                Err(error).with_context(|| format!("{key}: the user database can't be asked for {name}"))
+            }
+        },
+    };
+    users.iter().map(uid).collect()
+}
+
+/// A group that this node does not have can't be anybody's here by that name. One that can't be looked up could be.
+fn gid(group: &GroupRef) -> anyhow::Result<Option<u32>> {
+    match group {
+        GroupRef::Gid(gid) => Ok(Some(*gid)),
+        GroupRef::Name(name) => {
+            let found = Group::from_name(name);
+            let found =
+                found.with_context(|| format!("never: the user database can't be asked for {name}"))?;
+            Ok(found.map(|group| group.gid.as_raw()))
+        }
+    }
+}

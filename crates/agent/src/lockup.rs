@@ -1,0 +1,279 @@
+//! Gives up what an agent's process does not need, before it hears anything from outside.
+//!
+//! What it needs:
+//! - nothing at all to say which uid owns a connection: socket diagnosis answers everybody;
+//! - `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for the group rule, which looks at other users' processes in /proc. The
+//!   second one also names jobs by their control group, and reads a key file that is root's;
+//! - `CAP_NET_BIND_SERVICE` for the weaker way without a key, to connect from a privileged port;
+//! - the firewall alone `CAP_NET_ADMIN`, to take packets from the kernel's queue, and `CAP_NET_RAW`, to refuse them;
+//! - no uid in particular: a system user with these capabilities is best.
+//!
+//! With the first two capabilities one could do much more than look. So the process forbids itself what it never does:
+//! starting programs, tracing or writing to processes, opening files for writing, changing any file, mounts, modules,
+//! namespaces, keys, io_uring. A list of what is forbidden, not of what is allowed: name look-ups run code of the site's
+//! choice (nsswitch.conf(5)). The unit file's sandbox stands around it.
+//!
+//! Landlock is no help here: it would forbid the look at other processes' descriptors, whatever the capabilities.
+
+use std::collections::BTreeMap;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::libc;
+use nix::sys::prctl;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// What the group rule needs.
+const LOOK: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Keeps what the group rule needs and `more`, and locks up as far as this machine can. What fails is told, and is no
+/// reason to answer nobody. Holds for this thread and those that it starts from now on.
+pub(crate) fn lock_up(more: &[Capability]) {
+    // Memory holds the key.
+    if let Err(error) = prctl::set_dumpable(false) {
+        tracing::warn!(%error, "core dumps could not be switched off");
+    }
+    let needed: CapsHashSet = LOOK.iter().chain(more).copied().collect();
+    match keep_only(&needed) {
+        Ok(kept) if LOOK.iter().all(|capability| kept.contains(capability)) => {}
+        Ok(_) => tracing::warn!(
+            "without CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH other users' processes can't be looked at: only who owns the \
+             process is let in, no group"
+        ),
+        Err(error) => tracing::warn!(%error, "capabilities could not be given up"),
+    }
+    if let Err(error) = prctl::set_no_new_privs() {
+        tracing::warn!(%error, "no_new_privs could not be set");
+    }
+    match filter() {
+        Ok(program) => {
+            if let Err(error) = seccompiler::apply_filter(&program) {
+                tracing::warn!(%error, "the system call filter could not be set");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "there is no system call filter for this machine"),
+    }
+}
+
+/// Gives up all other capabilities, and returns those that are left.
+fn keep_only(needed: &CapsHashSet) -> Result<CapsHashSet, caps::errors::CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = permitted.intersection(needed).copied().collect();
+    // Ambient capabilities go with the inheritable ones.
+    caps::clear(None, CapSet::Inheritable)?;
+    if permitted.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::read(None, CapSet::Bounding)?.difference(needed) {
+            caps::drop(None, CapSet::Bounding, *capability)?;
+        }
+    }
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)?;
+    Ok(kept)
+}
+
+/// What the agent never does.
+fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.iter().map(|&call| (call, Vec::new())).collect();
+    // Opening is for reading only.
+    rules.insert(libc::SYS_openat, to_write(2)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, to_write(1)?);
+    #[cfg(target_arch = "x86_64")]
+    rules.extend(NEVER_ON_X86_64.iter().map(|&call| (call, Vec::new())));
+    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// Rules for an open call whose flags are this argument: one for each way to write.
+fn to_write(argument: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let write = [
+        (libc::O_ACCMODE, libc::O_WRONLY),
+        (libc::O_ACCMODE, libc::O_RDWR),
+        (libc::O_CREAT, libc::O_CREAT),
+        (libc::O_TRUNC, libc::O_TRUNC),
+    ];
+    let rule = |(mask, value): (libc::c_int, libc::c_int)| {
+        let (mask, value) = (u64::from(mask.unsigned_abs()), u64::from(value.unsigned_abs()));
+        let operation = SeccompCmpOp::MaskedEq(mask);
+        SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operation, value)?])
+    };
+    write.into_iter().map(rule).collect()
+}
+
+/// Calls that the libc crate has no name for yet. From 424 on all processors have the same numbers.
+mod newer {
+    pub(super) const FCHMODAT2: i64 = 452;
+    pub(super) const SETXATTRAT: i64 = 463;
+    pub(super) const REMOVEXATTRAT: i64 = 466;
+    pub(super) const OPEN_TREE_ATTR: i64 = 467;
+    pub(super) const FILE_SETATTR: i64 = 469;
+}
+
+/// `sys/src/sandbox/lists.rs` has such a list for portal and broker. Not here are `open_by_handle_at`, by which the agent finds a
+/// control group, and forks, which the site's name look-ups may make.
+const NEVER: &[i64] = &[
+    // Programs, and other processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_perf_event_open,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
+    // Files. openat2 hides its flags behind a pointer.
+    libc::SYS_openat2,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    libc::SYS_truncate,
+    libc::SYS_fchmodat,
+    newer::FCHMODAT2,
+    libc::SYS_fchmod,
+    libc::SYS_fchownat,
+    libc::SYS_fchown,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    newer::SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    newer::REMOVEXATTRAT,
+    newer::FILE_SETATTR,
+    libc::SYS_utimensat,
+    // The machine.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    newer::OPEN_TREE_ATTR,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_bpf,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_nfsservctl,
+    libc::SYS_lookup_dcookie,
+    libc::SYS_fanotify_init,
+    libc::SYS_userfaultfd,
+    libc::SYS_personality,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_setup,
+    libc::SYS_io_submit,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // Other identities.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_capset,
+];
+
+/// Older forms of the same, and what newer machines do not have.
+#[cfg(target_arch = "x86_64")]
+const NEVER_ON_X86_64: &[i64] = &[
+    libc::SYS_creat,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_unlink,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir,
+    libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    // The processor itself.
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, OpenOptions, Permissions};
+    use std::io::ErrorKind::PermissionDenied;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_forbidden_fails_and_what_is_needed_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "x").unwrap();
+        let kept = dir.path().join("kept");
+        std::fs::create_dir(&kept).unwrap();
+        // A filter holds for one thread, and this one ends here.
+        let locked = std::thread::spawn(move || {
+            prctl::set_no_new_privs().unwrap();
+            seccompiler::apply_filter(&filter().unwrap()).unwrap();
+            for error in [
+                OpenOptions::new().write(true).open(&path).unwrap_err(),
+                OpenOptions::new().read(true).write(true).open(&path).unwrap_err(),
+                OpenOptions::new().append(true).open(&path).unwrap_err(),
+                File::create(dir.path().join("new")).unwrap_err(),
+                std::fs::remove_file(&path).unwrap_err(),
+                std::fs::rename(&path, dir.path().join("other")).unwrap_err(),
+                std::fs::create_dir(dir.path().join("dir")).unwrap_err(),
+                std::fs::remove_dir(&kept).unwrap_err(),
+                std::fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap_err(),
+                File::open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap_err(),
+                std::process::Command::new("/bin/true").spawn().unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), PermissionDenied);
+            }
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "x");
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            crate::Lookup::open().unwrap();
+            std::thread::spawn(|| {}).join().unwrap();
+            dir
+        });
+        drop(locked.join().unwrap());
+    }
+}
