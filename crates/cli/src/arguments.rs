@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Batch,
     /// Report every problem of a configuration, and with --live of a cluster's portal node
     Check(crate::check::Check),
+    /// On a node with the firewall: say what becomes of a connection, and why
+    Why(crate::why::Why),
     /// On a cluster: make, show and revoke the keys of nodes' agents
     Keys(crate::keys::Keys),
     /// On a cluster: show the nodes and their agents, and keep the map of nodes

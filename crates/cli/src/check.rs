@@ -7,6 +7,7 @@ mod broker;
 mod certificate;
 mod files;
 mod finding;
+mod firewall;
 mod forwards;
 mod groups;
 mod pam;
@@ -67,6 +68,8 @@ pub(crate) fn check(check: &Check) -> anyhow::Result<()> {
     let file = match &check.config {
         Some(file) => file.clone(),
         None if Path::new(SYSTEM_FILE).exists() => SYSTEM_FILE.into(),
+        // A node that has no portal can have the firewall.
+        None if check.live && firewall::is_here() => return ended(say("firewall", firewall::check())),
         None => bail!("there is no {SYSTEM_FILE}: name a file with --config FILE"),
     };
     let name = file.display().to_string();
@@ -82,11 +85,21 @@ pub(crate) fn check(check: &Check) -> anyhow::Result<()> {
         let installation = Installation { config, map: map.ok(), file, dir, nodes };
         count += look(&installation, check.live);
     }
-    match count {
+    ended(count)
+}
+
+fn ended(problems: usize) -> anyhow::Result<()> {
+    match problems {
         0 => Ok(()),
         1 => bail!("one problem"),
         count => bail!("{count} problems"),
     }
+}
+
+/// Says what was found, and how many of that are problems.
+fn say(name: &str, found: Vec<Finding>) -> usize {
+    found.iter().for_each(|finding| println!("{name}: {finding}"));
+    found.iter().filter(|finding| finding.is_problem()).count()
 }
 
 /// Says what is wrong with a file, and how much that is.
@@ -129,15 +142,9 @@ fn look(at: &Installation, live: bool) -> usize {
         ("broker", broker::check),
         ("portal", portal::check),
         ("agents", agents::connected),
+        ("firewall", |_| if firewall::is_here() { firewall::check() } else { Vec::new() }),
     ];
-    let mut problems = 0;
-    for (name, find) in said.iter().chain(if live { there } else { &[] }) {
-        for finding in find(at) {
-            println!("{name}: {finding}");
-            problems += usize::from(finding.is_problem());
-        }
-    }
-    problems
+    said.iter().chain(if live { there } else { &[] }).map(|(name, find)| say(name, find(at))).sum()
 }
 
 /// The result of something that may never end; `None` when it did not in its time.

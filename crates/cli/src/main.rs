@@ -26,6 +26,7 @@ mod table;
 mod terminal;
 mod token;
 mod up;
+mod why;
 mod workspace;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Man(man) => documents::man(&man),
         Command::Forward(forward) => forward::forward(&forward),
         Command::Check(check) => check::check(&check),
+        Command::Why(why) => why::why(&why),
         Command::Keys(keys) => keys::keys(&keys),
         Command::Nodes(nodes) => nodes::nodes(&nodes),
     };
