@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `target` | where the load goes, and connections to it |
 //! | `effort` | how much of it |
+//! | `connects` | connections that are made and ended |
 //! | `handshakes` | a new connection for each request |
 //! | `transfers` | large bodies, down or up |
 //! | `files` | files to keep, and directories to list |
@@ -16,6 +17,7 @@
 //! Everything runs on one thread, so that it can be held to one core.
 
 mod backend;
+mod connects;
 mod effort;
 mod figures;
 mod files;
@@ -51,6 +53,10 @@ enum What {
     Idle(websockets::Idle),
     /// Many requests at once, on one HTTP/2 connection or six of HTTP/1.1
     Pages(pages::Pages),
+    /// A new connection, with nothing said on it, again and again
+    Connects(connects::Connects),
+    /// What takes these
+    Taker(connects::Taker),
     /// What stands behind the proxies
     Backend(backend::Backend),
     /// A proxy of hyper and rustls alone
@@ -70,6 +76,8 @@ fn main() -> anyhow::Result<()> {
             What::Echoes(load) => load.run().await?.say(),
             What::Idle(load) => load.run().await?,
             What::Pages(load) => load.run().await?.say(),
+            What::Connects(load) => load.run().await?.say(),
+            What::Taker(taker) => taker.run().await?,
             What::Backend(backend) => backend.run().await?,
             What::Floor(floor) => floor.run().await?,
         }
