@@ -10,10 +10,14 @@ mod agents;
 mod channels;
 #[path = "fuzz/config.rs"]
 mod config;
+#[path = "fuzz/firewall.rs"]
+mod firewall;
 #[path = "fuzz/forward_file.rs"]
 mod forward_file;
 #[path = "fuzz/headers.rs"]
 mod headers;
+#[path = "fuzz/ident2.rs"]
+mod ident2;
 #[path = "fuzz/kernel.rs"]
 mod kernel;
 #[path = "fuzz/messages.rs"]
@@ -36,8 +40,10 @@ mod workspace;
 pub use agents::node_map;
 pub use channels::{agent_messages, broker_messages, dialer_messages, pam_messages, spawner_messages};
 pub use config::config;
+pub use firewall::{firewall_messages, firewall_packets};
 pub use forward_file::forward_file;
 pub use headers::{request_headers, response_headers};
+pub use ident2::ident2_messages;
 pub use kernel::{proc_status, sock_diag};
 pub use messages::{claims, control_frame, ticket};
 pub use names::{host, names};
@@ -58,8 +64,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("config", config),
     ("control_frame", control_frame),
     ("dialer_messages", dialer_messages),
+    ("firewall_messages", firewall_messages),
+    ("firewall_packets", firewall_packets),
     ("forward_file", forward_file),
     ("host", host),
+    ("ident2_messages", ident2_messages),
     ("names", names),
     ("next", next),
     ("node_map", node_map),

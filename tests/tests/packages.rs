@@ -56,7 +56,9 @@ const FILES_OF_THE_CLIENT: &[&str] = &[
 ];
 const FILES_OF_THE_AGENT: &[&str] = &[
     "/etc/portreeve/agent.toml",
+    "/etc/portreeve/firewall.toml",
     "/usr/lib/systemd/system/portreeve-agent.service",
+    "/usr/lib/systemd/system/portreeve-firewall.service",
     "/usr/sbin/portreeve-agent",
     "/usr/share/doc/portreeve-agent/copyright",
 ];
@@ -73,7 +75,11 @@ fn debian_packages() {
     for (package, files, configuration) in [
         ("portreeve", FILES, &["/etc/pam.d/portreeve", "/etc/portreeve/portreeve.toml"][..]),
         ("portreeve-client", FILES_OF_THE_CLIENT, &[]),
-        ("portreeve-agent", FILES_OF_THE_AGENT, &["/etc/portreeve/agent.toml"]),
+        (
+            "portreeve-agent",
+            FILES_OF_THE_AGENT,
+            &["/etc/portreeve/agent.toml", "/etc/portreeve/firewall.toml"],
+        ),
     ] {
         let deb = file(dir.path(), &format!("{package}_{version}_"), ".deb");
         let path = deb.display().to_string();

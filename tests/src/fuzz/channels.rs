@@ -39,7 +39,7 @@ pub fn agent_messages(data: &[u8]) {
 }
 
 /// What was understood is the same when it is said again; nothing that is too long was understood.
-fn comes_back<T: DeserializeOwned + Serialize + PartialEq + Debug>(data: &[u8]) -> Option<T> {
+pub(super) fn comes_back<T: DeserializeOwned + Serialize + PartialEq + Debug>(data: &[u8]) -> Option<T> {
     let message: T = decode(data).ok()?;
     assert!((1..=MAX_FRAME).contains(&data.len()));
     match encode_bare(&message) {

@@ -4,7 +4,9 @@
 //! A test's own thread is in the network of `outside`, which reaches the portal alone.
 
 mod apps;
+mod guarded;
 mod jobs;
+mod players;
 mod workspace;
 
 use std::net::IpAddr;
@@ -19,7 +21,9 @@ use super::people::{Skip, skip};
 use super::testbed::{Testbed, packages, repository, target};
 
 pub use self::apps::{Report, SiteApp};
+pub use self::guarded::guarded;
 pub use self::jobs::Job;
+pub use self::players::{Outcome, Player, end};
 pub use self::workspace::Started;
 
 /// What the portal is called.

@@ -1,0 +1,128 @@
+//! The firewall on an installed site, and UDP: datagrams have no connection, and yet go between one user's programs alone.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use portreeve_tests::world::site::{Player, Site, guarded};
+
+/// What goes over from one owner of a socket to the next at the most: a look a second, and a busy machine.
+const SECONDS: Duration = Duration::from_secs(3);
+/// `udp_again` of the guarded nodes, and the same.
+const AGAIN: Duration = Duration::from_secs(5);
+const ASK: &str = "ask('d', 'hello', 0.2)";
+
+/// A program that sends datagrams to a port, and hears what comes back.
+fn sender(site: &Site, node: &str, user: &str, to: (&str, u16)) -> Player {
+    let mut player = site.player(node, user, None);
+    player.takes_datagrams(if to.0.contains(':') { "::" } else { "0.0.0.0" });
+    player.must(&format!("towards('d', '{}', {})", to.0, to.1), "towards");
+    player
+}
+
+/// One datagram there and one back.
+#[track_caller]
+fn talk(sender: &mut Player, receiver: &mut Player) {
+    receiver.begins("told('d')");
+    sender.must("ask('d', 'hello', 3)", "olleh");
+    assert_eq!(receiver.ends("told").said, "hello");
+}
+
+#[test]
+fn datagrams_go_between_one_users_programs_alone() {
+    guarded("datagrams_go_between_one_users_programs_alone", |site| async {
+        let mut alice = site.player("c1", "alice", None);
+        let mut of_proj = site.player("c1", "alice", Some("proj"));
+        let mut root = site.player("c1", "root", None);
+        for (node, address, at, refused) in [
+            ("c1", "127.0.0.1", "0.0.0.0", "EHOSTUNREACH"),
+            ("c1", "::1", "::", "EACCES"),
+            ("c2", "10.77.0.11", "0.0.0.0", "EHOSTUNREACH"),
+            ("c2", "10.77.0.11", "::", "EHOSTUNREACH"),
+            // Of a node's two addresses, an answer from a socket of `::` has the other one.
+            ("c2", "fd77::11", "fd77::11", "EACCES"),
+            ("c2", "10.77.0.111", "10.77.0.111", "EHOSTUNREACH"),
+        ] {
+            let case = format!("{node} {address} {at}");
+            let port = alice.takes_datagrams(at);
+            let mut own = sender(site, node, "alice", (address, port));
+            talk(&mut own, &mut alice);
+            talk(&mut own, &mut alice);
+            for user in ["bob", "carol"] {
+                assert_eq!(
+                    sender(site, node, user, (address, port)).does(ASK).said,
+                    refused,
+                    "{case} {user}"
+                );
+            }
+            alice.must("hear('d', 0.05)", "timeout");
+            let shared = of_proj.takes_datagrams(at);
+            talk(&mut sender(site, node, "bob", (address, shared)), &mut of_proj);
+            assert_eq!(sender(site, node, "carol", (address, shared)).does(ASK).said, refused, "{case}");
+            let roots = root.takes_datagrams(at);
+            talk(&mut sender(site, node, "carol", (address, roots)), &mut root);
+            talk(&mut sender(site, node, "root", (address, port)), &mut alice);
+            alice.must("close('d')", "closed");
+            assert_eq!(own.does(ASK).said, "ECONNREFUSED", "{case}");
+        }
+    });
+}
+
+#[test]
+fn whoever_takes_a_receivers_port_gets_no_datagrams_of_its_owner() {
+    guarded("whoever_takes_a_receivers_port_gets_no_datagrams", |site| async {
+        let (mut alice, mut carol) = (site.player("c2", "alice", None), site.player("c2", "carol", None));
+        let port = alice.takes_datagrams("0.0.0.0");
+        let mut flowing = sender(site, "c1", "alice", ("10.77.0.12", port));
+        talk(&mut flowing, &mut alice);
+        alice.must("close('d')", "closed");
+        carol.must(&format!("datagrams('d', '0.0.0.0', {port})"), &port.to_string());
+        println!("    another has the port; refused after {:?}", flowing.until(ASK, "EHOSTUNREACH", SECONDS));
+        // And it stays so, for whoever begins anew and for her own.
+        carol.does("hear('d', 0.05)");
+        for _ in 0..3 {
+            flowing.must(ASK, "EHOSTUNREACH");
+        }
+        carol.must("hear('d', 0.05)", "timeout");
+        talk(&mut sender(site, "c1", "carol", ("10.77.0.12", port)), &mut carol);
+    });
+}
+
+#[test]
+fn whoever_takes_a_senders_port_is_asked_about() {
+    guarded("whoever_takes_a_senders_port_is_asked_about", |site| async {
+        let mut alice = site.player("c2", "alice", None);
+        let port = alice.takes_datagrams("0.0.0.0");
+        let mut own = sender(site, "c1", "alice", ("10.77.0.12", port));
+        talk(&mut own, &mut alice);
+        let from = own.port_of("d");
+        own.must("close('d')", "closed");
+        let mut bob = site.player("c1", "bob", None);
+        bob.must(&format!("datagrams('d', '0.0.0.0', {from})"), &from.to_string());
+        bob.must(&format!("towards('d', '10.77.0.12', {port})"), "towards");
+        println!(
+            "    another sends from the port; refused after {:?}",
+            bob.until(ASK, "EHOSTUNREACH", AGAIN)
+        );
+        alice.until("hear('d', 0.05)", "timeout", SECONDS);
+        bob.must(ASK, "EHOSTUNREACH");
+        alice.must("hear('d', 0.05)", "timeout");
+    });
+}
+
+#[test]
+fn a_flow_that_goes_on_is_asked_about_again_and_loses_nothing() {
+    guarded("a_flow_that_goes_on_is_asked_about_again", |site| async {
+        let mut alice = site.player("c2", "alice", None);
+        let port = alice.takes_datagrams("0.0.0.0");
+        let mut own = sender(site, "c1", "alice", ("10.77.0.12", port));
+        let before = site.firewalls_count("c1", "answered_total");
+        let began = std::time::Instant::now();
+        let mut datagrams = 0;
+        while began.elapsed() < AGAIN || site.firewalls_count("c1", "answered_total") < before + 3 {
+            talk(&mut own, &mut alice);
+            datagrams += 1;
+            assert!(began.elapsed() < 3 * AGAIN, "nobody asks again");
+        }
+        println!("    {datagrams} datagrams there and back in {:?}", began.elapsed());
+    });
+}
