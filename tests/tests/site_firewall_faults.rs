@@ -223,6 +223,9 @@ fn a_node_is_told_only_who_connects_to_it() {
             site.root(node, &ask)
         };
         assert_eq!(asks("login", "10.77.0.1"), "uid 20001");
+        // From a port that anybody can have, nobody is heard: no user of a node takes the places of others.
+        let heard = "bash -c 'exec 3<>/dev/tcp/10.77.0.11/849 && read -t 5 -u 3; echo $?'";
+        assert_eq!(site.shell("login", "alice", heard).out.trim(), "1", "closed at once");
         assert_eq!(asks("c2", "10.77.0.1"), "the question was refused: 10.77.0.1 is not an address of c2");
         assert_eq!(asks("c2", "10.77.0.12"), "no program connects from there");
     });

@@ -14,11 +14,13 @@ use portreeve_model::wire::encode;
 use portreeve_model::wire::firewall::{Answer, Ask, Flow, PROTOCOL, Transport};
 use portreeve_model::{KeyFile, NodeMap, NodeName, Speaker};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PORT: u16 = 849;
+/// Of root's, and not among those that a firewall takes.
+const OWN_PORT: u16 = 599;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -73,7 +75,11 @@ async fn asks(own: &Identity, node: &NodeName, flow: Flow) -> Result<(), Box<dyn
         return Err("it has no key".into());
     };
     let tls = client_config_for(PROTOCOL, own, vec![key])?;
-    let stream = TcpStream::connect(SocketAddr::new(address, PORT)).await?;
+    // From a port of root's: nobody else is heard.
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, OWN_PORT).into())?;
+    let stream = socket.connect(SocketAddr::new(address, PORT)).await?;
     let name = rustls::pki_types::ServerName::from(address);
     let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
     stream.write_all(&encode(&Ask { id: 7, flow, groups: false })?).await?;
