@@ -218,6 +218,7 @@ questions![
     Dialer,
     Worker,
     Forward,
+    Ident2,
     Login,
     LoginAddress,
 ];

@@ -106,6 +106,16 @@ fn files_are_checked_together() {
                 "one problem",
             ],
         ),
+        (
+            &format!("{CLUSTER}[agents]\nlookup = 'ident2'\nident2_socket = '/run/i.sock'\n"),
+            Some("[[node]]\nname = 'c1'\naddresses = ['10.0.0.11']\n[[node]]\nname = 'c2'\n"),
+            &[],
+            0,
+            &[
+                "nodes: warning: c2 has no address",
+                "nodes: warning: whose a connection is says the ident2 service at /run/i.sock, about all 2 nodes",
+            ],
+        ),
         (CLUSTER, Some(""), &[], 1, &["nodes: problem: the node map has no node"]),
     ] {
         std::fs::write(&config, config_text).unwrap();

@@ -57,10 +57,14 @@ const FILES_OF_THE_CLIENT: &[&str] = &[
 const FILES_OF_THE_AGENT: &[&str] = &[
     "/etc/portreeve/agent.toml",
     "/etc/portreeve/firewall.toml",
+    "/etc/portreeve/ident2.toml",
     "/usr/lib/systemd/system/portreeve-agent.service",
     "/usr/lib/systemd/system/portreeve-firewall.service",
+    "/usr/lib/systemd/system/portreeve-ident2.service",
+    "/usr/lib/systemd/system/portreeve-ident2.socket",
     "/usr/sbin/portreeve-agent",
     "/usr/share/doc/portreeve-agent/copyright",
+    "/usr/share/doc/portreeve-agent/ident2.md",
 ];
 
 #[test]
@@ -78,7 +82,7 @@ fn debian_packages() {
         (
             "portreeve-agent",
             FILES_OF_THE_AGENT,
-            &["/etc/portreeve/agent.toml", "/etc/portreeve/firewall.toml"],
+            &["/etc/portreeve/agent.toml", "/etc/portreeve/firewall.toml", "/etc/portreeve/ident2.toml"],
         ),
     ] {
         let deb = file(dir.path(), &format!("{package}_{version}_"), ".deb");

@@ -72,7 +72,7 @@ fn copies(into: &Path) -> Vec<String> {
 fn systemd_has_nothing_to_say() {
     let dir = tempfile::tempdir().unwrap();
     let units = copies(dir.path());
-    assert_eq!(units.len(), 9);
+    assert_eq!(units.len(), 11);
     for unit in &units {
         let Some(output) = system("systemd-analyze", &["verify", "--man=no", "--recursive-errors=no", unit])
         else {
@@ -90,6 +90,7 @@ fn they_are_exposed_no_more_than_this() {
         ("portreeve-portal.service", "20"),
         ("portreeve-agent.service", "30"),
         ("portreeve-firewall.service", "35"),
+        ("portreeve-ident2.service", "30"),
     ] {
         let path = directory().join(unit).display().to_string();
         let arguments = ["security", "--offline=yes", "--no-pager", "--threshold", most, &path];
@@ -148,7 +149,7 @@ fn the_portal_has_no_power() {
 
 #[test]
 fn nothing_is_given_up_for_ever() {
-    for unit in ["portal", "broker", "agent"].map(|name| format!("portreeve-{name}.service")) {
+    for unit in ["portal", "broker", "agent", "ident2"].map(|name| format!("portreeve-{name}.service")) {
         assert_eq!(one(&unit, "Unit", "StartLimitIntervalSec"), "0", "{unit}");
         assert_eq!(one(&unit, "Service", "Restart"), "always", "{unit}");
         // None says that it is ready: the portal has no socket to say so on.
@@ -175,6 +176,20 @@ fn the_sockets_have_the_names_that_the_portal_knows() {
     // Whoever could connect to it could play the broker.
     assert_eq!(one("portreeve-broker-line.socket", "Socket", "SocketMode"), "0600");
     assert_eq!(one("portreeve-metrics.socket", "Socket", "SocketMode"), "0600");
+}
+
+#[test]
+fn ident2_is_where_those_who_ask_ident2d_look() {
+    let (service, socket) = ("portreeve-ident2.service", "portreeve-ident2.socket");
+    assert_eq!(one(socket, "Socket", "ListenSequentialPacket"), portreeve_model::ident2_config::SOCKET);
+    assert_eq!(one(socket, "Socket", "SocketMode"), "0600");
+    assert_eq!(one(socket, "Socket", "Service"), service);
+    assert_eq!(one(service, "Install", "Alias"), "ident2d.service");
+    assert_eq!(one(service, "Install", "Also"), socket);
+    assert_eq!(one(service, "Unit", "Requires"), socket);
+    assert_eq!(one(service, "Service", "DynamicUser"), "yes");
+    let capabilities = "CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
+    assert_eq!(one(service, "Service", "CapabilityBoundingSet"), capabilities);
 }
 
 #[test]

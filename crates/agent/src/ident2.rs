@@ -59,6 +59,8 @@ pub const CONFIG: &str = "/etc/portreeve/ident2.toml";
 /// # Errors
 /// When it can't start: configuration, the kernel's socket diagnosis, or a socket.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    // First of all: what is opened later could get the number of a socket that is missing.
+    let inherited = callers::inherited().context("systemd's socket can't be used")?;
     let settings = Settings::read(&arguments.config)?;
     // Everything that needs a right is opened here, and then the rights go.
     let answerer =
@@ -69,8 +71,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             format!("UDP port {} can't be had (does ident2d still run?)", settings.config.port)
         })?),
     };
-    let callers = callers::listen_at(&settings)
-        .with_context(|| format!("{}: can't listen there", settings.config.socket.display()))?;
+    let callers = match inherited {
+        Some(callers) => {
+            if settings.group.is_some() || settings.config.socket_other {
+                tracing::warn!(
+                    "systemd made the socket: its unit says who may ask, and the configuration does not"
+                );
+            }
+            callers
+        }
+        None => callers::listen_at(&settings)
+            .with_context(|| format!("{}: can't listen there", settings.config.socket.display()))?,
+    };
     crate::lockup::lock_up(&[]);
 
     let runtime = tokio::runtime::Builder::new_current_thread()

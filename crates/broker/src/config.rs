@@ -68,6 +68,7 @@ impl From<ClusterConfig> for Configured {
             idle: session.idle.as_secs().cast_signed(),
             groups_refresh: config.groups.refresh,
             relays_logins: config.sign_in.login_nodes,
+            ident2: config.agents.lookup.ident2().map(Path::to_owned),
             ..Policy::new(url)
         };
         let mut workspace = config.workspace;
@@ -116,7 +117,8 @@ mod tests {
 
     const FILE: &str = "[portal]\nurl = 'https://Portal.example.org/'\n[users]\nfirst_uid = 500\n[sign_in]\nlogin_nodes = true\n\
                         [session]\nidle = '1h'\nlifetime = '2h'\ncode_lifetime = '90s'\n[forwards]\ndirectory = '/home/fw'\n\
-                        [groups]\nrefresh = '7s'\n";
+                        [groups]\nrefresh = '7s'\n\
+                        [agents]\nlookup = 'ident2'\nident2_socket = '/run/i.sock'\n";
 
     #[test]
     fn what_is_taken_from_the_file() {
@@ -130,6 +132,7 @@ mod tests {
         assert_eq!((policy.lifetimes.code, policy.lifetimes.session, policy.idle), (90, 7200, 3600));
         assert!(policy.relays_logins);
         assert_eq!(policy.groups_refresh.as_secs(), 7);
+        assert_eq!(policy.ident2.as_deref(), Some(Path::new("/run/i.sock")));
         // The defaults are the file's.
         std::fs::write(&file, "[portal]\nurl = 'https://p'\n[forwards]\ndirectory = '/fw'\n").unwrap();
         let (policy, default) = (read(&file).unwrap().policy, Policy::new("https://p".to_owned()));

@@ -16,6 +16,7 @@
 //! | `posts` | the dialer and the worker of each user |
 //! | `login` | `portreeve login` on this machine, and the sysadmin's verbs |
 //! | `access`, `tokens` | access tokens of programs |
+//! | `ident2` | connections with the site's ident2 service, where a portal asks that |
 //! | `children`, `channel` | what the spawner starts; frames |
 //!
 //! Invariant: whom a portal's question is about is read from a ticket that was verified here, or from a code or an access
@@ -28,6 +29,7 @@ mod caller;
 mod channel;
 mod children;
 mod holders;
+mod ident2;
 mod keyring;
 mod limits;
 mod login;
@@ -65,6 +67,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::accounts::Accounts;
 use self::children::Children;
+use self::ident2::Ident2Lines;
 use self::keyring::{Keyring, KeyringError};
 use self::login::LoginSocket;
 use self::marks::{Marks, MarksError};
@@ -120,6 +123,8 @@ pub struct Policy {
     /// A portal may ask for sign-in addresses of people on login nodes. Whoever takes such a portal over can sign in as
     /// anybody.
     pub relays_logins: bool,
+    /// Where the ident2 service listens that portals ask about connections; `None`: they ask the nodes' agents.
+    pub ident2: Option<PathBuf>,
     /// How wrong tries are slowed.
     pub slow_down: SlowDown,
 }
@@ -161,6 +166,7 @@ impl Policy {
             groups_refresh: Duration::from_secs(300),
             key_period: 30 * 24 * HOUR,
             relays_logins: false,
+            ident2: None,
             slow_down: SlowDown::default(),
         }
     }
@@ -218,6 +224,7 @@ struct Service {
     entry_codes: RefCell<Codes<EntryCode>>,
     dialers: Posts,
     workers: Posts,
+    ident2: Ident2Lines,
     news: News,
     refusals: Refusals,
     /// Accounts that were not found, and are looked for once more.
@@ -331,6 +338,7 @@ impl Service {
             entry_codes: RefCell::default(),
             dialers: Posts::new(Rc::clone(&children)),
             workers: Posts::new(children),
+            ident2: Ident2Lines::default(),
             news: News::default(),
             refusals: Refusals::default(),
             doubtful: RefCell::default(),

@@ -10,6 +10,7 @@ mod finding;
 mod firewall;
 mod forwards;
 mod groups;
+mod ident2;
 mod pam;
 mod portal;
 mod slurm;
@@ -142,6 +143,7 @@ fn look(at: &Installation, live: bool) -> usize {
         ("broker", broker::check),
         ("portal", portal::check),
         ("agents", agents::connected),
+        ("ident2", ident2::check),
         ("firewall", |_| if firewall::is_here() { firewall::check() } else { Vec::new() }),
     ];
     said.iter().chain(if live { there } else { &[] }).map(|(name, find)| say(name, find(at))).sum()

@@ -20,7 +20,7 @@ pub(crate) use written::WrittenGroup;
 use crate::names::ForwardName;
 use crate::network::Network;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The whole configuration. `Config::default()` is what an empty file gives.
@@ -177,11 +177,34 @@ pub struct ForwardsConfig {
     pub admin: Vec<ForwardName>,
 }
 
-/// Which agents are believed without a key.
+/// Who says whose a connection's far end is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentsConfig {
+    /// Who is asked.
+    pub lookup: LookupConfig,
     /// Where they may connect from, by a privileged port: the weaker way. Empty: from nowhere.
     pub plain_networks: Vec<Network>,
+}
+
+/// Who is asked about connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LookupConfig {
+    /// The nodes' agents.
+    #[default]
+    Agents,
+    /// The ident2 service that listens here on the portal's node, absolute: it asks those of the other nodes.
+    Ident2(PathBuf),
+}
+
+impl LookupConfig {
+    /// Where the ident2 service listens that is asked, if one is.
+    #[must_use]
+    pub fn ident2(&self) -> Option<&Path> {
+        match self {
+            Self::Agents => None,
+            Self::Ident2(socket) => Some(socket),
+        }
+    }
 }
 
 impl ForwardsConfig {

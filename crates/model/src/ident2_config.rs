@@ -9,6 +9,9 @@ use toml::Spanned;
 use crate::config::{Notes, Problem, Section, is_group_name, networks, number, path};
 use crate::network::Network;
 
+/// Where such a service listens if nobody says otherwise.
+pub const SOCKET: &str = "/run/ident2d.sock";
+
 /// The checked configuration. `Ident2Config::default()` is what an empty file gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ident2Config {
@@ -27,7 +30,7 @@ pub struct Ident2Config {
 impl Default for Ident2Config {
     fn default() -> Self {
         Self {
-            socket: PathBuf::from("/run/ident2d.sock"),
+            socket: PathBuf::from(SOCKET),
             socket_group: None,
             socket_other: false,
             port: 99,

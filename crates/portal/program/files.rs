@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 use portreeve_agent::channel::Identity;
 use portreeve_broker::account::group_id;
-use portreeve_model::config::{self, GroupRef, GroupsConfig};
+use portreeve_model::config::{self, GroupRef, GroupsConfig, LookupConfig};
 use portreeve_model::{Config, GroupRules, NodeMap, Problem, Secret};
 use portreeve_portal::agents::Rules;
 use portreeve_portal::{Settings, certificate, server_config};
@@ -38,6 +38,7 @@ struct Fixed {
     apps_url: Option<String>,
     apps_domain: Option<String>,
     threads: usize,
+    lookup: LookupConfig,
 }
 
 /// What they say.
@@ -68,13 +69,15 @@ impl Files {
             apps_url: config.portal.apps_url.clone(),
             apps_domain: config.portal.apps_domain.clone(),
             threads: config.threads,
+            lookup: config.agents.lookup.clone(),
         };
         let is_reload = self.fixed.is_some();
         if let Some(old) = &self.fixed
             && *old != fixed
         {
             tracing::warn!(
-                "portal.url, portal.names, portal.apps_url, portal.apps_domain and threads are taken into use by a restart only"
+                "portal.url, portal.names, portal.apps_url, portal.apps_domain, threads and agents.lookup are taken into use \
+                 by a restart only"
             );
         }
         let groups = GroupRules { never: self.groups_never(&config)? };
@@ -150,6 +153,7 @@ impl Files {
             Some(pem) => {
                 Some(Identity::from_pem(&pem).with_context(|| format!("{} can't be used", key.display()))?)
             }
+            None if config.agents.lookup.ident2().is_some() => None,
             None => {
                 tracing::warn!("no key for agents: only nodes that are plain can have one");
                 None

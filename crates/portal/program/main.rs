@@ -66,7 +66,8 @@ fn main() -> anyhow::Result<()> {
     let (asked, logins) = mpsc::channel(LOGINS);
     let agents = Arc::new(Agents::new(rules, asked).context("the agents' key can't be used")?);
     let inherited = Inherited { broker: sockets.broker, agents: sockets.agents, namespace };
-    let served = Arc::new(Served::new(inherited, Arc::clone(&agents), logins));
+    let lookup = &settings.config.agents.lookup;
+    let served = Arc::new(Served::new(inherited, Arc::clone(&agents), lookup, logins));
     let portal = Arc::new(Portal::new(settings, Service::Served(served), hosts, listening)?);
     let listening = Listening::new(sockets.https)?.with_metrics(sockets.metrics);
 

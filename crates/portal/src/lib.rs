@@ -47,6 +47,7 @@ mod interim;
 mod journey;
 mod latch;
 pub mod limits;
+pub mod lookup;
 mod metrics;
 #[cfg(test)]
 mod micro;

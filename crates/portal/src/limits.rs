@@ -201,6 +201,15 @@ pub const AGENT_LOGINS: usize = 64;
 pub const AGENT_RECORDS: Duration = Duration::from_secs(1);
 /// Former boots of a node that are remembered.
 pub const AGENT_BOOTS: usize = 8;
+/// An answer of ident2's, before it is asked once more: of [`AGENT_ANSWER`], which both have together. Between nodes it goes
+/// by datagrams, which get lost.
+pub const IDENT2_TRY: Duration = Duration::from_secs(1);
+/// Before it is asked again about a connection that it did not find: so long such a service may remember that.
+pub const IDENT2_FORGETS: Duration = Duration::from_millis(300);
+/// Before the next connection with ident2.
+pub const IDENT2_AGAIN: Duration = Duration::from_millis(250);
+/// For the broker to hand over a connection with ident2 that it says is there.
+pub const IDENT2_HANDED: Duration = Duration::from_secs(1);
 /// Without news from the broker for so long, nobody is answered: who is signed out meanwhile would not be known.
 pub const BROKER_FRESH: Duration = Duration::from_secs(5);
 /// A question that finds no broker waits for so long for it to be back.

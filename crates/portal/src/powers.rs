@@ -395,7 +395,7 @@ impl Powers {
     pub(crate) async fn owner(&self, tuple: &Tuple) -> Result<Owner, Unowned> {
         match self {
             Self::Embedded(own) => own.owner(tuple),
-            Self::Served(served) => served.owner(tuple).await,
+            Self::Served(served) => served.lookup().owner(tuple).await,
         }
     }
 
@@ -404,7 +404,7 @@ impl Powers {
     pub(crate) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Result<Owner, Unowned> {
         match self {
             Self::Embedded(own) => Ok(own.with_group(tuple, owner).await),
-            Self::Served(served) => served.with_group(tuple, owner).await,
+            Self::Served(served) => served.lookup().with_group(tuple, owner).await,
         }
     }
 
@@ -412,7 +412,7 @@ impl Powers {
     pub(crate) async fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
         match self {
             Self::Embedded(own) => own.confirm(tuple, before).await,
-            Self::Served(served) => served.confirm(tuple, before).await,
+            Self::Served(served) => served.lookup().confirm(tuple, before).await,
         }
     }
 
@@ -420,7 +420,7 @@ impl Powers {
     pub(crate) async fn listens_still(&self, tuple: &Tuple, listener: ListenerId) -> bool {
         match self {
             Self::Embedded(own) => own.listens_still(tuple, listener),
-            Self::Served(served) => served.listens_still(tuple, listener).await,
+            Self::Served(served) => served.lookup().listens_still(tuple, listener).await,
         }
     }
 
@@ -428,7 +428,7 @@ impl Powers {
     pub(crate) fn generation(&self, address: SocketAddr) -> u64 {
         match self {
             Self::Embedded(_) => 0,
-            Self::Served(served) => served.generation(address),
+            Self::Served(served) => served.lookup().generation(address),
         }
     }
 

@@ -12,7 +12,10 @@ use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, getsockname,
+    getsockopt, listen, socket, sockopt,
+};
 use portreeve_model::wire::ident2::{Malformed, Message, Op, Request, Response, parse};
 use portreeve_sys::message::{self, ReceiveError};
 use tokio::io::Interest;
@@ -46,6 +49,27 @@ pub(super) enum End {
     /// It can't be written to.
     #[error("it can't be written to")]
     Io(#[source] io::Error),
+}
+
+/// What systemd listens on for it, if it does (sd_listen_fds(3)): then who may connect is for the socket's unit to say.
+pub(super) fn inherited() -> io::Result<Option<StdUnixListener>> {
+    let mut sockets = sd_notify::listen_fds_with_names()?;
+    let Some((number, _)) = sockets.next() else { return Ok(None) };
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why);
+    if sockets.next().is_some() {
+        return Err(wrong("more than one socket was handed over"));
+    }
+    let socket = portreeve_sys::inherited(number)?;
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let is_it = address.family() == Some(AddressFamily::Unix)
+        && getsockopt(&socket, sockopt::SockType)? == SockType::SeqPacket
+        && getsockopt(&socket, sockopt::AcceptConn)?;
+    if !is_it {
+        return Err(wrong("the socket that was handed over must be one of ListenSequentialPacket=/PATH"));
+    }
+    let socket = StdUnixListener::from(socket);
+    socket.set_nonblocking(true)?;
+    Ok(Some(socket))
 }
 
 /// Begins to listen where the settings say, for whom they say.

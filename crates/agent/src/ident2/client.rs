@@ -5,37 +5,44 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+pub use portreeve_model::ident2_config::SOCKET;
 use portreeve_model::wire::ident2::{
     Flags, Found, Malformed, Message, Op, Protocol, Request, Response, TcpStates, parse,
 };
 use portreeve_sys::message::{self, ReceiveError};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::limits;
 
-/// Where such a service listens if nobody says otherwise.
-pub const SOCKET: &str = "/run/ident2d.sock";
-
-/// Asks one service, many questions at once over one connection, which is made when the first question is asked, and again
-/// after it has ended. Belongs to one tokio runtime. Dropped, it ends the connection.
+/// Asks one service, many questions at once over one connection. Dropped, it ends the connection.
 #[derive(Debug)]
 pub struct Ident2 {
-    path: PathBuf,
+    way: Way,
     line: Mutex<Option<Line>>,
     /// The next question's id: never the same for two, so that a late answer is nobody's.
     next: AtomicU64,
+}
+
+/// Where the connection comes from.
+#[derive(Debug)]
+enum Way {
+    /// It is made here when the first question is asked, and again after it has ended.
+    Path(PathBuf),
+    /// Somebody else makes it. Whoever asks while there is none waits for the next one.
+    Given(Notify),
 }
 
 /// What somebody wants to know.
@@ -76,7 +83,8 @@ pub enum AskError {
 #[derive(Debug)]
 struct Line {
     open: Arc<Open>,
-    reader: AbortHandle,
+    /// Reads it, if nobody else does.
+    reader: Option<AbortHandle>,
 }
 
 #[derive(Debug)]
@@ -92,7 +100,18 @@ type Asked = (Op, oneshot::Sender<Option<Found>>);
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.reader.abort();
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+    }
+}
+
+/// A connection that was given, while it is read.
+struct Read<'o>(&'o Open);
+
+impl Drop for Read<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -120,10 +139,39 @@ impl Drop for Waiting<'_> {
 }
 
 impl Ident2 {
-    /// For the service that listens at this path, such as [`SOCKET`].
+    /// For the service that listens at this path, such as [`SOCKET`]. Belongs to one tokio runtime.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), line: Mutex::default(), next: AtomicU64::new(1) }
+        Self::by(Way::Path(path.into()))
+    }
+
+    /// For a process that may connect to nothing: over connections that it is given, by [`Ident2::serve`].
+    #[must_use]
+    pub fn given() -> Self {
+        Self::by(Way::Given(Notify::new()))
+    }
+
+    fn by(way: Way) -> Self {
+        Self { way, line: Mutex::default(), next: AtomicU64::new(1) }
+    }
+
+    /// Asks over this connection (SEQPACKET) in the place of any other, until it ends, and says how it did. Questions may
+    /// come from other threads and runtimes than the one that this runs on.
+    ///
+    /// # Errors
+    /// When the socket can't be used at all.
+    pub async fn serve(&self, socket: OwnedFd) -> io::Result<String> {
+        let socket = StdUnixStream::from(socket);
+        socket.set_nonblocking(true)?;
+        let open = Arc::new(Open::over(UnixStream::from_std(socket)?));
+        let reading = Read(&open);
+        *locked(&self.line) = Some(Line { open: Arc::clone(&open), reader: None });
+        if let Way::Given(news) = &self.way {
+            news.notify_waiters();
+        }
+        let end = open.read().await;
+        drop(reading);
+        Ok(end.to_string())
     }
 
     /// Asks, and waits for at most `patience`. `Ok(None)`: the service knows no owner, be it that there is no such socket,
@@ -150,13 +198,28 @@ impl Ident2 {
 
     /// The connection, a new one if there is none.
     async fn line(&self) -> io::Result<Arc<Open>> {
+        match &self.way {
+            Way::Path(path) => self.line_to(path).await,
+            Way::Given(news) => loop {
+                let mut given = pin!(news.notified());
+                // From here on none is missed.
+                given.as_mut().enable();
+                if let Some(open) = live(&locked(&self.line)) {
+                    return Ok(open);
+                }
+                given.await;
+            },
+        }
+    }
+
+    async fn line_to(&self, path: &Path) -> io::Result<Arc<Open>> {
         loop {
             {
                 let mut line = locked(&self.line);
-                if let Some(line) = line.as_ref().filter(|line| !line.open.ended.load(Relaxed)) {
-                    return Ok(Arc::clone(&line.open));
+                if let Some(open) = live(&line) {
+                    return Ok(open);
                 }
-                match connected(&self.path) {
+                match connected(path) {
                     Ok(socket) => {
                         let new = Line::over(UnixStream::from_std(socket)?);
                         let open = Arc::clone(&new.open);
@@ -173,6 +236,11 @@ impl Ident2 {
     }
 }
 
+/// The connection, if it has not ended.
+fn live(line: &Option<Line>) -> Option<Arc<Open>> {
+    line.as_ref().map(|line| &line.open).filter(|open| !open.ended.load(Relaxed)).map(Arc::clone)
+}
+
 /// Does not wait: a connection to a socket of this machine is made at once, or not.
 fn connected(path: &Path) -> io::Result<StdUnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -183,18 +251,22 @@ fn connected(path: &Path) -> io::Result<StdUnixStream> {
 
 impl Line {
     fn over(socket: UnixStream) -> Self {
-        let open = Arc::new(Open { socket, waiting: Mutex::default(), ended: AtomicBool::new(false) });
+        let open = Arc::new(Open::over(socket));
         let reading = Arc::clone(&open);
         let reader = tokio::spawn(async move {
             let end = reading.read().await;
             tracing::debug!(%end, "the connection to the ident2 service ended");
             reading.end();
         });
-        Self { open, reader: reader.abort_handle() }
+        Self { open, reader: Some(reader.abort_handle()) }
     }
 }
 
 impl Open {
+    fn over(socket: UnixStream) -> Self {
+        Self { socket, waiting: Mutex::default(), ended: AtomicBool::new(false) }
+    }
+
     async fn ask(&self, question: Question, id: u64) -> Result<Option<Found>, AskError> {
         let (answer, answered) = oneshot::channel();
         {

@@ -12,7 +12,8 @@ use portreeve_agent::ident2::client::{Ident2, Question};
 use portreeve_model::wire::ident2::{Flags, Op, Protocol, Request, TcpStates};
 
 use crate::world::{
-    PATIENCE, PROJECT, Service, at, given, holds, listener_of, listens, only, skip, until, user,
+    Caller, PATIENCE, PROJECT, Running, Service, at, given, holds, listener_of, listens, only, skip, until,
+    user,
 };
 
 fn me() -> u32 {
@@ -89,6 +90,46 @@ fn this_machine_answers_for_its_own_addresses_alone() {
     let second = service.caller().ask(&listens(Op::Remote, 8, at("192.0.2.1", port)));
     assert_eq!(second.client_id, 2);
     assert!(service.log().contains("in none of the peers' ranges"), "{}", service.log());
+}
+
+#[test]
+fn a_socket_of_systemds_is_taken_over_and_stays_as_it_was_made() {
+    let activate = "/usr/bin/systemd-socket-activate";
+    if !std::path::Path::new(activate).exists() {
+        return skip("systemd-socket-activate is not installed");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (path, config) = (dir.path().join("systemds"), dir.path().join("ident2.toml"));
+    // What the file says of the socket is not done.
+    std::fs::write(&config, format!("socket = {:?}\nsocket_other = true\n", dir.path().join("own"))).unwrap();
+    let start = |kind: &[&str]| {
+        let mut command = Command::new(activate);
+        command.args(kind).arg("--listen").arg(&path).arg(env!("CARGO_BIN_EXE_portreeve-agent"));
+        command.arg("ident2").arg("--config").arg(&config);
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let program = Running(command.stderr(log).spawn().unwrap());
+        until("it is listened on", || {
+            std::fs::read(dir.path().join("log")).unwrap().starts_with(b"Listening on")
+        });
+        program
+    };
+    let program = start(&["--seqpacket"]);
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode();
+    let made = mode();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let question = listens(Op::Local, 1, listener.local_addr().unwrap());
+    let question = Request { flags: Flags::default(), ..question };
+    let caller = Caller::at(&path);
+    assert_eq!(caller.ask(&question).found, only(me()));
+    assert!(mode() == made && !dir.path().join("own").exists());
+    drop(program);
+    std::fs::remove_file(&path).unwrap();
+    // One of another kind.
+    let mut program = start(&[]);
+    let _caller = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    until("it ends", || program.0.try_wait().unwrap().is_some());
+    let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert!(!program.0.wait().unwrap().success() && log.contains("ListenSequentialPacket"), "{log}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::questions::takes_descriptor;
 use super::{Service, limits};
 
 /// Names a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PortalId(pub(super) u64);
 
 /// A send buffer in which the first heartbeats fill up, so that we notice when somebody begins to read: the kernel makes the
@@ -73,6 +73,7 @@ impl Connection {
             ended = self.tell(service, &listener) => ended,
         };
         service.conversations.end_of_portal(self.id);
+        service.ident2.end_of_portal(self.id);
         match ended {
             ChannelError::Closed => tracing::info!(portal = self.id.0, "a portal's connection ended"),
             error => tracing::warn!(

@@ -20,7 +20,7 @@ use super::posts::PostError;
 
 /// Whether a descriptor belongs to the question.
 pub(super) fn takes_descriptor(question: &Question) -> bool {
-    matches!(question, Question::Dialer { .. } | Question::Worker { .. })
+    matches!(question, Question::Dialer { .. } | Question::Worker { .. } | Question::Ident2)
 }
 
 /// The value, or the answer that it is not there.
@@ -60,9 +60,10 @@ impl Service {
             (Question::Dialer { ticket }, Some(channel)) => self.dialer(&ticket, channel).await,
             (Question::Worker { ticket }, Some(connection)) => self.worker(&ticket, connection).await,
             (Question::Forward { ticket, name }, None) => self.forward(&ticket, name).await,
+            (Question::Ident2, Some(channel)) => self.ident2(portal, &channel),
             (Question::Login { uid }, None) => self.login(uid).await,
             (Question::LoginAddress { uid }, None) => self.relayed_login(uid).await,
-            (_, Some(_)) | (Question::Dialer { .. } | Question::Worker { .. }, None) => {
+            (_, Some(_)) | (Question::Dialer { .. } | Question::Worker { .. } | Question::Ident2, None) => {
                 failed("a descriptor is missing, or does not belong there")
             }
         }
@@ -200,7 +201,7 @@ fn is_digest(text: &str) -> bool {
 }
 
 /// Whether this is one end of a pair of sockets of that kind: no address at either end, no listener, no network.
-fn is_channel(descriptor: &OwnedFd, kind: SockType) -> bool {
+pub(super) fn is_channel(descriptor: &OwnedFd, kind: SockType) -> bool {
     let has_no_name = |name: UnixAddr| name.path().is_none() && name.as_abstract().is_none();
     let number = descriptor.as_raw_fd();
     getsockopt(descriptor, sockopt::SockType).is_ok_and(|found| found == kind)

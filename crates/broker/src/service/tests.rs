@@ -3,6 +3,7 @@
 mod codes;
 mod ends;
 mod frames;
+mod ident2;
 mod people;
 mod sign_in;
 mod spawner;

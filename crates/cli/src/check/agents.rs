@@ -1,8 +1,9 @@
 //! The nodes' agents: whether configuration and node map let them in, and whether they are connected.
 
 use std::io;
+use std::path::Path;
 
-use portreeve_model::{Node, Speaker};
+use portreeve_model::{Node, NodeMap, Speaker};
 
 use super::{Finding, Installation, in_time};
 use crate::nodes_list::{self, METRICS, asked};
@@ -14,11 +15,36 @@ pub(super) fn check(at: &Installation) -> Vec<Finding> {
         let remedy = "scontrol show node -o | portreeve nodes sync, then portreeve keys add for each";
         return vec![Finding::problem("the node map has no node, so that nothing can be reached", remedy)];
     }
+    if let Some(socket) = at.config.agents.lookup.ident2() {
+        return asked_by_ident2(map, socket);
+    }
     let mut findings: Vec<Finding> = map.nodes().iter().filter_map(|node| of_node(at, node)).collect();
     if findings.is_empty() {
         findings.push(Finding::fine(format!("{} known, each with an agent", map.nodes().len())));
     }
     findings
+}
+
+/// Without agents, a node's addresses are all that is needed.
+fn asked_by_ident2(map: &NodeMap, socket: &Path) -> Vec<Finding> {
+    let away = map.nodes().iter().filter(|node| node.addresses.is_empty());
+    let mut findings: Vec<Finding> = away.map(without_address).collect();
+    findings.push(Finding::warning(
+        format!(
+            "whose a connection is says the ident2 service at {}, about all {} nodes: nothing proves its answers",
+            socket.display(),
+            map.nodes().len()
+        ),
+        "agents.lookup = \"agents\" is the better way; docs/admin/ident2.md says what is weaker",
+    ));
+    findings
+}
+
+fn without_address(node: &Node) -> Finding {
+    Finding::warning(
+        format!("{} has no address, so it can't be reached", node.name),
+        "portreeve nodes sync, or write its addresses in the node map",
+    )
 }
 
 fn of_node(at: &Installation, node: &Node) -> Option<Finding> {
@@ -30,10 +56,7 @@ fn of_node(at: &Installation, node: &Node) -> Option<Finding> {
             format!("{name} has no key, so nobody is let in there"),
             format!("portreeve keys add {name}, if it is to be reached"),
         ),
-        Some(_) if addresses.is_empty() => Finding::warning(
-            format!("{name} has no address, so it can't be reached"),
-            "portreeve nodes sync, or write its addresses in the node map",
-        ),
+        Some(_) if addresses.is_empty() => without_address(node),
         Some(Speaker::Plain) if !addresses.iter().copied().any(is_in) => Finding::problem(
             format!(
                 "{name} is plain, and no address of it is in agents.plain_networks: its agent is refused"
@@ -55,7 +78,10 @@ fn of_node(at: &Installation, node: &Node) -> Option<Finding> {
 }
 
 /// Which of them are connected, as the portal says.
-pub(super) fn connected(_: &Installation) -> Vec<Finding> {
+pub(super) fn connected(at: &Installation) -> Vec<Finding> {
+    if at.config.agents.lookup.ident2().is_some() {
+        return vec![Finding::fine("ident2 is asked in their place")];
+    }
     let nodes = match in_time(|| asked(METRICS)) {
         Some(Ok(nodes)) => nodes,
         Some(Err(error)) if is_denied(&error) => {

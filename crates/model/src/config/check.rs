@@ -3,14 +3,15 @@
 
 use super::values::{duration, is_group_name, is_unset, networks, number, path, shown};
 use super::written::{
-    Written, WrittenForwards, WrittenGroup, WrittenGroups, WrittenLimits, WrittenPortal, WrittenSession,
-    WrittenTls, WrittenWorkspace,
+    Written, WrittenAgents, WrittenForwards, WrittenGroup, WrittenGroups, WrittenLimits, WrittenPortal,
+    WrittenSession, WrittenTls, WrittenWorkspace,
 };
 use super::{
-    AgentsConfig, Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, Notes, PortalConfig,
-    SessionConfig, SignInConfig, SystemConfig, TlsConfig, UsersConfig, WorkspaceConfig,
+    AgentsConfig, Config, ForwardsConfig, GroupRef, GroupsConfig, LimitsConfig, LookupConfig, Notes,
+    PortalConfig, SessionConfig, SignInConfig, SystemConfig, TlsConfig, UsersConfig, WorkspaceConfig,
 };
 use crate::host::split_host_port;
+use crate::ident2_config::SOCKET;
 use crate::names::{ForwardName, NodeName};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -42,11 +43,23 @@ pub(super) fn check(written: Written, notes: &mut Notes) -> Config {
         groups: check_groups(written.groups, notes),
         forwards: check_forwards(written.forwards, notes),
         workspace: check_workspace(written.workspace, notes),
-        agents: AgentsConfig {
-            plain_networks: networks(written.agents_plain_networks, "agents.plain_networks", notes),
-        },
+        agents: check_agents(written.agents, notes),
         limits: check_limits(written.limits, notes),
     }
+}
+
+fn check_agents(written: WrittenAgents, notes: &mut Notes) -> AgentsConfig {
+    let socket = path(written.ident2_socket.as_ref(), "agents.ident2_socket", notes);
+    let lookup = match written.lookup.as_ref().map(|lookup| (lookup.span(), lookup.get_ref().as_str())) {
+        None | Some((_, "agents")) => LookupConfig::Agents,
+        Some((_, "ident2")) => LookupConfig::Ident2(socket.map_or_else(|| SOCKET.into(), |(_, path)| path)),
+        Some((span, other)) => {
+            let (what, remedy) = (format!("{other:?} is none of the ways"), "write \"agents\" or \"ident2\"");
+            notes.note(span, "agents.lookup", what, remedy.to_owned());
+            LookupConfig::Agents
+        }
+    };
+    AgentsConfig { lookup, plain_networks: networks(written.plain_networks, "agents.plain_networks", notes) }
 }
 
 fn is_true(written: Option<Spanned<bool>>) -> bool {

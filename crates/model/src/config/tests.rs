@@ -63,6 +63,8 @@ fn every_key_is_read() {
         directory = "/home/portal-url-fw"
         admin = ["status", "Docs"]
         [agents]
+        lookup = "ident2"
+        ident2_socket = "/run/other.sock"
         plain_networks = ["10.1.0.0/16", "fd00::7"]
         [limits]
         connections = 1
@@ -132,6 +134,7 @@ fn every_key_is_read() {
             ],
         },
         agents: AgentsConfig {
+            lookup: LookupConfig::Ident2("/run/other.sock".into()),
             plain_networks: ["10.1.0.0/16", "fd00::7/128"].map(|text| Network::parse(text).unwrap()).into(),
         },
         limits: LimitsConfig {
@@ -476,23 +479,6 @@ fn what_a_cluster_must_say() {
 }
 
 #[test]
-fn a_file_with_an_address_is_a_clusters() {
-    for (text, for_cluster, found) in [
-        ("", false, 0),
-        ("threads = 65", false, 1),
-        ("[portal]\nnames = ['p']", false, 0),
-        ("[portal]\nurl = 'https://p'", true, 1),
-        ("threads = 65\n[portal]\nurl = 'http://p'", true, 3),
-    ] {
-        let review = review(text, "-", false);
-        assert_eq!((review.for_cluster, review.problems.len()), (for_cluster, found), "{text}");
-    }
-    // What was refused does not hide the rest.
-    let review = review("threads = 65\n[portal]\nurl = 'https://p'", "-", false);
-    assert_eq!((review.config.threads, review.config.portal.url.as_deref()), (0, Some("https://p")));
-}
-
-#[test]
 fn syntax_errors_have_a_line_and_hide_nothing() {
     let found = problems("threads = 1\n[session\nidle = '1h'\n[limits]\nconnections = 0\n");
     assert!(found.iter().any(|p| p.starts_with("p.toml:2: ")), "{found:#?}");
@@ -517,4 +503,5 @@ fn threads() {
     }
 }
 
+mod agents;
 mod clusters;

@@ -18,7 +18,7 @@ pub(super) struct Written {
     pub(super) groups: WrittenGroups,
     pub(super) forwards: WrittenForwards,
     pub(super) workspace: WrittenWorkspace,
-    pub(super) agents_plain_networks: Option<Vec<Spanned<String>>>,
+    pub(super) agents: WrittenAgents,
     pub(super) limits: WrittenLimits,
 }
 
@@ -56,6 +56,13 @@ pub(super) struct WrittenGroups {
 pub(super) struct WrittenForwards {
     pub(super) directory: Option<Spanned<String>>,
     pub(super) admin: Option<Vec<Spanned<String>>>,
+}
+
+/// `[agents]`
+pub(super) struct WrittenAgents {
+    pub(super) lookup: Option<Spanned<String>>,
+    pub(super) ident2_socket: Option<Spanned<String>>,
+    pub(super) plain_networks: Option<Vec<Spanned<String>>>,
 }
 
 /// `[workspace]`, and each `[[cluster]]` with where it begins.
@@ -151,7 +158,11 @@ pub(super) fn read(text: &str) -> (Written, Notes) {
             roots: workspace.array("roots", "a string", &mut notes),
             clusters,
         },
-        agents_plain_networks: agents.array("plain_networks", "a string", &mut notes),
+        agents: WrittenAgents {
+            lookup: agents.string("lookup", &mut notes),
+            ident2_socket: agents.string("ident2_socket", &mut notes),
+            plain_networks: agents.array("plain_networks", "a string", &mut notes),
+        },
         limits: WrittenLimits {
             connections: limits.integer("connections", &mut notes),
             requests_per_session: limits.integer("requests_per_session", &mut notes),

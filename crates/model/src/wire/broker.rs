@@ -120,12 +120,20 @@ pub enum Question {
         /// Whose.
         uid: u32,
     },
+    /// Sends a connection with the site's ident2 service, with an `Ident2Line`, over the channel that comes along. Which
+    /// service that is the broker's configuration says. A portal has one such connection: the one before is shut down.
+    Ident2,
     /// A sign-in address for a uid on a login node, vouched for by an agent's key with the role `login`.
     LoginAddress {
         /// Who asks there.
         uid: u32,
     },
 }
+
+/// What the broker says on a channel that came with `Question::Ident2`: its descriptor is the connection (SEQPACKET).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ident2Line {}
 
 /// What the broker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,7 +238,7 @@ pub enum Answer {
     Login(Option<Login>),
     /// To `LoginAddress`.
     LoginAddress(super::ControlReply),
-    /// Done: to `SignOut`, `Dialer`, `Worker`.
+    /// Done: to `SignOut`, `Dialer`, `Worker`, `Ident2`.
     Done,
     /// The ticket is not genuine, its session is over, or its account is not served any more.
     NoTicket,

@@ -1,5 +1,6 @@
 //! The form of a cluster: the portal has no power of its own. The broker signs, looks people up and reads forward files;
-//! each user's dialer connects; the nodes' agents say who owns a socket; each user's worker makes their pages.
+//! each user's dialer connects; the nodes' agents, or a site's ident2 service, say who owns a socket; each user's worker
+//! makes their pages.
 //!
 //! | file | who is asked |
 //! | --- | --- |
@@ -8,6 +9,7 @@
 //! | `ended.rs` | nobody: which sessions the broker said are over |
 //! | `dialers.rs` | the dialer of a session's user, by one thread |
 //! | `workers.rs` | the worker of a session's user, by one thread |
+//! | `ident2.rs` | the broker, for a connection with the site's ident2 service, where that is asked (`lookup/`) |
 //! | `nodes_view.rs`, `latest.rs` | the agents, once in a while for each user |
 //! | `thread.rs` | one thread's way of asking them all |
 //! | `channel.rs` | frames and descriptors on a channel |
@@ -18,6 +20,7 @@
 mod channel;
 mod dialers;
 mod ended;
+mod ident2;
 mod latest;
 mod line;
 mod nodes_view;
@@ -31,6 +34,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portreeve_broker::Verifier;
+use portreeve_model::config::LookupConfig;
 use portreeve_model::wire::ControlReply;
 use portreeve_model::wire::broker::{Answer, Question};
 use portreeve_model::{Claims, Secret, SignIn};
@@ -45,6 +49,7 @@ use self::workers::Late;
 use super::PowerError;
 use crate::agents::{Agents, LoginAsked};
 use crate::limits;
+use crate::lookup::Lookup;
 use crate::portal::{Portal, now};
 use crate::sessions::Session;
 
@@ -52,6 +57,7 @@ use crate::sessions::Session;
 pub struct Served {
     line: Arc<Line>,
     agents: Arc<Agents>,
+    lookup: Lookup,
     namespace: u64,
     late: Arc<Late>,
     nodes_view: NodesView,
@@ -80,16 +86,23 @@ pub struct Inherited {
 }
 
 impl Served {
-    /// Asks whoever connects to these sockets. `logins` is the other end of what `agents` was made with.
+    /// Asks whoever connects to these sockets, and who is configured about connections. `logins` is the other end of what
+    /// `agents` was made with.
     #[must_use]
-    pub fn new(inherited: Inherited, agents: Arc<Agents>, logins: mpsc::Receiver<LoginAsked>) -> Self {
+    pub fn new(
+        inherited: Inherited,
+        agents: Arc<Agents>,
+        lookup: &LookupConfig,
+        logins: mpsc::Receiver<LoginAsked>,
+    ) -> Self {
         let (line, questions) = Line::new();
         let Inherited { broker, agents: listeners, namespace } = inherited;
         let begin = Begin { broker, agents: listeners, logins, questions };
         let (late, signed_out) = (Arc::default(), Mutex::default());
         let begin = Mutex::new(Some(begin));
         let (line, nodes_view) = (Arc::new(line), NodesView::new());
-        Self { line, agents, namespace, late, nodes_view, signed_out, begin }
+        let lookup = Lookup::new(lookup, Arc::clone(&agents));
+        Self { line, agents, lookup, namespace, late, nodes_view, signed_out, begin }
     }
 
     /// The nodes' agents.
@@ -143,6 +156,7 @@ impl Served {
             self.relay_logins(logins),
             self.refresh_groups(&portal),
             self.keep_signing_out(),
+            ident2::keep(&self.lookup, &self.line),
         );
     }
 

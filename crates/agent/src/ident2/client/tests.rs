@@ -1,5 +1,5 @@
 use super::*;
-use nix::sys::socket::{Backlog, bind, listen};
+use nix::sys::socket::{Backlog, bind, listen, socketpair};
 use portreeve_model::wire::ident2::QUESTION;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use tokio::net::UnixListener;
@@ -207,6 +207,57 @@ async fn only_so_many_questions_are_open() {
         locked(&open.waiting).insert(u64::MAX - id, (Op::Local, oneshot::channel().0));
     }
     assert!(matches!(client.ask(question(1), PATIENCE).await, Err(AskError::Busy)));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_given_is_waited_for_and_replaced() {
+    let pair = || {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let theirs = StdUnixStream::from(theirs);
+        theirs.set_nonblocking(true).unwrap();
+        (ours, Peer(UnixStream::from_std(theirs).unwrap()))
+    };
+    let client = Arc::new(Ident2::given());
+    let late = client.ask(question(1), Duration::from_millis(50)).await;
+    assert!(matches!(late, Err(AskError::Late)), "{late:?}");
+    let ask = |port| {
+        let client = Arc::clone(&client);
+        // As from another thread of a program: on a runtime of its own.
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(client.ask(question(port), PATIENCE))
+        });
+        async move { tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap() }
+    };
+    for (round, ends) in [(1, false), (2, true), (3, false)] {
+        let asked = ask(round);
+        let (ours, peer) = pair();
+        let serving = {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move { client.serve(ours).await })
+        };
+        let first = peer.question().await.unwrap();
+        if ends {
+            // The question stays, and goes to the next one.
+            drop(peer);
+            serving.await.unwrap().unwrap();
+            let (ours, peer) = pair();
+            let client = Arc::clone(&client);
+            let serving = tokio::spawn(async move { client.serve(ours).await });
+            let again = peer.question().await.unwrap();
+            assert_ne!(again.query_id, first.query_id);
+            peer.say(&again.answer(Some(found(7))).to_bytes());
+            assert_eq!(asked.await.unwrap(), Some(found(7)));
+            drop(peer);
+            serving.await.unwrap().unwrap();
+        } else {
+            peer.say(&first.answer(Some(found(round.into()))).to_bytes());
+            assert_eq!(asked.await.unwrap(), Some(found(round.into())));
+            serving.abort();
+            assert!(serving.await.is_err() && live(&locked(&client.line)).is_none());
+        }
+    }
 }
 
 /// By hand, against any such service: `PORTREEVE_IDENT2="/run/ident2d.sock remote 172.16.0.2:8888 0.0.0.0:0 1024 1000"`,

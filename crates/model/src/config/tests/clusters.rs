@@ -22,3 +22,20 @@ fn clusters_and_what_is_started() {
         assert!(said.starts_with(expected), "{said}\n{expected}");
     }
 }
+
+#[test]
+fn a_file_with_an_address_is_a_clusters() {
+    for (text, for_cluster, found) in [
+        ("", false, 0),
+        ("threads = 65", false, 1),
+        ("[portal]\nnames = ['p']", false, 0),
+        ("[portal]\nurl = 'https://p'", true, 1),
+        ("threads = 65\n[portal]\nurl = 'http://p'", true, 3),
+    ] {
+        let review = review(text, "-", false);
+        assert_eq!((review.for_cluster, review.problems.len()), (for_cluster, found), "{text}");
+    }
+    // What was refused does not hide the rest.
+    let review = review("threads = 65\n[portal]\nurl = 'https://p'", "-", false);
+    assert_eq!((review.config.threads, review.config.portal.url.as_deref()), (0, Some("https://p")));
+}

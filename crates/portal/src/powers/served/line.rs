@@ -217,6 +217,7 @@ impl Asked {
             | Question::Dialer { .. }
             | Question::Worker { .. }
             | Question::Forward { .. }
+            | Question::Ident2
             | Question::Login { .. } => true,
             Question::Begin { .. }
             | Question::Reply { .. }
@@ -234,6 +235,13 @@ impl Questions {
             Some(asked) => Some(asked),
             None => self.queue.recv().await,
         }
+    }
+
+    /// As the broker has the next one: with where its answer goes.
+    #[cfg(test)]
+    pub(super) async fn played(&mut self) -> (Question, Option<OwnedFd>, oneshot::Sender<Answer>) {
+        let asked = self.next().await.expect("somebody may ask still");
+        (asked.question, asked.descriptor, asked.reply)
     }
 
     /// The broker has gone without an answer to these: they are for its successor, or whoever asked hears that there is none.

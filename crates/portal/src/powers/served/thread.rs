@@ -10,7 +10,7 @@ use portreeve_model::forward_file::CountingLine;
 use portreeve_model::wire::broker::{Answer, ForwardFound, Question};
 use portreeve_model::wire::spawner::Missing;
 use portreeve_model::wire::worker::NodeView;
-use portreeve_model::{ForwardName, ListenerId, Login, Owner, Secret, Tuple, Unowned, UserName};
+use portreeve_model::{ForwardName, Login, Secret, UserName};
 use tokio::net::TcpStream;
 
 use super::Served;
@@ -18,7 +18,7 @@ use super::dialers::Dialers;
 use super::line::LineError;
 use super::shares::Sort;
 use super::workers::{Way, Workers};
-use crate::agents::{Heard, NoOwner};
+use crate::lookup::Lookup;
 use crate::powers::{DialError, PowerError, SignedIn, Talk, Unread};
 use crate::sessions::Session;
 
@@ -194,46 +194,9 @@ impl Thread {
         TcpStream::from_std(stream).map_err(DialError::Io)
     }
 
-    pub(in crate::powers) async fn owner(&self, tuple: &Tuple) -> Result<Owner, Unowned> {
-        let heard = self.shared.agents.owner(tuple, false).await;
-        Ok(self.heard(tuple, heard)?.said.owner)
-    }
-
-    pub(in crate::powers) async fn with_group(&self, tuple: &Tuple, owner: Owner) -> Result<Owner, Unowned> {
-        let heard = self.shared.agents.owner(tuple, true).await;
-        let again = self.heard(tuple, heard)?.said.owner;
-        if again.uid != owner.uid {
-            return Err(Unowned::OwnersDiffer { listener: owner.uid, accepted: again.uid });
-        }
-        if again.listener != owner.listener {
-            return Err(Unowned::NoSuchConnection);
-        }
-        Ok(again)
-    }
-
-    pub(in crate::powers) async fn confirm(&self, tuple: &Tuple, before: &Owner) -> Result<Owner, Unowned> {
-        let heard = self.shared.agents.confirm(tuple, before).await;
-        Ok(self.heard(tuple, heard)?.said.owner)
-    }
-
-    /// Says in the log what an agent could not be asked for.
-    fn heard<T>(&self, tuple: &Tuple, heard: Result<Heard<T>, NoOwner>) -> Result<Heard<T>, Unowned> {
-        heard.map_err(|none| {
-            if let NoOwner::Agent(error) = &none {
-                tracing::warn!(server = %tuple.server, code = error.code(), %error, "an owner can't be asked for");
-            }
-            Unowned::from(none)
-        })
-    }
-
-    pub(in crate::powers) async fn listens_still(&self, tuple: &Tuple, listener: ListenerId) -> bool {
-        self.shared.agents.listens_still(tuple, listener).await.is_ok_and(|heard| heard.said)
-    }
-
-    /// Counts the boots of the node that has this address.
-    pub(in crate::powers) fn generation(&self, address: SocketAddr) -> u64 {
-        let nodes = self.shared.agents.nodes();
-        nodes.at(address.ip()).map_or(0, |node| self.shared.agents.generation(&node.name))
+    /// Who says whose a connection's far end is.
+    pub(in crate::powers) fn lookup(&self) -> &Lookup {
+        &self.shared.lookup
     }
 
     pub(in crate::powers) async fn is_loopback_only(&self, uid: u32, address: SocketAddr) -> bool {
@@ -242,7 +205,12 @@ impl Thread {
     }
 
     pub(in crate::powers) async fn nodes_view(&self, uid: u32) -> Arc<[NodeView]> {
-        self.shared.nodes_view.of(&self.shared.agents, uid).await
+        let views = self.shared.nodes_view.of(&self.shared.agents, uid).await;
+        match self.shared.lookup {
+            Lookup::Agents(_) => views,
+            // What listens ident2 can't tell. A node need not have an agent there, so that one is missing is no news.
+            Lookup::Ident2(_) => views.iter().filter(|view| view.listening.is_ok()).cloned().collect(),
+        }
     }
 }
 
