@@ -272,10 +272,6 @@ async fn a_service_that_lies_is_late_or_mad_lets_nobody_in() {
         let path = configured(&cluster, &mut portal).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (_stream, tuple) = connect(listener.local_addr().unwrap()).await;
-        let serve_from = async |lookup: &Arc<Lookup>, portal: &mut _| {
-            let line = handed(portal).await.unwrap();
-            serve(lookup, line)
-        };
         // Late, mad, closing: no owner, and no confirmation of one.
         let unknown: [fn(&Request) -> Does; 4] = [
             |_| Does::SaysLate(20_001),
@@ -285,7 +281,7 @@ async fn a_service_that_lies_is_late_or_mad_lets_nobody_in() {
         ];
         for does in unknown {
             let (service, lookup) = (lying(&path, does), lookup(&["127.0.0.1"]));
-            let serving = serve_from(&lookup, &mut portal).await;
+            let serving = serve(&lookup, handed(&mut portal).await.unwrap());
             assert!(is_unknown(&lookup.owner(&tuple).await));
             serving.abort();
             service.abort();
@@ -294,7 +290,7 @@ async fn a_service_that_lies_is_late_or_mad_lets_nobody_in() {
         // Uid 0 everywhere; somebody else once it is accepted; somebody else than who listens.
         let service = lying(&path, |_| Does::Says(0));
         let by_root = lookup(&["127.0.0.1"]);
-        let serving = serve_from(&by_root, &mut portal).await;
+        let serving = serve(&by_root, handed(&mut portal).await.unwrap());
         assert_eq!(by_root.owner(&tuple).await, Err(Unowned::NoSuchConnection));
         serving.abort();
         service.abort();
@@ -305,7 +301,7 @@ async fn a_service_that_lies_is_late_or_mad_lets_nobody_in() {
             Does::Says(20_001 + asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
         });
         let fickle = lookup(&["127.0.0.1"]);
-        let _serving = serve_from(&fickle, &mut portal).await;
+        let _serving = serve(&fickle, handed(&mut portal).await.unwrap());
         let owner = fickle.owner(&tuple).await.unwrap();
         assert_eq!((owner.uid, owner.groups, owner.accepted), (20_001, OwnerGroups::NotLooked, false));
         let differs = |accepted| Err(Unowned::OwnersDiffer { listener: 20_001, accepted });
@@ -319,7 +315,7 @@ async fn a_service_that_lies_is_late_or_mad_lets_nobody_in() {
             _ => Does::Says(0),
         });
         let listening = lookup(&["127.0.0.1"]);
-        let _serving = serve_from(&listening, &mut portal).await;
+        let _serving = serve(&listening, handed(&mut portal).await.unwrap());
         let owner = listening.owner(&tuple).await.unwrap();
         assert_eq!(listening.confirm(&tuple, &owner).await, Err(Unowned::ListenerOnly));
         let owner = Owner { groups: OwnerGroups::Unknown(UnknownGroup::NoHolderSeen), ..owner };
