@@ -86,6 +86,7 @@ pub(crate) fn told_of(packet: &[u8]) -> Option<(portreeve_model::wire::firewall:
 struct Shared {
     settings: ArcSwap<Settings>,
     counts: Counts,
+    sent: outgoing::Sent,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -96,7 +97,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let settings = Settings::read(&arguments.config, arguments.dry_run)?;
     let (port, control) = (settings.config.port, settings.config.control_socket.clone());
     let queues: Vec<u16> = settings.config.queues.clone().into_iter().flatten().collect();
-    let shared = Arc::new(Shared { settings: ArcSwap::from_pointee(settings), counts: Counts::new(&queues) });
+    let shared = Arc::new(Shared {
+        settings: ArcSwap::from_pointee(settings),
+        counts: Counts::new(&queues),
+        sent: outgoing::Sent::default(),
+    });
 
     // Everything that needs a right is opened here, and then the rights go.
     let gates: Vec<Gate> = queues
@@ -139,7 +144,7 @@ async fn serve(
     tokio::spawn(desk.serve()?);
     tokio::spawn(control.serve()?);
     if shared.settings.load().config.queues.is_some() {
-        tokio::spawn(outgoing::Outgoing::open()?.watch());
+        tokio::spawn(outgoing::Outgoing::open(shared)?.watch());
     }
     {
         let settings = shared.settings.load();

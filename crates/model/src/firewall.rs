@@ -60,11 +60,15 @@ pub enum LetThrough {
     /// The listener runs with this group, and whoever connects is in it.
     #[error("whoever connects is in group {0}, which the listener runs with")]
     Group(u32),
+    /// A datagram leaves, and no other user has the port that it names as its source.
+    #[error("whoever sends it has the port that it comes from")]
+    OwnPort,
 }
 
 impl LetThrough {
     /// Every rule's short name, as `code` says it.
-    pub const CODES: [&'static str; 4] = ["same-user", "exempt-connector", "exempt-listener", "group"];
+    pub const CODES: [&'static str; 5] =
+        ["same-user", "exempt-connector", "exempt-listener", "group", "own-port"];
 
     /// A short name for logs and metrics.
     #[must_use]
@@ -74,6 +78,7 @@ impl LetThrough {
             Self::ExemptConnector => "exempt-connector",
             Self::ExemptListener => "exempt-listener",
             Self::Group(_) => "group",
+            Self::OwnPort => "own-port",
         }
     }
 }
@@ -126,6 +131,9 @@ pub enum Refused {
     /// While the other node was asked, another socket took its place.
     #[error("Who listens there has changed this very moment.")]
     Changed,
+    /// A datagram leaves with another user's port as its source.
+    #[error("A program of uid {0} sent it with another user's port as its source.")]
+    NotTheSender(u32),
     /// It came by an interface by which it can't have come.
     #[error("It has an address of this node, and came from outside.")]
     Forged,
@@ -150,7 +158,7 @@ pub enum Reply {
 
 impl Refused {
     /// Every reason's short name, as `code` says it.
-    pub const CODES: [&'static str; 14] = [
+    pub const CODES: [&'static str; 15] = [
         "other-user",
         "root-socket",
         "group-grants-nothing",
@@ -162,6 +170,7 @@ impl Refused {
         "unknown-node",
         "no-answer",
         "changed",
+        "not-the-sender",
         "forged",
         "malformed",
         "overload",
@@ -182,6 +191,7 @@ impl Refused {
             Self::UnknownNode(_) => "unknown-node",
             Self::NoAnswer(_) => "no-answer",
             Self::Changed => "changed",
+            Self::NotTheSender(_) => "not-the-sender",
             Self::Forged => "forged",
             Self::Malformed => "malformed",
             Self::Overload => "overload",
@@ -193,9 +203,12 @@ impl Refused {
     pub fn reply(&self) -> Reply {
         match self {
             Self::NoListener => Reply::PortUnreachable,
-            Self::NoAnswer(_) | Self::Changed | Self::Forged | Self::Malformed | Self::Overload => {
-                Reply::Silence
-            }
+            Self::NoAnswer(_)
+            | Self::Changed
+            | Self::NotTheSender(_)
+            | Self::Forged
+            | Self::Malformed
+            | Self::Overload => Reply::Silence,
             _ => Reply::Prohibited,
         }
     }
@@ -342,6 +355,7 @@ mod tests {
             Refused::UnknownNode(ip),
             Refused::NoAnswer(ip),
             Refused::Changed,
+            Refused::NotTheSender(1),
             Refused::Forged,
             Refused::Malformed,
             Refused::Overload,
@@ -352,6 +366,7 @@ mod tests {
             LetThrough::ExemptConnector,
             LetThrough::ExemptListener,
             LetThrough::Group(1),
+            LetThrough::OwnPort,
         ];
         assert_eq!(rules.map(LetThrough::code), LetThrough::CODES);
     }

@@ -39,10 +39,15 @@ const COMMAND_BIND: u8 = 1;
 const COPY_PACKET: u8 = 2;
 /// Packets come as they are, without segments cut and checksums made for us.
 const FLAG_GSO: u32 = 1 << 2;
+/// With a packet that leaves comes whose socket sent it.
+const FLAG_UID_GID: u32 = 1 << 3;
 const PACKET_HEADER: u16 = 1;
 const VERDICT_HEADER: u16 = 2;
 const PACKET_INPUT_DEVICE: u16 = 5;
 const PACKET_PAYLOAD: u16 = 10;
+const PACKET_UID: u16 = 16;
+/// `NF_INET_LOCAL_OUT`
+const HOOK_OUT: u8 = 3;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
@@ -69,6 +74,10 @@ pub struct Packet<'b> {
     pub id: u32,
     /// The interface on which it came, by its number.
     pub interface: Option<u32>,
+    /// It is about to leave this node, or to go from a program on it to another.
+    pub leaves: bool,
+    /// Of a packet that leaves: who made the socket that sent it. Not if it is the kernel's own.
+    pub uid: Option<u32>,
     /// From the IP header on, as much of it as was asked for.
     pub bytes: &'b [u8],
 }
@@ -91,10 +100,11 @@ impl Queue {
         let [a, b, c, d] = u32::from(bytes).to_be_bytes();
         queue.command(CONFIG_PARAMETERS, &[a, b, c, d, COPY_PACKET])?;
         queue.command(CONFIG_LENGTH, &length.to_be_bytes())?;
+        let flags = (FLAG_GSO | FLAG_UID_GID).to_be_bytes();
         let flags = queue
             .message(MESSAGE_CONFIG, NLM_F_REQUEST | NLM_F_ACK)
-            .attribute(CONFIG_FLAGS, &FLAG_GSO.to_be_bytes())
-            .attribute(CONFIG_MASK, &FLAG_GSO.to_be_bytes());
+            .attribute(CONFIG_FLAGS, &flags)
+            .attribute(CONFIG_MASK, &flags);
         queue.tell(flags)?;
         queue.socket.set_non_blocking(true)?;
         Ok(queue)
@@ -192,6 +202,8 @@ fn packet(attributes: &[u8]) -> Option<Packet<'_>> {
     Some(Packet {
         id: number(PACKET_HEADER)?,
         interface: number(PACKET_INPUT_DEVICE),
+        leaves: attribute(attributes, PACKET_HEADER)?.get(6) == Some(&HOOK_OUT),
+        uid: number(PACKET_UID),
         bytes: attribute(attributes, PACKET_PAYLOAD)?,
     })
 }
@@ -203,7 +215,7 @@ mod tests {
     /// A packet's message as the kernel makes it, by the layout.
     fn message(number: u16, id: u32, payload: &[u8]) -> Vec<u8> {
         let mut header = id.to_be_bytes().to_vec();
-        header.extend([0x08, 0x00, 1]);
+        header.extend([0x08, 0x00, if payload == b"out" { HOOK_OUT } else { 1 }]);
         Message::new(SUBSYSTEM_QUEUE, MESSAGE_PACKET, 0, nix::libc::AF_INET, number)
             .attribute(PACKET_HEADER, &header)
             .attribute(PACKET_INPUT_DEVICE, &7u32.to_be_bytes())
@@ -224,6 +236,21 @@ mod tests {
         datagram.extend(message(4, 11, b"another queue's"));
         let expected = vec![(9, Some(7), b"abcde".to_vec()), (10, Some(7), Vec::new())];
         assert_eq!(read(&datagram, 3), expected);
+    }
+
+    #[test]
+    fn what_leaves_has_a_sender() {
+        let whole = message(0, 1, b"out");
+        let with_uid = Message::new(SUBSYSTEM_QUEUE, MESSAGE_PACKET, 0, nix::libc::AF_INET, 0)
+            .attribute(PACKET_HEADER, &[0, 0, 0, 9, 8, 0, HOOK_OUT])
+            .attribute(PACKET_UID, &1000u32.to_be_bytes())
+            .attribute(PACKET_PAYLOAD, b"x")
+            .finish();
+        let mut found = Vec::new();
+        for datagram in [&whole, &with_uid, &message(0, 1, b"in")] {
+            each_packet(datagram, 0, &mut |packet| found.push((packet.leaves, packet.uid)));
+        }
+        assert_eq!(found, [(true, None), (true, Some(1000)), (false, None)]);
     }
 
     #[test]

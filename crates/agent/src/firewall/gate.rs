@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use super::audit::{Audit, Seldom};
 use super::flows::Flows;
 use super::looks::Looks;
+use super::outgoing::NOBODY;
 use super::packet;
 use super::peers::{Failure, Peers, Reply};
 use super::refuse::Refuser;
@@ -52,6 +53,8 @@ pub(super) struct Gate {
 struct Arrived {
     id: u32,
     interface: Option<u32>,
+    leaves: bool,
+    uid: Option<u32>,
     bytes: Vec<u8>,
 }
 
@@ -188,8 +191,13 @@ impl Gate {
     fn receive(&mut self, packets: &mut Vec<Arrived>) -> io::Result<()> {
         while packets.len() < limits::PACKETS_AT_ONCE {
             let read = self.queue.receive(&mut |packet| {
-                let (id, interface) = (packet.id, packet.interface);
-                packets.push(Arrived { id, interface, bytes: packet.bytes.to_vec() });
+                packets.push(Arrived {
+                    id: packet.id,
+                    interface: packet.interface,
+                    leaves: packet.leaves,
+                    uid: packet.uid,
+                    bytes: packet.bytes.to_vec(),
+                });
             });
             match read {
                 Ok(true) => {}
@@ -220,7 +228,7 @@ impl Gate {
     /// A packet came.
     fn arrived(&mut self, work: &mut Work, arrived: Arrived) -> io::Result<()> {
         let since = Instant::now();
-        let Arrived { id, interface, bytes } = arrived;
+        let Arrived { id, interface, leaves, uid, bytes } = arrived;
         let Some(flow) = packet::flow(&bytes) else {
             // Nothing of it can be told to anybody.
             self.shared.counts.decided(
@@ -243,6 +251,10 @@ impl Gate {
             looking: false,
             asked: false,
         };
+        if leaves {
+            let outcome = self.leaves(work, &flow, uid);
+            return self.decide(work, &waiting, outcome);
+        }
         match self.ends(work, &mut waiting) {
             Ok(Next::Known) => {
                 self.shared.counts.remembered.inc();
@@ -264,6 +276,26 @@ impl Gate {
             }
             Err(why) => self.decide(work, &waiting, Err(why)),
         }
+    }
+
+    /// A datagram leaves. Whoever gets it asks whose the port is that it comes from, so no other user's may have sent it;
+    /// and what comes back for it is let in without a question, so it is kept who has that port now. A sender that has
+    /// closed its socket already harms nobody.
+    fn leaves(&self, work: &Work, flow: &Flow, uid: Option<u32>) -> Result<LetThrough, Refused> {
+        self.shared.counts.lookups.inc();
+        // The kernel's own sockets have none.
+        let uid = uid.unwrap_or(0);
+        let (rule, cookie) = match self.lookup.comes_from(flow) {
+            Ok(end) if end.uid == uid => (LetThrough::OwnPort, end.cookie),
+            Err(NoEnd::NoSocket) => (LetThrough::OwnPort, NOBODY),
+            Ok(_) | Err(_) if work.settings.exempt.connectors.iter().any(|uids| uids.contains(&uid)) => {
+                (LetThrough::ExemptConnector, NOBODY)
+            }
+            Ok(_) | Err(NoEnd::Ambiguous | NoEnd::Nobody) => return Err(Refused::NotTheSender(uid)),
+            Err(NoEnd::Lookup(error)) => return Err(Refused::ListenerUnknown(error.to_string())),
+        };
+        self.shared.sent.note(flow, cookie);
+        Ok(rule)
     }
 
     /// Finds the ends on this node, and the other one if that is here as well.
@@ -443,7 +475,7 @@ impl Gate {
     ) -> io::Result<()> {
         let dry_run = work.settings.config.dry_run;
         let passes = outcome.is_ok() || dry_run;
-        if passes && waiting.flow.transport == Transport::Udp {
+        if passes && waiting.flow.transport == Transport::Udp && !waiting.to.is_empty() {
             let cookies = waiting.to.iter().map(|end| end.cookie).collect();
             self.flows.remember(&waiting.flow, cookies);
         }

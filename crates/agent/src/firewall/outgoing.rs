@@ -1,36 +1,60 @@
 //! Flows of UDP that began on this node. What comes back on them is an answer, and nobody is asked about it; so it must not
-//! go on when the port here has another owner. Every two seconds the kernel's table is read, and a flow whose socket is
-//! another one than before, or gone, is forgotten.
+//! go on when the port here has another owner. Who had it when the first datagram left is noted by the gates; every two
+//! seconds the kernel's table is read, and a flow whose socket is another one by now, or gone, is forgotten.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portreeve_model::wire::firewall::{Flow, Transport};
 use portreeve_sys::Connections;
 
 use super::audit::Seldom;
-use super::limits;
+use super::{Shared, limits};
 use crate::lookup::Lookup;
 use crate::own_addresses::OwnAddresses;
 
-/// What is known of them.
+/// No socket's cookie: whoever sent it had closed, or is exempt and need not have the port.
+pub(super) const NOBODY: u64 = 0;
+
+/// The two ends, as the first datagram had them.
+type Ends = (SocketAddr, SocketAddr);
+
+/// Whose socket had the port when a flow began.
+#[derive(Default)]
+pub(super) struct Sent(Mutex<HashMap<Ends, u64>>);
+
+impl Sent {
+    /// A datagram of the flow leaves, and this socket has the port.
+    pub(super) fn note(&self, flow: &Flow, cookie: u64) {
+        let mut known = self.known();
+        if known.len() < limits::OUTGOING {
+            known.insert((flow.from, flow.to), cookie);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Ends, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What looks at them.
 pub(super) struct Outgoing {
     connections: Connections,
     lookup: Lookup,
     own: OwnAddresses,
-    /// By their ends: the socket here.
-    known: HashMap<(SocketAddr, SocketAddr), u64>,
+    shared: Arc<Shared>,
     failed: Seldom,
 }
 
 impl Outgoing {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(super) fn open(shared: &Arc<Shared>) -> io::Result<Self> {
         Ok(Self {
             connections: Connections::open()?,
             lookup: Lookup::open()?,
             own: OwnAddresses::default(),
-            known: HashMap::new(),
+            shared: Arc::clone(shared),
             failed: Seldom::new(),
         })
     }
@@ -54,28 +78,28 @@ impl Outgoing {
         }
     }
 
-    fn look(&mut self) -> io::Result<()> {
-        let mut now = HashMap::new();
+    fn look(&self) -> io::Result<()> {
+        // What is noted while the table is read may not be in it yet.
+        let mut over: HashSet<Ends> = self.shared.sent.known().keys().copied().collect();
         for (from, to) in self.connections.udp_flows()? {
             if from.port() < portreeve_model::wire::agent::FIRST_PORT || !self.own.has(from.ip()) {
                 continue;
             }
             // Whoever gets what comes back.
             let back = Flow { transport: Transport::Udp, from: to, to: from };
-            let cookie = self.lookup.datagrams_go_to(&back).ok().map(|end| end.cookie);
-            let before = self.known.get(&(from, to)).copied();
-            match cookie {
-                Some(cookie)
-                    if before.is_none_or(|before| before == cookie) && now.len() < limits::OUTGOING =>
-                {
-                    now.insert((from, to), cookie);
+            let now = self.lookup.datagrams_go_to(&back).ok().map(|end| end.cookie);
+            let before = self.shared.sent.known().get(&(from, to)).copied();
+            match now {
+                Some(now) if before.is_none_or(|before| before == now) => {
+                    self.shared.sent.note(&Flow { transport: Transport::Udp, from, to }, now);
+                    over.remove(&(from, to));
                 }
                 _ => {
                     self.connections.forget_udp(from, to)?;
                 }
             }
         }
-        self.known = now;
+        self.shared.sent.known().retain(|ends, _| !over.contains(ends));
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! The rules for iptables: a chain of our own in the table `mangle`, and one jump to it, the first rule of INPUT.
+//! The rules for iptables: chains of our own in the table `mangle`, and one jump to each, the first rule of INPUT and of
+//! OUTPUT.
 //! `mangle` and not `filter`: what a queue accepts skips the rest of its table, and the site's own rules in `filter`,
 //! which comes later, are to decide as well.
-//! Invariant: no command names any other chain's rule but that jump, and each is one transaction.
+//! Invariant: no command names any other chain's rule but these jumps, and each is one transaction.
 
 use std::time::Duration;
 
@@ -10,10 +11,7 @@ use anyhow::{Context, ensure};
 use super::program::{self, ProgramError, printable};
 use super::wanted::{Other, Rule, Wanted};
 
-/// Our chain.
-pub(super) const CHAIN: &str = "PORTREEVE-FIREWALL";
 const TABLE: &str = "mangle";
-const JUMP: &str = "-A INPUT -j PORTREEVE-FIREWALL";
 /// Longer than iptables waits for its lock.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -47,11 +45,55 @@ impl Family {
     }
 }
 
+/// Where a chain of ours hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hook {
+    Input,
+    Output,
+}
+
+const HOOKS: [Hook; 2] = [Hook::Input, Hook::Output];
+
+impl Hook {
+    /// The kernel's chain.
+    fn builtin(self) -> &'static str {
+        match self {
+            Self::Input => "INPUT",
+            Self::Output => "OUTPUT",
+        }
+    }
+
+    /// Ours.
+    fn chain(self) -> &'static str {
+        match self {
+            Self::Input => "PORTREEVE-FIREWALL",
+            Self::Output => "PORTREEVE-SENDERS",
+        }
+    }
+
+    fn jump(self) -> String {
+        format!("-A {} -j {}", self.builtin(), self.chain())
+    }
+
+    fn rules(self, wanted: &Wanted) -> Vec<Rule<'_>> {
+        match self {
+            Self::Input => wanted.rules(),
+            Self::Output => wanted.senders(),
+        }
+    }
+}
+
 /// What of the table matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Table {
-    /// INPUT's rules, our jump among them, as iptables writes them.
-    input: Vec<String>,
+    /// For each of `HOOKS`.
+    hooked: [Hooked; HOOKS.len()],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Hooked {
+    /// The builtin chain's rules, our jump among them, as iptables writes them.
+    builtin: Vec<String>,
     /// Our chain's; `None`: there is no such chain.
     chain: Option<Vec<String>>,
 }
@@ -60,7 +102,7 @@ impl Table {
     /// As it is now. `None`: this family's programs are not installed.
     ///
     /// # Errors
-    /// When it can't be read, or something else than our jump leads to our chain.
+    /// When it can't be read, or something else than our jumps leads to our chains.
     pub(super) fn read(family: Family) -> anyhow::Result<Option<Self>> {
         match program::run(family.save(), &["-t", TABLE], "", PATIENCE) {
             Ok(text) => Self::parse(&text).with_context(|| format!("{}'s rules", family.name())).map(Some),
@@ -72,18 +114,23 @@ impl Table {
     fn parse(saved: &str) -> anyhow::Result<Self> {
         let mut table = Self::default();
         for line in saved.lines().map(|line| printable(line.trim())) {
-            if line.split_ascii_whitespace().next().and_then(|word| word.strip_prefix(':')) == Some(CHAIN) {
-                table.chain.get_or_insert_default();
-            } else if line.split_ascii_whitespace().nth(1) == Some(CHAIN) {
-                table.chain.get_or_insert_default().push(canonical(&line));
-            } else {
-                let is_ours = line.split_ascii_whitespace().any(|word| word == CHAIN);
-                ensure!(
-                    !is_ours || line == JUMP || !line.starts_with('-'),
-                    "a rule that is not ours leads to {CHAIN}: {line}; remove it first"
-                );
-                if line.starts_with("-A INPUT ") {
-                    table.input.push(line);
+            let mut words = line.split_ascii_whitespace();
+            let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            for (hook, hooked) in HOOKS.iter().zip(&mut table.hooked) {
+                let ours = hook.chain();
+                if first.strip_prefix(':') == Some(ours) {
+                    hooked.chain.get_or_insert_default();
+                } else if second == ours {
+                    hooked.chain.get_or_insert_default().push(canonical(&line));
+                } else {
+                    let is_named = line.split_ascii_whitespace().any(|word| word == ours);
+                    ensure!(
+                        !is_named || line == hook.jump() || !line.starts_with('-'),
+                        "a rule that is not ours leads to {ours}: {line}; remove it first"
+                    );
+                    if first == "-A" && second == hook.builtin() {
+                        hooked.builtin.push(line.clone());
+                    }
                 }
             }
         }
@@ -92,54 +139,67 @@ impl Table {
 
     /// As it should be.
     pub(super) fn with(&self, wanted: Option<&Wanted>) -> Self {
-        let mut input: Vec<String> = self.input.iter().filter(|rule| *rule != JUMP).cloned().collect();
-        if wanted.is_some() {
-            input.insert(0, JUMP.to_owned());
+        let mut table = self.clone();
+        for (hook, hooked) in HOOKS.into_iter().zip(&mut table.hooked) {
+            let jump = hook.jump();
+            hooked.builtin.retain(|rule| *rule != jump);
+            if wanted.is_some() {
+                hooked.builtin.insert(0, jump);
+            }
+            hooked.chain = wanted.map(|wanted| {
+                let rules = hook.rules(wanted).into_iter();
+                rules.map(|rule| canonical(&write(hook, rule, wanted))).collect()
+            });
         }
-        let rules = |wanted: &Wanted| {
-            wanted.rules().into_iter().map(|rule| canonical(&write(rule, wanted))).collect()
-        };
-        Self { input, chain: wanted.map(rules) }
+        table
     }
 
     /// Its lines, to be compared by a person.
     pub(super) fn lines(&self) -> String {
-        let mut lines: Vec<&str> = self.input.iter().map(String::as_str).collect();
-        let new = format!("-N {CHAIN}");
-        if let Some(chain) = &self.chain {
-            lines.push(&new);
-            lines.extend(chain.iter().map(String::as_str));
-        }
-        lines.iter().map(|line| format!("{line}\n")).collect()
-    }
-
-    /// Where in INPUT our jump is, from 1 on.
-    fn jumps(&self) -> Vec<usize> {
-        (1..).zip(&self.input).filter(|(_, rule)| *rule == JUMP).map(|(at, _)| at).collect()
+        let builtin = self.hooked.iter().flat_map(|hooked| hooked.builtin.iter().cloned());
+        let ours = HOOKS.iter().zip(&self.hooked).flat_map(|(hook, hooked)| {
+            let new = hooked.chain.as_ref().map(|_| format!("-N {}", hook.chain()));
+            new.into_iter().chain(hooked.chain.iter().flatten().cloned())
+        });
+        builtin.chain(ours).map(|line| format!("{line}\n")).collect()
     }
 
     /// What makes this table the other one, for iptables-restore --noflush.
     pub(super) fn change(&self, to: &Self) -> String {
         let mut text = format!("*{TABLE}\n");
-        if to.chain.is_some() {
-            // Makes the chain, or empties it.
-            text.push_str(&format!(":{CHAIN} - [0:0]\n"));
-        }
-        if self.jumps() != to.jumps() {
-            for _ in self.jumps() {
-                text.push_str(&format!("-D INPUT -j {CHAIN}\n"));
-            }
-            for at in to.jumps() {
-                text.push_str(&format!("-I INPUT {at} -j {CHAIN}\n"));
+        let all = || HOOKS.into_iter().zip(self.hooked.iter().zip(&to.hooked));
+        for (hook, (_, then)) in all() {
+            if then.chain.is_some() {
+                // Makes the chain, or empties it.
+                text.push_str(&format!(":{} - [0:0]\n", hook.chain()));
             }
         }
-        match &to.chain {
-            Some(rules) => text.extend(rules.iter().map(|rule| format!("{rule}\n"))),
-            None if self.chain.is_some() => text.push_str(&format!("-F {CHAIN}\n-X {CHAIN}\n")),
-            None => {}
+        for (hook, (now, then)) in all() {
+            let (builtin, chain) = (hook.builtin(), hook.chain());
+            if now.jumps(hook) != then.jumps(hook) {
+                for _ in now.jumps(hook) {
+                    text.push_str(&format!("-D {builtin} -j {chain}\n"));
+                }
+                for at in then.jumps(hook) {
+                    text.push_str(&format!("-I {builtin} {at} -j {chain}\n"));
+                }
+            }
+            match &then.chain {
+                Some(rules) => text.extend(rules.iter().map(|rule| format!("{rule}\n"))),
+                None if now.chain.is_some() => text.push_str(&format!("-F {chain}\n-X {chain}\n")),
+                None => {}
+            }
         }
         text.push_str("COMMIT\n");
         text
+    }
+}
+
+impl Hooked {
+    /// Where in the builtin chain our jump is, from 1 on.
+    fn jumps(&self, hook: Hook) -> Vec<usize> {
+        let jump = hook.jump();
+        (1..).zip(&self.builtin).filter(|(_, rule)| **rule == jump).map(|(at, _)| at).collect()
     }
 }
 
@@ -157,30 +217,33 @@ pub(super) fn restore(family: Family, change: &str, only_test: bool) -> Result<(
 
 /// For a person, and for iptables-restore --noflush on a node without them.
 pub(super) fn text(family: Family, wanted: &Wanted) -> String {
-    let mut text = format!(
-        "# {}: {} --noflush, on a node without them.\n\
-         *{TABLE}\n\
-         :{CHAIN} - [0:0]\n\
-         # What the firewall accepts skips the rest of INPUT in this table, and goes on to the site's rules in filter.\n\
-         -I INPUT 1 -j {CHAIN}\n",
-        family.name(),
-        family.restore()
-    );
-    for rule in wanted.rules() {
-        text.extend(rule.why().iter().map(|line| format!("# {line}\n")));
-        text.push_str(&write(rule, wanted));
-        text.push('\n');
+    let mut text =
+        format!("# {}: {} --noflush, on a node without them.\n*{TABLE}\n", family.name(), family.restore());
+    for hook in HOOKS {
+        let (builtin, chain) = (hook.builtin(), hook.chain());
+        text.push_str(&format!(
+            ":{chain} - [0:0]\n\
+             # What the firewall accepts skips the rest of {builtin} in this table, and goes on to the site's rules in filter.\n\
+             -I {builtin} 1 -j {chain}\n"
+        ));
+        for rule in hook.rules(wanted) {
+            text.extend(rule.why().iter().map(|line| format!("# {line}\n")));
+            text.push_str(&write(hook, rule, wanted));
+            text.push('\n');
+        }
     }
     text.push_str("# Whatever gets here goes on with the site's own rules.\nCOMMIT\n");
     text
 }
 
 /// A rule, word by word as iptables-save has it: so is known whether it is there already.
-fn write(rule: Rule<'_>, wanted: &Wanted) -> String {
+fn write(hook: Hook, rule: Rule<'_>, wanted: &Wanted) -> String {
+    let bypass = if rule == Rule::AskSender { " --queue-bypass" } else { "" };
     let queue = if wanted.queues.first == wanted.queues.last {
-        format!("NFQUEUE --queue-num {}", wanted.queues.first)
+        format!("NFQUEUE --queue-num {}{bypass}", wanted.queues.first)
     } else {
-        format!("NFQUEUE --queue-balance {}:{} --queue-cpu-fanout", wanted.queues.first, wanted.queues.last)
+        let (first, last) = (wanted.queues.first, wanted.queues.last);
+        format!("NFQUEUE --queue-balance {first}:{last}{bypass} --queue-cpu-fanout")
     };
     let asked = wanted.asked().written(':');
     let rule = match rule {
@@ -189,6 +252,11 @@ fn write(rule: Rule<'_>, wanted: &Wanted) -> String {
         Rule::AskUdp => {
             format!(
                 "-p udp -m udp --dport {asked} -m conntrack --ctstate INVALID,NEW,RELATED,UNTRACKED -j {queue}"
+            )
+        }
+        Rule::AskSender => {
+            format!(
+                "-p udp -m udp --sport {asked} -m conntrack --ctstate INVALID,NEW,RELATED,UNTRACKED -j {queue}"
             )
         }
         Rule::Drop(other) => {
@@ -205,7 +273,7 @@ fn write(rule: Rule<'_>, wanted: &Wanted) -> String {
             format!("-p {protocol}{ports} -m conntrack --ctstate NEW,RELATED,UNTRACKED -j DROP")
         }
     };
-    format!("-A {CHAIN} {rule}")
+    format!("-A {} {rule}", hook.chain())
 }
 
 /// With one name for each protocol: iptables-save takes it from a table of its own, or from /etc/protocols.

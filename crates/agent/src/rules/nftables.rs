@@ -1,4 +1,4 @@
-//! The rules for nftables: one table of our own with one chain, behind the site's filter. A chain that accepts a packet
+//! The rules for nftables: one table of our own with two chains, behind the site's filter. A chain that accepts a packet
 //! ends only itself, so that both must let a connection through.
 //! Invariant: no command names any other table.
 
@@ -100,14 +100,22 @@ fn table(wanted: &Wanted, explained: bool) -> String {
         );
     }
     text.push_str(&format!("\t\ttype filter hook input priority {PRIORITY}; policy accept;\n"));
-    for rule in wanted.rules() {
+    add(&mut text, &wanted.rules(), wanted, explained);
+    text.push_str(&format!(
+        "\t}}\n\tchain output {{\n\t\ttype filter hook output priority {PRIORITY}; policy accept;\n"
+    ));
+    add(&mut text, &wanted.senders(), wanted, explained);
+    text.push_str("\t}\n}\n");
+    text
+}
+
+fn add(text: &mut String, rules: &[Rule<'_>], wanted: &Wanted, explained: bool) {
+    for rule in rules {
         if explained {
             text.extend(rule.why().iter().map(|line| format!("\t\t# {line}\n")));
         }
-        text.push_str(&format!("\t\t{}\n", write(rule, wanted)));
+        text.push_str(&format!("\t\t{}\n", write(*rule, wanted)));
     }
-    text.push_str("\t}\n}\n");
-    text
 }
 
 /// In a form that every nft since 0.9 reads.
@@ -119,6 +127,11 @@ fn write(rule: Rule<'_>, wanted: &Wanted) -> String {
         Rule::Leave(one) => format!("tcp dport {} counter return", one.ports),
         Rule::AskTcp => format!("tcp dport {asked} tcp flags & (syn | rst | ack) == syn counter {queue}"),
         Rule::AskUdp => format!("udp dport {asked} ct state invalid,new,related,untracked counter {queue}"),
+        Rule::AskSender => {
+            let flags = if fanout.is_empty() { " bypass" } else { " bypass,fanout" };
+            let queue = format!("queue num {}{flags}", wanted.queues);
+            format!("udp sport {asked} ct state invalid,new,related,untracked counter {queue}")
+        }
         Rule::Drop(other) => {
             let what = match other {
                 Other::UdpLite => format!("udplite dport {asked}"),
@@ -146,7 +159,11 @@ fn canonical_line(line: &str) -> String {
     if let Some(at) = words.iter().position(|word| word == "queue") {
         let rest: Vec<&str> = words[at + 1..].iter().map(String::as_str).collect();
         let queue = match rest[..] {
-            ["flags", flags, "to", queues] => Some(format!("num {queues} {flags}")),
+            ["flags", flags, "to", queues] => {
+                let mut flags: Vec<&str> = flags.split(',').collect();
+                flags.sort_unstable();
+                Some(format!("num {queues} {}", flags.join(",")))
+            }
             ["to", queues] => Some(format!("num {queues}")),
             _ => None,
         };

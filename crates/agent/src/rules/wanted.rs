@@ -27,6 +27,8 @@ pub(super) enum Rule<'w> {
     AskTcp,
     /// A datagram of no known flow is asked about.
     AskUdp,
+    /// A datagram that leaves and was not answered yet: is it its sender's own port that it comes from?
+    AskSender,
     /// What would begin anything over this protocol is dropped.
     Drop(Other),
 }
@@ -65,6 +67,11 @@ impl Wanted {
         rules
     }
 
+    /// The rules for what leaves, in their order.
+    pub(super) fn senders(&self) -> Vec<Rule<'_>> {
+        vec![Rule::AskSender]
+    }
+
     /// The ports that are asked about.
     pub(super) fn asked(&self) -> Ports {
         Ports { first: self.first, last: Port::new(u16::MAX).unwrap_or(self.first) }
@@ -90,6 +97,11 @@ impl Rule<'_> {
                 "UDP: a datagram is asked about unless conntrack has its flow as ESTABLISHED, which it is once there was an answer.",
                 "RELATED, INVALID and UNTRACKED are asked about, too; multicast and broadcast like everything else. This rule also",
                 "makes the kernel put fragments together before rules see them.",
+            ],
+            Self::AskSender => &[
+                "UDP that leaves, by the port that it comes from: who gets it asks whose that port is, and a program can write",
+                "another user's there. While nobody serves the queue it leaves unasked (bypass), or names could not be looked up;",
+                "the firewall ends what began meanwhile.",
             ],
             Self::Drop(Other::UdpLite) => &[
                 "Any user may speak these four where the kernel has them, and the firewall does not judge them.",

@@ -28,6 +28,7 @@ fn sites_own_rules() {
              {program} -N SITE && {program} -A SITE -j RETURN && {program} -A INPUT -j SITE
              {program} -t mangle -A INPUT -i eth7 -j MARK --set-mark 7
              {program} -t mangle -A INPUT -i eth8 -j MARK --set-mark 8
+             {program} -t mangle -A OUTPUT -o eth9 -j MARK --set-mark 9
              {program} -t mangle -A PREROUTING -i eth9 -j DROP"
         ));
     }
@@ -60,7 +61,7 @@ fn installed_twice_and_removed_twice() {
         );
         assert!(first.contains("--- iptables, IPv6: as it is\n"), "{first}");
         assert!(first.contains("\ninstalled."), "{first}");
-        assert!(changes(&first).iter().all(|line| line.contains("PORTREEVE-FIREWALL")), "{first}");
+        assert!(changes(&first).iter().all(|line| line.contains(" PORTREEVE-")), "{first}");
         for program in ["iptables", "ip6tables"] {
             let input = chain(program, "INPUT");
             assert_eq!(input[1], JUMP, "{input:?}");
@@ -68,6 +69,10 @@ fn installed_twice_and_removed_twice() {
             let ours = chain(program, "PORTREEVE-FIREWALL").join("\n");
             assert!(ours.contains("--tcp-flags SYN,RST,ACK SYN -j NFQUEUE --queue-num 0"), "{ours}");
             assert!(!ours.contains("bypass"), "{ours}");
+            assert_eq!(chain(program, "OUTPUT")[1], "-A OUTPUT -j PORTREEVE-SENDERS");
+            let senders = chain(program, "PORTREEVE-SENDERS").join("\n");
+            assert!(senders.contains("--sport 1024:65535 -m conntrack"), "{senders}");
+            assert!(senders.contains("NFQUEUE --queue-num 0 --queue-bypass"), "{senders}");
         }
         let installed = everything();
         let rest: String = installed
@@ -107,7 +112,7 @@ fn what_differs_is_put_right_and_nothing_else() {
         let more = rules(&format!("{INSTALL} --protect 9000-9003,22 --queues 0-3")).well();
         let left = "+-A PORTREEVE-FIREWALL -p tcp -m tcp --dport 9000:9003 -j RETURN";
         assert_eq!(changes(&more).iter().filter(|line| **line == left).count(), 2, "{more}");
-        assert_eq!(changes(&more).len(), 10, "a port and two queues, twice: {more}");
+        assert_eq!(changes(&more).len(), 14, "a port and three queues, twice: {more}");
         assert!(
             more.contains("# protected: 22, a port of yours (--protect), below the first port\n"),
             "{more}"
@@ -123,6 +128,8 @@ fn what_differs_is_put_right_and_nothing_else() {
             ("ip6tables -t mangle -D INPUT -j PORTREEVE-FIREWALL", "no jump"),
             ("ip6tables -t mangle -D PORTREEVE-FIREWALL 1", "a rule less"),
             ("iptables -t mangle -I PORTREEVE-FIREWALL 1 -j ACCEPT", "a rule more"),
+            ("ip6tables -t mangle -D OUTPUT -j PORTREEVE-SENDERS", "no jump for what leaves"),
+            ("iptables -t mangle -F PORTREEVE-SENDERS", "nothing about what leaves"),
         ] {
             shell(wrong);
             let said = rules(INSTALL).well();
@@ -231,14 +238,14 @@ fn what_is_printed_can_be_loaded() {
             return skip("what_is_printed_can_be_loaded", "needs nft");
         }
         // Without the statement that this kernel may not have.
-        let nft = nft.replace("queue num 0-1 fanout", "drop");
+        let nft = nft.replace("queue num 0-1 bypass,fanout", "drop").replace("queue num 0-1 fanout", "drop");
         load("nft -f -", &nft);
         let rules_of =
             nft.lines().map(str::trim).filter(|line| !line.starts_with('#') && line.contains(" counter "));
         let expected: Vec<String> = rules_of.map(|line| format!("-{line}")).collect();
         let removed = rules("remove").well();
         let there: Vec<&str> = removed.lines().filter(|line| line.contains(" counter ")).collect();
-        assert!(expected.len() == 11 && there == expected, "{there:#?} {expected:#?}");
+        assert!(expected.len() == 12 && there == expected, "{there:#?} {expected:#?}");
         assert!(!shell("nft list tables").contains("portreeve"));
     });
 }

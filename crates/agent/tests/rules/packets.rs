@@ -119,14 +119,14 @@ fn what_the_queue_accepts_the_sites_rules_still_decide() {
                 one.send_to(b"x", there).unwrap();
                 two.recv(&mut [0; 9]).unwrap();
             }
-            assert_eq!(queue.accepted(), before + 3);
+            assert_eq!(queue.accepted(), before + 6, "when it leaves, and when it is there");
             for _ in 0..3 {
                 two.send_to(b"x", here).unwrap();
                 one.recv(&mut [0; 9]).unwrap();
                 one.send_to(b"x", there).unwrap();
                 two.recv(&mut [0; 9]).unwrap();
             }
-            assert_eq!(queue.accepted(), before + 3, "an established flow");
+            assert_eq!(queue.accepted(), before + 6, "an established flow");
         }
         rules("install --backend iptables --queues 0-1").well();
         let _listener = TcpListener::bind(at("127.0.0.1", 5000)).unwrap();

@@ -23,8 +23,10 @@ const SAVED: &str = "\
 :OUTPUT ACCEPT [0:0]
 :POSTROUTING ACCEPT [0:0]
 :PORTREEVE-FIREWALL - [0:0]
+:PORTREEVE-SENDERS - [0:0]
 -A INPUT -j PORTREEVE-FIREWALL
 -A INPUT -i eth0 -m comment --comment \"site's own\" -j MARK --set-xmark 0x1/0xffffffff
+-A OUTPUT -j PORTREEVE-SENDERS
 -A PORTREEVE-FIREWALL -p tcp -m tcp --dport 6817:6820 -j RETURN
 -A PORTREEVE-FIREWALL -p tcp -m tcp --dport 6818 -j RETURN
 -A PORTREEVE-FIREWALL -p tcp -m tcp --dport 1024:65535 --tcp-flags SYN,RST,ACK SYN -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout
@@ -33,6 +35,7 @@ const SAVED: &str = "\
 -A PORTREEVE-FIREWALL -p sctp -m multiport --dports 1024:65535 -m conntrack --ctstate NEW,RELATED,UNTRACKED -j DROP
 -A PORTREEVE-FIREWALL -p dccp -m multiport --dports 1024:65535 -m conntrack --ctstate NEW,RELATED,UNTRACKED -j DROP
 -A PORTREEVE-FIREWALL -p l2tp -m conntrack --ctstate NEW,RELATED,UNTRACKED -j DROP
+-A PORTREEVE-SENDERS -p udp -m udp --sport 1024:65535 -m conntrack --ctstate INVALID,NEW,RELATED,UNTRACKED -j NFQUEUE --queue-balance 0:3 --queue-bypass --queue-cpu-fanout
 COMMIT
 # Completed on Sat Nov 28 02:38:06 2026
 ";
@@ -52,7 +55,9 @@ fn what_was_loaded_is_known_again() {
         SAVED.replace("0:3", "0:1"),
         SAVED.replace("1024:", "1025:"),
         SAVED.replace("-A PORTREEVE-FIREWALL -p tcp -m tcp --dport 6818 -j RETURN\n", ""),
-        SAVED.replace(" --queue-cpu-fanout", " --queue-bypass --queue-cpu-fanout"),
+        SAVED.replace("0:3 --queue-cpu-fanout", "0:3 --queue-bypass --queue-cpu-fanout"),
+        SAVED.replace(" --queue-bypass", ""),
+        SAVED.replace("-A OUTPUT -j PORTREEVE-SENDERS\n", ""),
         SAVED.replace("-A INPUT -j PORTREEVE-FIREWALL\n", ""),
     ] {
         let other = Table::parse(&other).unwrap();
@@ -75,13 +80,17 @@ fn the_rules_word_by_word() {
             "-A PORTREEVE-FIREWALL -p tcp -m tcp --dport 2222 -j RETURN",
             "-A PORTREEVE-FIREWALL -p tcp -m tcp --dport 2000:65535 --tcp-flags SYN,RST,ACK SYN -j NFQUEUE --queue-num 7",
             "-A PORTREEVE-FIREWALL -p udp -m udp --dport 2000:65535 -m conntrack --ctstate INVALID,NEW,RELATED,UNTRACKED -j NFQUEUE --queue-num 7",
+            ":PORTREEVE-SENDERS - [0:0]",
+            "-I OUTPUT 1 -j PORTREEVE-SENDERS",
+            "-A PORTREEVE-SENDERS -p udp -m udp --sport 2000:65535 -m conntrack --ctstate INVALID,NEW,RELATED,UNTRACKED -j NFQUEUE --queue-num 7 --queue-bypass",
             "COMMIT",
         ]
     );
     assert!(text.starts_with("# IPv6: ip6tables-restore --noflush"), "{text}");
     assert!(text.contains("\n# sshd, by x: not asked about, so that it is never cut off.\n"), "{text}");
-    // Fails closed: a queue that nobody serves drops.
-    assert!(!text.contains("bypass") && !text.contains("ACCEPT"));
+    // Fails closed: a queue that nobody serves drops what comes.
+    let bypasses = |line: &&str| line.contains("bypass") && line.starts_with("-A PORTREEVE-FIREWALL");
+    assert!(!text.lines().any(|line| bypasses(&line)) && !text.contains("ACCEPT"));
 }
 
 #[test]
@@ -121,7 +130,8 @@ fn what_is_removed_is_ours() {
     let change = now.change(&then);
     assert_eq!(
         change,
-        "*mangle\n-D INPUT -j PORTREEVE-FIREWALL\n-F PORTREEVE-FIREWALL\n-X PORTREEVE-FIREWALL\nCOMMIT\n"
+        "*mangle\n-D INPUT -j PORTREEVE-FIREWALL\n-F PORTREEVE-FIREWALL\n-X PORTREEVE-FIREWALL\n\
+         -D OUTPUT -j PORTREEVE-SENDERS\n-F PORTREEVE-SENDERS\n-X PORTREEVE-SENDERS\nCOMMIT\n"
     );
     assert_eq!(then.lines().lines().count(), 1, "the site's rule stays: {}", then.lines());
     assert_eq!(then.with(None), then);

@@ -21,6 +21,10 @@ table inet portreeve {
 		dccp dport 1024-65535 ct state new,related,untracked counter drop
 		meta l4proto 115 ct state new,related,untracked counter drop
 	}
+	chain output {
+		type filter hook output priority 20; policy accept;
+		udp sport 1024-65535 ct state invalid,new,related,untracked counter queue num 0-3 bypass,fanout
+	}
 }
 ";
 
@@ -34,7 +38,8 @@ fn the_rules_word_by_word() {
         text.lines().filter(|line| !line.trim().starts_with('#')).map(|line| format!("{line}\n")).collect()
     };
     assert_eq!(bare(&text), format!("table inet portreeve\ndelete table inet portreeve\n{TEXT}"));
-    assert!(!text.contains("bypass"));
+    // What comes has no way past the firewall.
+    assert!(bare(&text).lines().all(|line| !line.contains("bypass") || line.contains("sport")), "{text}");
 }
 
 #[test]
@@ -43,6 +48,7 @@ fn every_form_that_nft_writes_is_known_again() {
     assert!(same(TEXT));
     let newer = TEXT
         .replace("queue num 0-3 fanout", "queue flags fanout to 0-3")
+        .replace("queue num 0-3 bypass,fanout", "queue flags fanout,bypass to 0-3")
         .replace("tcp flags & (syn | rst | ack) == syn", "tcp flags syn / syn,rst,ack")
         .replace("invalid,new,related,untracked", "invalid,related,new,untracked")
         .replace("l4proto 115", "l4proto l2tp");
@@ -50,7 +56,8 @@ fn every_form_that_nft_writes_is_known_again() {
     assert!(same(&newer));
     for other in [
         TEXT.replace("queue num 0-3 fanout", "queue flags bypass,fanout to 0-3"),
-        TEXT.replace("fanout", "bypass"),
+        TEXT.replace("0-3 fanout", "0-3 bypass"),
+        TEXT.replace("bypass,fanout", "fanout"),
         TEXT.replace("priority 20", "priority 0"),
         TEXT.replace("1024", "2048"),
         TEXT.replace("\t\tsctp dport 1024-65535 ct state new,related,untracked counter drop\n", ""),
@@ -58,7 +65,10 @@ fn every_form_that_nft_writes_is_known_again() {
     ] {
         assert!(!same(&other), "{other}");
     }
-    let one = Table { text: Some(table(&wanted("7"), false).replace("queue num 7", "queue to 7")) };
+    let newer = table(&wanted("7"), false)
+        .replace("queue num 7 bypass", "queue flags bypass to 7")
+        .replace("queue num 7", "queue to 7");
+    let one = Table { text: Some(newer) };
     assert!(one == Table::with(Some(&wanted("7"))));
     assert!(Table::with(None) == Table::default());
 }
