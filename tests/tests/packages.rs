@@ -241,7 +241,8 @@ fn nothing_runs_unconfigured(testbed: &Testbed) {
             "stat -c '%A %U %G' /run/portreeve /run/portreeve/keys /etc/portreeve /etc/portreeve/*"
         ),
         "\
-        drwxr-xr-x root root\ndrwxr-x--- root portreeve\ndrwxr-xr-x root root\n-rw-r--r-- root root\n-rw-r--r-- root root"
+        drwxr-xr-x root root\ndrwxr-x--- root portreeve\ndrwxr-xr-x root root\n-rw-r--r-- root root\n-rw-r--r-- root root\n\
+        -rw-r--r-- root root\n-rw-r--r-- root root"
     );
     assert_eq!(
         testbed.root(NODE, "getent passwd portreeve | cut -d : -f 6-"),

@@ -144,6 +144,16 @@ def ask(name, text="hello", patience=1.0):
     return hear(name, patience)
 
 
+def write_as(source, own, port, address, to):
+    """Sends a datagram from a socket of `own`, with another address of the node as its source (ip(7), IP_PKTINFO)."""
+    IP_PKTINFO = 8
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind((own, port))
+        info = bytes(4) + socket.inet_aton(source) + bytes(4)
+        one.sendmsg([b"forged"], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, (address, to))
+    return "sent"
+
+
 def told(name, patience=3.0):
     """Waits for a datagram, and answers it with its text backwards."""
     sockets[name].settimeout(patience)
