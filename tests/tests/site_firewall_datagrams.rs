@@ -35,8 +35,8 @@ fn nobody_sends_with_anothers_port() {
         let (from, to) = (alice.takes_datagrams("10.77.0.12"), there.takes_datagrams("0.0.0.0"));
         let mut bob = site.player("c2", "bob", None);
         let forged = format!("write_as('10.77.0.12', '127.0.0.1', {from}, '10.77.0.11', {to})");
-        assert_eq!(bob.does(&forged).said, "EPERM");
-        there.must("hear('d', 0.2)", "timeout");
+        assert_eq!(bob.does(&forged).said, "sent", "as far as he hears");
+        there.must("hear('d', 0.5)", "timeout");
         assert!(site.firewalls_count("c2", "refused_total{reason=\"not-the-sender\"}") > 0);
         // Her own goes there and back.
         alice.must(&format!("towards('d', '10.77.0.11', {to})"), "towards");

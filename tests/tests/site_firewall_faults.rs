@@ -312,14 +312,18 @@ fn a_flood_of_refusals_leaves_few_records_and_is_counted() {
         let outcome = bob.does(&format!("connects(1000, '10.77.0.11', {port}, 3)"));
         assert_eq!(outcome.said, format!("{REFUSED}:1000"), "{outcome:?}");
         println!("    1000 refusals in {:?}", outcome.took);
-        assert_eq!(count("refused_total{reason=\"other-user\"}"), before + 1000);
+        // A SYN whose error is late is sent again, and refused again.
+        let counted = count("refused_total{reason=\"other-user\"}") - before;
+        assert!((1000..1010).contains(&counted), "{counted}");
         // The next record says how many there were.
         let second = alice.does("listen('m', '0.0.0.0')").said.parse().unwrap();
         assert_eq!(bob.connects(("10.77.0.11", second)).said, REFUSED);
         let records = site.refusals("c1", &cursor);
         assert!((2..=3).contains(&records.len()), "{records:#?}");
         let last = records.last().unwrap();
-        assert!(last.contains("withheld=999") || last.contains("withheld=998"), "{records:#?}");
+        let withheld =
+            last.split("withheld=").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        assert!(withheld.is_some_and(|withheld| (998..=counted).contains(&withheld)), "{records:#?}");
         for part in ["outcome=\"refused\"", "from=10.77.0.12:", "reason=\"other-user\"", "transport=Tcp"] {
             assert!(last.contains(part), "{part}: {last}");
         }
