@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `settings.rs` | configuration, key and node map, at start and at each reload |
 //! | `gate.rs` | one queue, one thread: packets in, verdicts out |
+//! | `waiting.rs` | packets that wait for an answer, and the judgement of one |
 //! | `packet.rs` | a packet's two ends |
 //! | `looks.rs` | looks at processes, for the group rule |
 //! | `peers.rs` | asks the node from which a connection comes |
@@ -34,6 +35,7 @@ mod packet;
 mod peers;
 mod refuse;
 mod settings;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;

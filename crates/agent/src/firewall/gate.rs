@@ -2,21 +2,16 @@
 //! filter. After: the packet goes on, or is gone.
 //! Invariant: a packet is let through at one place (`Gate::decide`), by a judgement that names its rule; or by `dry_run`.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use portreeve_model::firewall::{
-    Connector, ConnectorGroups, Judgement, LetThrough, Refused, Reply as Told, judge_connection,
-};
+use portreeve_model::firewall::{Connector, ConnectorGroups, Judgement, LetThrough, Refused, Reply as Told};
 use portreeve_model::wire::firewall::{Flow, NoConnector, Transport};
-use portreeve_model::{LoginGroup, OwnerGroups};
 use portreeve_sys::nfqueue::{Queue, Verdict};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -29,7 +24,8 @@ use super::outgoing::NOBODY;
 use super::packet;
 use super::peers::{Failure, Peers, Reply};
 use super::refuse::Refuser;
-use super::settings::{Asked, Settings};
+use super::settings::Asked;
+use super::waiting::{Found, Waiting, Work, judgement};
 use super::{Shared, limits};
 use crate::lookup::{End, Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
@@ -56,43 +52,6 @@ struct Arrived {
     leaves: bool,
     uid: Option<u32>,
     bytes: Vec<u8>,
-}
-
-/// A packet that waits for an answer or a look.
-struct Waiting {
-    id: u32,
-    bytes: Vec<u8>,
-    flow: Flow,
-    since: Instant,
-    interface: u32,
-    /// Whom it may go to.
-    to: Vec<End>,
-    /// Whom it comes from, if that is this node.
-    from: Option<End>,
-    connector: Option<Connector>,
-    listener: Option<(OwnerGroups, Option<LoginGroup>)>,
-    looking: bool,
-    /// Something was asked or looked for.
-    asked: bool,
-}
-
-/// What was found, for a packet that waits.
-enum Found {
-    Listener(u64, OwnerGroups, Option<LoginGroup>),
-    Connector(u64, ConnectorGroups),
-}
-
-/// What a thread has while it serves.
-struct Work {
-    settings: Arc<Settings>,
-    peers: Peers,
-    replies: mpsc::UnboundedSender<Reply>,
-    found: mpsc::UnboundedSender<Found>,
-    /// By the order in which they came.
-    waiting: BTreeMap<u64, Waiting>,
-    /// How many of them come from each address: one node that does not answer must not have all places.
-    from_one: HashMap<IpAddr, usize>,
-    next: u64,
 }
 
 impl Gate {
@@ -511,40 +470,4 @@ enum Next {
     Judge,
     /// The other node is asked.
     Ask(Asked),
-}
-
-impl Work {
-    fn keep(&mut self, waiting: Waiting) -> u64 {
-        self.next += 1;
-        *self.from_one.entry(waiting.flow.from.ip()).or_default() += 1;
-        self.waiting.insert(self.next, waiting);
-        self.next
-    }
-
-    fn take(&mut self, of: u64) -> Option<Waiting> {
-        let taken = self.waiting.remove(&of)?;
-        if let Entry::Occupied(mut count) = self.from_one.entry(taken.flow.from.ip()) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        Some(taken)
-    }
-}
-
-/// The judgement of all whom the packet goes to: it is let through only if each of them is reached by a rule.
-fn judgement(waiting: &Waiting, settings: &Settings) -> Judgement {
-    let Some(connector) = &waiting.connector else { return Judgement::LookForGroups };
-    let mut rule = None;
-    for end in &waiting.to {
-        let (groups, login) = waiting.listener.unwrap_or((OwnerGroups::NotLooked, None));
-        let mut owner = end.owner();
-        owner.groups = groups;
-        match judge_connection(connector, &owner, &settings.exempt, &settings.groups, login) {
-            Judgement::Let(found) => rule = rule.or(Some(found)),
-            other => return other,
-        }
-    }
-    rule.map_or(Judgement::Refuse(Refused::NoListener), Judgement::Let)
 }
