@@ -18,6 +18,7 @@ mod own_addresses;
 mod processes;
 pub mod rules;
 mod seqpacket;
+mod shares;
 
 pub use listening::{Listening, listening};
 pub use lookup::Lookup;

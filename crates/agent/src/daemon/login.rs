@@ -19,6 +19,8 @@ use tokio::time::timeout;
 
 use super::limits;
 use crate::channel::queue_frame;
+use crate::seqpacket::{accept, listen_at};
+use crate::shares::Shares;
 
 /// The socket, and the portals that can be asked.
 pub(super) struct LoginDesk {
@@ -27,7 +29,7 @@ pub(super) struct LoginDesk {
     lines: Mutex<Vec<Arc<Open>>>,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    of_one: Mutex<HashMap<u32, usize>>,
+    of_one: Shares<u32>,
 }
 
 /// The way through one connection to a portal.
@@ -63,11 +65,11 @@ impl LoginDesk {
     /// Begins to listen. Everybody on the node may connect.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
         Ok(Self {
-            socket: crate::seqpacket::listen_at(path, limits::LOGIN_QUEUE)?,
+            socket: listen_at(path, limits::LOGIN_QUEUE, 0o666, None)?,
             lines: Mutex::default(),
             places: Arc::new(Semaphore::new(limits::LOGINS)),
             refusals: Arc::new(Semaphore::new(limits::LOGIN_REFUSALS)),
-            of_one: Mutex::default(),
+            of_one: Shares::default(),
         })
     }
 
@@ -78,17 +80,9 @@ impl LoginDesk {
             let mut callers = JoinSet::new();
             loop {
                 while callers.try_join_next().is_some() {}
-                let caller = match listening.accept().await {
-                    Ok((caller, _)) => caller,
-                    Err(error) => {
-                        tracing::warn!(%error, "the login socket failed to accept");
-                        tokio::time::sleep(limits::LOGIN_PAUSE).await;
-                        continue;
-                    }
-                };
-                let Ok(uid) = portreeve_sys::peer_uid(&caller) else { continue };
+                let (caller, uid) = accept(&listening, "the login socket", limits::LOGIN_PAUSE).await;
                 // Who has their share takes no place of the others.
-                let Some(one) = self.admit(uid) else {
+                let Some(one) = self.of_one.take(uid, limits::LOGINS_OF_ONE) else {
                     if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
                         callers.spawn(turn_away(caller, place));
                     }
@@ -120,29 +114,6 @@ impl LoginDesk {
         };
         let reply = wire::encode_bare(&reply).map_err(io::Error::other)?;
         timeout(limits::LOGIN, caller.write_all(&reply)).await?
-    }
-
-    /// A place for this user, until dropped.
-    fn admit(self: &Arc<Self>, uid: u32) -> Option<impl Drop + use<>> {
-        struct One(Arc<LoginDesk>, u32);
-        impl Drop for One {
-            fn drop(&mut self) {
-                let mut of_one = locked(&self.0.of_one);
-                if let Some(count) = of_one.get_mut(&self.1) {
-                    *count -= 1;
-                    if *count == 0 {
-                        of_one.remove(&self.1);
-                    }
-                }
-            }
-        }
-        let mut of_one = locked(&self.of_one);
-        let count = of_one.entry(uid).or_insert(0);
-        if *count == limits::LOGINS_OF_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(One(Arc::clone(self), uid))
     }
 
     async fn ask(&self, uid: u32) -> ControlReply {

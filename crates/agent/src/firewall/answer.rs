@@ -2,10 +2,9 @@
 //! Invariant: only a node of the map is answered, only about connections from an address of this node to an address of
 //! that node, and only from a port that nobody but root can have.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{
@@ -28,6 +27,7 @@ use crate::channel::tls::{peer_key, server_config_for};
 use crate::channel::{FrameError, FrameReader, queue_frame, write_queue};
 use crate::lookup::{End, Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
+use crate::shares::Shares;
 
 /// The port, and what answers.
 pub(super) struct Desk {
@@ -36,10 +36,10 @@ pub(super) struct Desk {
     looks: Arc<Looks>,
     own: OwnAddresses,
     shared: Arc<Shared>,
-    connections: Mutex<HashMap<AgentKey, usize>>,
+    connections: Shares<AgentKey>,
     /// Connections that have shown no key yet, by where they come from: any user of a node can open some, and must not take
     /// other nodes' places.
-    strangers: Mutex<HashMap<IpAddr, usize>>,
+    strangers: Shares<IpAddr>,
 }
 
 impl Desk {
@@ -50,8 +50,8 @@ impl Desk {
             looks: Arc::new(Looks::open()?),
             own: OwnAddresses::default(),
             shared: Arc::clone(shared),
-            connections: Mutex::default(),
-            strangers: Mutex::default(),
+            connections: Shares::default(),
+            strangers: Shares::default(),
         })
     }
 
@@ -76,7 +76,7 @@ impl Desk {
                 // of a node must not take its places. The key is the proof.
                 let known = desk.shared.settings.load().nodes.at(from.ip()).is_some()
                     && PRIVILEGED.contains(&from.port());
-                let one = take(&desk, |desk| &desk.strangers, from.ip(), limits::STRANGERS_OF_ONE);
+                let one = desk.strangers.take(from.ip(), limits::STRANGERS_OF_ONE);
                 let (Ok(place), Some(one), true) = (
                     Arc::clone(&strangers).try_acquire_owned(),
                     one,
@@ -115,7 +115,7 @@ impl Desk {
     }
 
     async fn converse(self: &Arc<Self>, stream: TlsStream<TcpStream>, key: AgentKey) -> FrameError {
-        let Some(_one) = take(self, |desk| &desk.connections, key, limits::OF_ONE_NODE) else {
+        let Some(_one) = self.connections.take(key, limits::OF_ONE_NODE) else {
             return FrameError::Io(io::Error::other("too many connections of one node"));
         };
         let (read, mut write) = tokio::io::split(stream);
@@ -202,40 +202,6 @@ impl Desk {
             return Err(format!("{} is no address of this node", flow.from.ip()));
         }
         Ok(())
-    }
-}
-
-/// One of `most` places that each key has; it is given back when dropped.
-fn take<K: Copy + Eq + std::hash::Hash>(
-    desk: &Arc<Desk>,
-    of: fn(&Desk) -> &Mutex<HashMap<K, usize>>,
-    key: K,
-    most: usize,
-) -> Option<Place<K>> {
-    let mut taken = of(desk).lock().unwrap_or_else(PoisonError::into_inner);
-    let count = taken.entry(key).or_default();
-    if *count >= most {
-        return None;
-    }
-    *count += 1;
-    Some(Place { desk: Arc::clone(desk), of, key })
-}
-
-struct Place<K: Copy + Eq + std::hash::Hash> {
-    desk: Arc<Desk>,
-    of: fn(&Desk) -> &Mutex<HashMap<K, usize>>,
-    key: K,
-}
-
-impl<K: Copy + Eq + std::hash::Hash> Drop for Place<K> {
-    fn drop(&mut self) {
-        let mut taken = (self.of)(&self.desk).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.key);
-            }
-        }
     }
 }
 

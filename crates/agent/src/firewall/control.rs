@@ -25,6 +25,7 @@ use super::settings::Settings;
 use super::{Shared, limits};
 use crate::lookup::{End, Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
+use crate::seqpacket::{accept, listen_at};
 
 /// The socket, and what answers.
 pub(super) struct ControlDesk {
@@ -38,7 +39,7 @@ pub(super) struct ControlDesk {
 impl ControlDesk {
     pub(super) fn listen(path: &Path, shared: &Arc<Shared>) -> io::Result<Self> {
         Ok(Self {
-            socket: crate::seqpacket::listen_at(path, limits::BACKLOG)?,
+            socket: listen_at(path, limits::BACKLOG, 0o666, None)?,
             lookup: Lookup::open()?,
             looks: Looks::open()?,
             own: OwnAddresses::default(),
@@ -55,20 +56,9 @@ impl ControlDesk {
             let mut callers = JoinSet::new();
             loop {
                 while callers.try_join_next().is_some() {}
-                let caller = match listening.accept().await {
-                    Ok((caller, _)) => caller,
-                    Err(error) => {
-                        tracing::warn!(%error, "the control socket failed to accept");
-                        tokio::time::sleep(limits::PAUSE).await;
-                        continue;
-                    }
-                };
+                let (caller, uid) = accept(&listening, "the control socket", limits::PAUSE).await;
                 // With every place taken the caller is told by the closed connection.
-                let (Ok(uid), Ok(place)) =
-                    (portreeve_sys::peer_uid(&caller), Arc::clone(&places).try_acquire_owned())
-                else {
-                    continue;
-                };
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                 let desk = Arc::clone(&desk);
                 callers.spawn(async move {
                     let _place = place;

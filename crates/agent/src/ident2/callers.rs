@@ -3,18 +3,15 @@
 //! Invariants: a caller that breaks the protocol, or does not read, is dropped, and costs nobody else anything; a caller's id
 //! is never used again.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, getsockname,
-    getsockopt, listen, socket, sockopt,
+    AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
 };
 use portreeve_model::wire::ident2::{Malformed, Message, Op, Request, Response, parse};
 use portreeve_sys::message::{self, ReceiveError};
@@ -30,6 +27,8 @@ use super::oddities::Oddity;
 use super::relay::CallerId;
 use super::service::Service;
 use super::settings::Settings;
+use crate::seqpacket;
+use crate::shares::Shares;
 
 /// Why a caller is dropped.
 #[derive(Debug, thiserror::Error)]
@@ -74,42 +73,23 @@ pub(super) fn inherited() -> io::Result<Option<StdUnixListener>> {
 
 /// Begins to listen where the settings say, for whom they say.
 pub(super) fn listen_at(settings: &Settings) -> io::Result<StdUnixListener> {
-    let path = &settings.config.socket;
-    // What a run before this one left there; anything else than a socket stays, and is in the way.
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        std::fs::remove_file(path)?;
-    }
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     let mode = match (settings.config.socket_other, settings.group) {
         (true, _) => 0o666,
         (false, Some(_)) => 0o660,
         (false, None) => 0o600,
     };
-    // Nobody can connect before it listens.
-    chown(path, None, settings.group.map(nix::unistd::Gid::as_raw))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listen(&socket, Backlog::new(limits::BACKLOG)?)?;
-    Ok(socket.into())
+    seqpacket::listen_at(&settings.config.socket, limits::BACKLOG, mode, settings.group)
 }
 
 /// Accepts callers for as long as the service runs.
 pub(super) async fn serve(service: Arc<Service>, listening: UnixListener) -> Infallible {
-    let (places, of_one) = (Arc::new(Semaphore::new(limits::CALLERS)), Arc::new(OfOne::default()));
+    let (places, of_one) = (Arc::new(Semaphore::new(limits::CALLERS)), Shares::default());
     let (mut tasks, mut next) = (JoinSet::new(), 1);
     loop {
         while tasks.try_join_next().is_some() {}
-        let socket = match listening.accept().await {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                tracing::warn!(%error, "a caller could not be accepted");
-                tokio::time::sleep(limits::PAUSE).await;
-                continue;
-            }
-        };
-        let Ok(uid) = portreeve_sys::peer_uid(&socket) else { continue };
-        let (Some(one), Ok(place)) = (of_one.admit(uid), Arc::clone(&places).try_acquire_owned()) else {
+        let (socket, uid) = seqpacket::accept(&listening, "the ident2 socket", limits::PAUSE).await;
+        let one = of_one.take(uid, limits::CALLERS_OF_ONE);
+        let (Some(one), Ok(place)) = (one, Arc::clone(&places).try_acquire_owned()) else {
             service.oddities.note(Oddity::Crowd, format_args!("uid {uid}"));
             continue;
         };
@@ -125,34 +105,6 @@ pub(super) async fn serve(service: Arc<Service>, listening: UnixListener) -> Inf
                 end => tracing::warn!(caller = caller.0, uid, why = %end, "a caller was dropped"),
             }
         });
-    }
-}
-
-/// How many connections each user has.
-#[derive(Default)]
-struct OfOne(Mutex<HashMap<u32, usize>>);
-
-impl OfOne {
-    fn admit(self: &Arc<Self>, uid: u32) -> Option<impl Drop + Send + use<>> {
-        struct One(Arc<OfOne>, u32);
-        impl Drop for One {
-            fn drop(&mut self) {
-                let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(count) = counts.get_mut(&self.1) {
-                    *count -= 1;
-                    if *count == 0 {
-                        counts.remove(&self.1);
-                    }
-                }
-            }
-        }
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(uid).or_insert(0);
-        if *count >= limits::CALLERS_OF_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(One(Arc::clone(self), uid))
     }
 }
 
