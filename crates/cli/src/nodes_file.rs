@@ -41,14 +41,13 @@ pub(crate) struct NodesFile {
     _lock: Flock<File>,
 }
 
-/// What stands in the file of that directory, for whoever only looks.
+/// What stands in that file, for whoever only looks.
 ///
 /// # Errors
 /// When it is not there, or not as it should be.
-pub(crate) fn read(dir: &Path) -> anyhow::Result<NodeMap> {
-    let path = dir.join(NAME);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("{} can't be read", path.display()))?;
-    checked(&text, &path)
+pub(crate) fn read(path: &Path) -> anyhow::Result<NodeMap> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+    checked(&text, path)
 }
 
 impl NodesFile {

@@ -102,7 +102,7 @@ async fn nodes_from(
 }
 
 fn of_the_map(dir: &Path) -> anyhow::Result<Vec<Node>> {
-    let nodes = nodes_file::read(dir)?;
+    let nodes = nodes_file::read(&dir.join(nodes_file::NAME))?;
     Ok(nodes
         .nodes()
         .iter()

@@ -1,14 +1,16 @@
 //! `portreeve why`: what the firewall of this node makes of a connection, and why.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use portreeve_agent::firewall;
 use portreeve_model::firewall::Refused;
 use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Flow, Transport};
-use portreeve_model::{NodeMap, NodeName, NodePort};
+use portreeve_model::{NodeName, NodePort};
+
+use crate::nodes_file;
 
 /// `portreeve why`
 #[derive(Debug, Args)]
@@ -34,7 +36,9 @@ pub(crate) fn why(why: &Why) -> anyhow::Result<()> {
     let (from, from_port) = end(&why.from)?;
     let (to, to_port) = end(&why.to)?;
     let to_port = to_port.with_context(|| format!("{}: to which port?", why.to))?;
-    let map = if from.as_ip().is_some() && to.as_ip().is_some() { None } else { Some(read(&why.nodes)?) };
+    let has_names = from.as_ip().is_none() || to.as_ip().is_none();
+    let read = || nodes_file::read(&why.nodes).context("give addresses, or name the node map with --nodes");
+    let map = has_names.then(read).transpose()?;
     let addresses = |name: &NodeName| -> anyhow::Result<Vec<IpAddr>> {
         match (name.as_ip(), &map) {
             (Some(ip), _) => Ok(vec![ip]),
@@ -83,17 +87,6 @@ fn end(text: &str) -> anyhow::Result<(NodeName, Option<u16>)> {
         Err(_) => NodeName::parse(text),
     };
     Ok((node.with_context(wrong)?, None))
-}
-
-fn read(path: &Path) -> anyhow::Result<NodeMap> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| {
-        format!("{name} can't be read: give addresses, or name the node map with --nodes")
-    })?;
-    NodeMap::parse(&text, &name).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}", lines.join("\n"))
-    })
 }
 
 #[cfg(test)]

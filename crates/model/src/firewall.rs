@@ -44,6 +44,20 @@ pub struct Exempt {
     pub listeners: Vec<RangeInclusive<u32>>,
 }
 
+impl Exempt {
+    /// Whether this user may connect to everybody.
+    #[must_use]
+    pub fn may_connect(&self, uid: u32) -> bool {
+        self.connectors.iter().any(|uids| uids.contains(&uid))
+    }
+
+    /// Whether everybody may connect to this user.
+    #[must_use]
+    pub fn may_be_reached(&self, uid: u32) -> bool {
+        self.listeners.iter().any(|uids| uids.contains(&uid))
+    }
+}
+
 /// The rule by which a connection is let through. Display is a clause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
@@ -235,14 +249,13 @@ pub fn judge_connection(
     rules: &GroupRules,
     login: Option<LoginGroup>,
 ) -> Judgement {
-    let is_in = |ranges: &[RangeInclusive<u32>], uid| ranges.iter().any(|range| range.contains(&uid));
     if connector.uid == listener.uid {
         return Judgement::Let(LetThrough::SameUser);
     }
-    if is_in(&exempt.connectors, connector.uid) {
+    if exempt.may_connect(connector.uid) {
         return Judgement::Let(LetThrough::ExemptConnector);
     }
-    if is_in(&exempt.listeners, listener.uid) {
+    if exempt.may_be_reached(listener.uid) {
         return Judgement::Let(LetThrough::ExemptListener);
     }
     let groups = match &connector.groups {

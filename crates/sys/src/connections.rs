@@ -4,19 +4,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::libc::{AF_INET, AF_INET6, IPPROTO_UDP};
-use nix::sys::socket::{MsgFlags, setsockopt, sockopt::ReceiveTimeout};
-use nix::sys::time::TimeVal;
+use nix::sys::socket::MsgFlags;
 
-use crate::netfilter::{HEAD_BYTES, Message, SUBSYSTEM_CONNECTIONS, attribute, nested, outcome};
-
-/// How long the kernel may take. It answers while the command is being sent.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::netfilter::{self, HEAD_BYTES, Message, SUBSYSTEM_CONNECTIONS, attribute, nested, outcome};
 
 /// The kernel never makes a larger datagram for a dump.
 const DUMP_BYTES: usize = 64 * 1024;
@@ -44,11 +39,7 @@ impl Connections {
     /// # Errors
     /// As the system says.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&NetlinkAddr::new(0, 0))?;
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
-        Ok(Self(socket))
+        Ok(Self(netfilter::open()?))
     }
 
     /// The flows of UDP that the kernel knows: where the first datagram of each came from, and where it went to.
@@ -82,16 +73,10 @@ impl Connections {
                 "the two ends are of different families",
             ));
         };
-        self.0.send(&message, 0)?;
-        let mut buffer = [0; 1024];
-        loop {
-            let read = nix::sys::socket::recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            match outcome(buffer.get(..read).unwrap_or_default()) {
-                Some(Ok(())) => return Ok(true),
-                Some(Err(error)) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(false),
-                Some(Err(error)) => return Err(error),
-                None => {}
-            }
+        match netfilter::command(&self.0, &message, &mut [0; 1024]) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }

@@ -2,8 +2,16 @@
 //! `nfgenmsg`, attributes.
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use netlink_packet_core::{NLA_TYPE_MASK, NetlinkBuffer, NlaBuffer};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::TimeVal;
+
+/// How long the kernel may take to answer a command. It answers while the command is being sent.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A netlink header and `nfgenmsg`, in bytes.
 pub(crate) const HEAD_BYTES: usize = 20;
@@ -15,6 +23,26 @@ pub(crate) const SUBSYSTEM_QUEUE: u8 = 3;
 const ERROR: u16 = 2;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 0x8000;
+
+/// A socket towards the kernel's netfilter, and nobody else.
+pub(crate) fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
+    Ok(socket)
+}
+
+/// Sends a command and waits for the kernel's word on it. Whatever else comes in between is passed over.
+pub(crate) fn command(socket: &Socket, message: &[u8], buffer: &mut [u8]) -> io::Result<()> {
+    socket.send(message, 0)?;
+    loop {
+        let read = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
+        if let Some(outcome) = outcome(buffer.get(..read).unwrap_or_default()) {
+            return outcome;
+        }
+    }
+}
 
 /// A message in the making.
 pub(crate) struct Message(Vec<u8>);

@@ -9,19 +9,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::Socket;
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{MsgFlags, setsockopt};
-use nix::sys::time::TimeVal;
 
-use crate::netfilter::{HEAD_BYTES, Message, SUBSYSTEM_QUEUE, attribute};
+use crate::netfilter::{self, HEAD_BYTES, Message, SUBSYSTEM_QUEUE, attribute};
 
-/// How long the kernel may take to answer a command. It answers while the command is being sent.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// What the kernel may hold for us between two reads, in bytes.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// Room for everything but the packet's bytes.
@@ -88,10 +84,7 @@ impl Queue {
     /// # Errors
     /// `EPERM` without CAP_NET_ADMIN; `EBUSY` if another process has the queue.
     pub fn open(number: u16, length: u32, bytes: u16) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE.as_secs().cast_signed(), 0))?;
+        let socket = netfilter::open()?;
         // A larger buffer is for bursts; less of it loses packets, which is seen in the counts.
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER);
         let mut queue = Self { socket, number, buffer: vec![0; HEADERS_BYTES + usize::from(bytes)] };
@@ -157,16 +150,9 @@ impl Queue {
         self.tell(message)
     }
 
-    /// Sends a command and waits for the kernel's word on it. Packets that come in between are left without a verdict:
-    /// the kernel holds them, and whoever sent them tries again.
+    /// Packets that come in between are left without a verdict: the kernel holds them, and whoever sent them tries again.
     fn tell(&mut self, message: Message) -> io::Result<()> {
-        self.socket.send(&message.finish(), 0)?;
-        loop {
-            let read = nix::sys::socket::recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            if let Some(outcome) = crate::netfilter::outcome(self.buffer.get(..read).unwrap_or_default()) {
-                return outcome;
-            }
-        }
+        netfilter::command(&self.socket, &message.finish(), &mut self.buffer)
     }
 }
 

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use portreeve_model::wire::firewall::{Flow, Transport};
+use portreeve_model::wire::firewall::Flow;
 use portreeve_sys::Connections;
 
 use super::audit::Seldom;
@@ -20,15 +20,12 @@ const MOST: NonZeroUsize = NonZeroUsize::new(limits::FLOWS).expect("not 0");
 /// Of the flows, one part is looked at in one go: a look takes microseconds, and packets wait meanwhile.
 const PARTS: usize = 20;
 
-/// The two ends, as the first datagram had them.
-type Ends = (SocketAddr, SocketAddr);
-
 /// The flows that one queue has let through.
 pub(super) struct Flows {
     connections: Connections,
-    watched: LruCache<Ends, Watched>,
+    watched: LruCache<Flow, Watched>,
     /// Still to be looked at before the next round.
-    round: Vec<Ends>,
+    round: Vec<Flow>,
     failed: Seldom,
 }
 
@@ -49,12 +46,8 @@ impl Flows {
     /// Has all flows to and from this node forgotten that nobody watches yet: they were let through by another firewall,
     /// or none, and who began them is not known. How many there were.
     pub(super) fn begin(&mut self, is_ours: impl Fn(SocketAddr) -> bool) -> std::io::Result<usize> {
-        let known: Vec<Ends> = self
-            .connections
-            .udp_flows()?
-            .into_iter()
-            .filter(|(from, to)| is_ours(*from) || is_ours(*to))
-            .collect();
+        let mut known = self.connections.udp_flows()?;
+        known.retain(|(from, to)| is_ours(*from) || is_ours(*to));
         for (from, to) in &known {
             self.connections.forget_udp(*from, *to)?;
         }
@@ -72,38 +65,37 @@ impl Flows {
 
     /// Whether this datagram is of a flow that was let through to the same sockets, not long ago.
     pub(super) fn knows(&mut self, flow: &Flow, cookies: &[u64], again: Duration) -> bool {
-        let known = self.watched.get(&(flow.from, flow.to));
+        let known = self.watched.get(flow);
         known.is_some_and(|known| !known.over && known.cookies == cookies && known.judged.elapsed() < again)
     }
 
     /// The flow is let through.
     pub(super) fn remember(&mut self, flow: &Flow, cookies: Vec<u64>) {
         let watched = Watched { cookies, judged: Instant::now(), over: false };
-        if let Some((given_up, _)) = self.watched.push((flow.from, flow.to), watched)
-            && given_up != (flow.from, flow.to)
+        if let Some((given_up, _)) = self.watched.push(*flow, watched)
+            && given_up != *flow
         {
-            self.forget(given_up);
+            self.forget(&given_up);
         }
     }
 
     /// Looks at a part of them, and has those forgotten whose time is over or whose sockets are others now. How many.
     pub(super) fn look(&mut self, lookup: &Lookup, again: Duration) -> u64 {
         if self.round.is_empty() {
-            self.round = self.watched.iter().map(|(ends, _)| *ends).collect();
+            self.round = self.watched.iter().map(|(flow, _)| *flow).collect();
         }
         let mut forgotten = 0;
         let part = self.watched.len().div_ceil(PARTS).min(self.round.len());
-        for ends in self.round.split_off(self.round.len() - part) {
-            let Some(watched) = self.watched.peek_mut(&ends) else { continue };
-            let flow = Flow { transport: Transport::Udp, from: ends.0, to: ends.1 };
+        for flow in self.round.split_off(self.round.len() - part) {
+            let Some(watched) = self.watched.peek_mut(&flow) else { continue };
             if !watched.over && watched.judged.elapsed() < again && is_still(lookup, &flow, &watched.cookies)
             {
                 continue;
             }
             forgotten += u64::from(!watched.over);
             watched.over = true;
-            if !self.forget(ends) {
-                self.watched.pop(&ends);
+            if !self.forget(&flow) {
+                self.watched.pop(&flow);
             }
         }
         forgotten
@@ -111,9 +103,9 @@ impl Flows {
 
     /// In both directions: once a flow is forgotten, a datagram from this node begins it anew the other way round, and
     /// the next one that comes is then taken for the answer. Whether the kernel knew it.
-    fn forget(&mut self, (from, to): Ends) -> bool {
+    fn forget(&mut self, flow: &Flow) -> bool {
         let mut knew = false;
-        for (from, to) in [(from, to), (to, from)] {
+        for (from, to) in [(flow.from, flow.to), (flow.to, flow.from)] {
             match self.connections.forget_udp(from, to) {
                 Ok(known) => knew |= known,
                 Err(error) => {

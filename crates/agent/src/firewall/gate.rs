@@ -27,7 +27,7 @@ use super::refuse::Refuser;
 use super::settings::Asked;
 use super::waiting::{Found, Waiting, Work, judgement};
 use super::{Shared, limits};
-use crate::lookup::{End, Lookup, NoEnd};
+use crate::lookup::{Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
 
 /// One queue.
@@ -247,9 +247,7 @@ impl Gate {
         let (rule, cookie) = match self.lookup.comes_from(flow) {
             Ok(end) if end.uid == uid => (LetThrough::OwnPort, end.cookie),
             Err(NoEnd::NoSocket) => (LetThrough::OwnPort, NOBODY),
-            Ok(_) | Err(_) if work.settings.exempt.connectors.iter().any(|uids| uids.contains(&uid)) => {
-                (LetThrough::ExemptConnector, NOBODY)
-            }
+            Ok(_) | Err(_) if work.settings.exempt.may_connect(uid) => (LetThrough::ExemptConnector, NOBODY),
             Ok(_) | Err(NoEnd::Ambiguous | NoEnd::Nobody) => return Err(Refused::NotTheSender(uid)),
             Err(NoEnd::Lookup(error)) => return Err(Refused::ListenerUnknown(error.to_string())),
         };
@@ -272,8 +270,7 @@ impl Gate {
                 return Ok(Next::Known);
             }
         }
-        let is_exempt = |end: &End| work.settings.exempt.listeners.iter().any(|uids| uids.contains(&end.uid));
-        if waiting.to.iter().all(is_exempt) {
+        if waiting.to.iter().all(|end| work.settings.exempt.may_be_reached(end.uid)) {
             // Whoever connects: nobody need be asked.
             waiting.connector = Some(Connector { uid: u32::MAX, groups: ConnectorGroups::NotLooked });
             return Ok(Next::Judge);

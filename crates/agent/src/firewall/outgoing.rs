@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portreeve_model::wire::firewall::{Flow, Transport};
@@ -18,23 +17,20 @@ use crate::own_addresses::OwnAddresses;
 /// No socket's cookie: whoever sent it had closed, or is exempt and need not have the port.
 pub(super) const NOBODY: u64 = 0;
 
-/// The two ends, as the first datagram had them.
-type Ends = (SocketAddr, SocketAddr);
-
 /// Whose socket had the port when a flow began.
 #[derive(Default)]
-pub(super) struct Sent(Mutex<HashMap<Ends, u64>>);
+pub(super) struct Sent(Mutex<HashMap<Flow, u64>>);
 
 impl Sent {
     /// A datagram of the flow leaves, and this socket has the port.
     pub(super) fn note(&self, flow: &Flow, cookie: u64) {
         let mut known = self.known();
         if known.len() < limits::OUTGOING {
-            known.insert((flow.from, flow.to), cookie);
+            known.insert(*flow, cookie);
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Ends, u64>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Flow, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,26 +76,27 @@ impl Outgoing {
 
     fn look(&self) -> io::Result<()> {
         // What is noted while the table is read may not be in it yet.
-        let mut over: HashSet<Ends> = self.shared.sent.known().keys().copied().collect();
+        let mut over: HashSet<Flow> = self.shared.sent.known().keys().copied().collect();
         for (from, to) in self.connections.udp_flows()? {
             if from.port() < portreeve_model::wire::agent::FIRST_PORT || !self.own.has(from.ip()) {
                 continue;
             }
+            let flow = Flow { transport: Transport::Udp, from, to };
             // Whoever gets what comes back.
             let back = Flow { transport: Transport::Udp, from: to, to: from };
             let now = self.lookup.datagrams_go_to(&back).ok().map(|end| end.cookie);
-            let before = self.shared.sent.known().get(&(from, to)).copied();
+            let before = self.shared.sent.known().get(&flow).copied();
             match now {
                 Some(now) if before.is_none_or(|before| before == now) => {
-                    self.shared.sent.note(&Flow { transport: Transport::Udp, from, to }, now);
-                    over.remove(&(from, to));
+                    self.shared.sent.note(&flow, now);
+                    over.remove(&flow);
                 }
                 _ => {
                     self.connections.forget_udp(from, to)?;
                 }
             }
         }
-        self.shared.sent.known().retain(|ends, _| !over.contains(ends));
+        self.shared.sent.known().retain(|flow, _| !over.contains(flow));
         Ok(())
     }
 }
