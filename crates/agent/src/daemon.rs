@@ -16,9 +16,9 @@ mod backoff;
 mod converse;
 mod dial;
 mod jobs;
-pub(crate) mod limits;
+mod limits;
 mod login;
-pub(crate) mod settings;
+mod settings;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 
 pub mod channel;
 pub mod daemon;
+mod files;
 pub mod firewall;
 mod holders;
 pub mod ident2;

@@ -1,23 +1,17 @@
 //! What the agent is told: configuration and key file, at start and at each reload.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
-use nix::unistd::Uid;
-use portreeve_model::{AgentConfig, AgentKey, KeyFile, NodeName, NodePort, Problem, Secret, agent_config};
+use anyhow::{Context, bail};
+use portreeve_model::{AgentConfig, AgentKey, NodeName, NodePort, agent_config};
 use rustls::ClientConfig;
 
-use crate::channel::Identity;
 use crate::channel::tls::client_config;
+use crate::files;
 
 /// Where the configuration is if nobody says otherwise. It need not be there.
 pub const CONFIG: &str = "/etc/portreeve/agent.toml";
-/// No file that is read here is larger, in bytes.
-pub(crate) const MAX_FILE: u64 = 256 * 1024;
 
 /// All that was told, checked.
 #[derive(Debug, Clone)]
@@ -54,16 +48,7 @@ impl Settings {
     /// # Errors
     /// Every problem of the configuration, or every problem of the key file.
     pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
-        let config = match read_text(file) {
-            Ok(text) => agent_config::parse(&text, &file.display().to_string())
-                .map_err(|found| told("configuration", &found))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file == Path::new(CONFIG) => {
-                AgentConfig::default()
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("{} can't be read", file.display()));
-            }
-        };
+        let config = files::config(file, CONFIG, agent_config::parse)?;
         if config.plain {
             let node = match &config.node {
                 Some(node) => node.clone(),
@@ -72,12 +57,7 @@ impl Settings {
             let portals = config.portals.clone();
             return Ok(Self { node, portals, way: Way::Plain, config });
         }
-        let path = &config.key;
-        let text = read_secret(path).with_context(|| format!("the key file {}", path.display()))?;
-        let keys = KeyFile::parse(text.reveal(), &path.display().to_string())
-            .map_err(|found| told("key file", &found))?;
-        let own = Identity::from_pem(&keys.private_key)
-            .with_context(|| format!("the key file {}", path.display()))?;
+        let (keys, own) = files::key(&config.key)?;
         let portals = if config.portals.is_empty() { keys.portals } else { config.portals.clone() };
         if portals.is_empty() {
             bail!(
@@ -105,44 +85,18 @@ pub fn check(file: &Path) -> anyhow::Result<String> {
     Ok(format!("no problems: node {}, {way}, portals {portals}", settings.node))
 }
 
-pub(crate) fn told(what: &str, problems: &[Problem]) -> anyhow::Error {
-    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    anyhow!("the {what} has {} problem(s):\n{}", lines.len(), lines.join("\n"))
-}
-
 fn host_name() -> anyhow::Result<NodeName> {
     let name = portreeve_sys::host_name().context("this machine has no name: write node = \"...\"")?;
     NodeName::parse(&name).context("this machine's name is no node's: write node = \"...\"")
 }
 
-pub(crate) fn read_text(path: &Path) -> io::Result<String> {
-    read_all(File::open(path)?)
-}
-
-fn read_all(file: File) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// The file must be root's or our own, and closed to others. Root's group may read it: so does systemd's copy of a
-/// credential.
-pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Secret> {
-    let file = File::open(path).context("can't be read")?;
-    let meta = file.metadata().context("can't be looked at")?;
-    let owner_is_right = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();
-    let group = if meta.gid() == 0 { 0o020 } else { 0o070 };
-    if !meta.is_file() || !owner_is_right || meta.mode() & (0o007 | group) != 0 {
-        bail!("must be root's and closed to everybody else (chown root, chmod 600); it was not used");
-    }
-    Ok(Secret::new(read_all(file).context("can't be read")?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::Identity;
+    use portreeve_model::{KeyFile, Secret};
     use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn key_file() -> KeyFile {
         let pem = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();

@@ -1,7 +1,7 @@
 //! What the firewall is told: configuration, key file and node map, at start and at each reload.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
@@ -11,13 +11,12 @@ use anyhow::{Context, bail, ensure};
 use nix::unistd::{Group, Uid, User};
 use portreeve_model::firewall::Exempt;
 use portreeve_model::{
-    AgentKey, FirewallConfig, GroupRef, GroupRules, KeyFile, NodeMap, NodeName, Speaker, UserRef,
-    firewall_config,
+    AgentKey, FirewallConfig, GroupRef, GroupRules, NodeMap, NodeName, Speaker, UserRef, firewall_config,
 };
 
 use super::CONFIG;
 use crate::channel::Identity;
-use crate::daemon::settings::{read_secret, read_text, told};
+use crate::files::{self, told};
 
 /// A node map of 100,000 nodes is some 15 MB.
 const MAX_NODES: u64 = 64 * 1024 * 1024;
@@ -50,12 +49,7 @@ impl Settings {
     pub(super) fn read(file: &Path, dry_run: bool) -> anyhow::Result<Self> {
         let mut config = read_config(file)?;
         config.dry_run |= dry_run;
-        let path = &config.key;
-        let text = read_secret(path).with_context(|| format!("the key file {}", path.display()))?;
-        let keys = KeyFile::parse(text.reveal(), &path.display().to_string())
-            .map_err(|found| told("key file", &found))?;
-        let own = Identity::from_pem(&keys.private_key)
-            .with_context(|| format!("the key file {}", path.display()))?;
+        let (keys, own) = files::key(&config.key)?;
         let nodes = read_nodes(&config.nodes)?;
         match nodes.of_key(&own.public()) {
             Some(node) if node.name == keys.node => {}
@@ -141,14 +135,7 @@ impl Settings {
 /// # Errors
 /// Every problem of it.
 pub(crate) fn read_config(file: &Path) -> anyhow::Result<FirewallConfig> {
-    match read_text(file) {
-        Ok(text) => firewall_config::parse(&text, &file.display().to_string())
-            .map_err(|found| told("configuration", &found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && file == Path::new(CONFIG) => {
-            Ok(FirewallConfig::default())
-        }
-        Err(error) => Err(error).with_context(|| format!("{} can't be read", file.display())),
-    }
+    files::config(file, CONFIG, firewall_config::parse)
 }
 
 fn read_nodes(path: &Path) -> anyhow::Result<NodeMap> {

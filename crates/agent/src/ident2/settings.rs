@@ -1,17 +1,13 @@
 //! What the ident2 service is told. Before: the file. After: `run`.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use nix::unistd::{Gid, Group};
 use portreeve_model::{Ident2Config, ident2_config};
 
 use super::CONFIG;
-
-/// The file is not larger, in bytes.
-const MAX_FILE: u64 = 256 * 1024;
+use crate::files;
 
 /// All that was told, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,16 +20,7 @@ pub(super) struct Settings {
 impl Settings {
     /// Reads the file. The one that nobody named need not be there.
     pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
-        let config = match text(file) {
-            Ok(text) => ident2_config::parse(&text, &file.display().to_string()).map_err(|problems| {
-                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                anyhow!("the configuration has {} problem(s):\n{}", lines.len(), lines.join("\n"))
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file == Path::new(CONFIG) => {
-                Ident2Config::default()
-            }
-            Err(error) => return Err(error).with_context(|| format!("{} can't be read", file.display())),
-        };
+        let config = files::config(file, CONFIG, ident2_config::parse)?;
         let group = match &config.socket_group {
             Some(name) => {
                 let group = Group::from_name(name).with_context(|| format!("the group {name}"))?;
@@ -43,12 +30,6 @@ impl Settings {
         };
         Ok(Self { config, group })
     }
-}
-
-fn text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]
