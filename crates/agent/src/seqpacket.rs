@@ -26,7 +26,10 @@ pub(crate) fn listen_at(path: &Path, queue: i32, mode: u32, group: Option<Gid>) 
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     // Nobody can connect before it listens.
-    chown(path, None, group.map(Gid::as_raw))?;
+    // The agent's unit lets it give no file away, so only who names a group asks for that.
+    if let Some(group) = group {
+        chown(path, None, Some(group.as_raw()))?;
+    }
     std::fs::set_permissions(path, Permissions::from_mode(mode))?;
     listen(&socket, Backlog::new(queue)?)?;
     Ok(UnixListener::from(socket))
