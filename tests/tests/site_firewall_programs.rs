@@ -75,7 +75,7 @@ fn it_is_said_why() {
             assert!(others.status == 1 && others.err.contains("neither end is yours"), "{others:?}");
             assert!(!others.out.contains("uid"), "{others:?}");
         }
-        // Whoever was refused has no socket any more; one of datagrams stays.
+        // Whoever was refused has no socket any more.
         assert_eq!(
             bob.does(&format!("connect('n', '10.77.0.11', {own}, ('10.77.0.12', 30303))")).said,
             REFUSED
@@ -86,8 +86,17 @@ fn it_is_said_why() {
         let port = alice.takes_datagrams("0.0.0.0");
         let from = bob.takes_datagrams("0.0.0.0");
         let ask = ["--from", &format!("c2:{from}"), "--to", &format!("c1:{port}")];
-        let other = site.run("c1", "bob", &[&["portreeve", "why", "--udp"], &ask[..]].concat());
-        assert!(other.status == 1 && other.err.contains("refused (other-user)"), "{other:?}");
+        let of_udp = |asker| site.run("c1", asker, &[&["portreeve", "why", "--udp"], &ask[..]].concat());
+        for asker in ["bob", "root"] {
+            let other = of_udp(asker);
+            assert!(other.status == 1 && other.err.contains("refused (other-user)"), "{other:?}");
+        }
+        // By naming a port elsewhere nobody learns whose it is, with a port of their own here either.
+        for asker in ["alice", "carol"] {
+            let told = of_udp(asker);
+            assert!(told.status == 1 && told.err.contains("the end that sends is not yours"), "{told:?}");
+            assert!(!told.out.contains("uid"), "{told:?}");
+        }
         let nobody = site.why("c1", "alice", "c2:30303", "c1:1");
         assert!(
             nobody.status == 1 && nobody.out.contains("there is no such socket for 10.77.0.11:1"),

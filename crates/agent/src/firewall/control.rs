@@ -1,6 +1,6 @@
 //! The control socket: how it goes, and why a connection would be let through or refused. SEQPACKET, one question for each
-//! connection. Counts are for everybody on the node; who owns a socket elsewhere is told to root, and to whoever owns one
-//! of the two ends.
+//! connection. Counts are for everybody on the node; who owns a socket elsewhere is told to root, and to who owns an end
+//! ([`Owners::may_hear`]).
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -34,6 +34,29 @@ pub(super) struct ControlDesk {
     looks: Looks,
     own: OwnAddresses,
     shared: Arc<Shared>,
+}
+
+/// Whose the ends of a flow are, as far as it was found out.
+#[derive(Default)]
+struct Owners {
+    listeners: Vec<u32>,
+    connector: Option<u32>,
+}
+
+impl Owners {
+    /// Whether this user may be told what was found out of the flow, or why not.
+    fn may_hear(&self, uid: u32, flow: Flow) -> Result<(), &'static str> {
+        // Who listens here, or that nobody does, everybody on the node can see.
+        let is_listener_alone = self.listeners.is_empty() || flow.from.port() == 0;
+        let connects = self.connector == Some(uid);
+        match flow.transport {
+            _ if uid == 0 || is_listener_alone || connects => Ok(()),
+            Transport::Tcp if self.listeners.contains(&uid) => Ok(()),
+            Transport::Tcp => Err("neither end is yours: ask who owns one of them, or root"),
+            // Nothing shows that there is such a flow at all: naming a port tells nobody whose it is.
+            Transport::Udp => Err("the end that sends is not yours: ask who owns it, or root"),
+        }
+    }
 }
 
 impl ControlDesk {
@@ -88,12 +111,9 @@ impl ControlDesk {
             Ok(ControlQuestion::Why { flow }) => {
                 let settings = self.shared.settings.load_full();
                 let (explained, owners) = self.explain(&settings, flow).await;
-                // Who listens here, or that nobody does, everybody on the node can see.
-                if uid == 0 || owners.is_empty() || owners.contains(&uid) || flow.from.port() == 0 {
-                    ControlAnswer::Why(Box::new(explained))
-                } else {
-                    let reason = "neither end is yours: ask who owns one of them, or root".to_owned();
-                    ControlAnswer::Refused { reason }
+                match owners.may_hear(uid, flow) {
+                    Ok(()) => ControlAnswer::Why(Box::new(explained)),
+                    Err(reason) => ControlAnswer::Refused { reason: reason.to_owned() },
                 }
             }
             Err(error) => ControlAnswer::Refused { reason: error.to_string() },
@@ -103,8 +123,8 @@ impl ControlDesk {
     }
 
     /// What becomes of the flow, step by step, and whose its ends are.
-    async fn explain(self: &Arc<Self>, settings: &Settings, flow: Flow) -> (Explained, Vec<u32>) {
-        let (mut steps, mut owners) = (Vec::new(), Vec::new());
+    async fn explain(self: &Arc<Self>, settings: &Settings, flow: Flow) -> (Explained, Owners) {
+        let (mut steps, mut owners) = (Vec::new(), Owners::default());
         let verdict = self.decide(settings, flow, &mut steps, &mut owners).await;
         if settings.config.dry_run && verdict.is_err() {
             steps.push("It is let through all the same: the firewall only tries (dry_run).".to_owned());
@@ -117,7 +137,7 @@ impl ControlDesk {
         settings: &Settings,
         flow: Flow,
         steps: &mut Vec<String>,
-        owners: &mut Vec<u32>,
+        owners: &mut Owners,
     ) -> Result<LetThrough, Refused> {
         let (from, to) = (flow.from.ip(), flow.to.ip());
         if !self.own.has(to) {
@@ -144,7 +164,7 @@ impl ControlDesk {
                 (Transport::Tcp, false) => "the connection's own socket",
             };
             steps.push(format!("On this node, {what} at {} is uid {}'s.", flow.to, end.uid));
-            owners.push(end.uid);
+            owners.listeners.push(end.uid);
         }
         let Some(&listener) = ends.first() else { return Err(Refused::NoListener) };
         if let Some(other) = ends.iter().find(|end| end.uid != listener.uid) {
@@ -159,7 +179,7 @@ impl ControlDesk {
             return Err(Refused::NoConnector(from));
         }
         let connector = self.connector(settings, flow, false, steps).await?;
-        owners.push(connector.uid);
+        owners.connector = Some(connector.uid);
         steps.push(format!(
             "On {}, the program at {} is uid {}'s.",
             settings.name_of(from),

@@ -147,7 +147,7 @@ impl Line {
     async fn serve(self, mut questions: mpsc::Receiver<Question>) {
         let mut told = String::new();
         while let Some(first) = questions.recv().await {
-            let why = match self.connect().await {
+            let why = match reach(&self.settings.own, self.key, &self.to).await {
                 Ok(stream) => {
                     told.clear();
                     self.converse(stream, first, &mut questions).await.to_string()
@@ -167,20 +167,6 @@ impl Line {
                 told = why;
             }
         }
-    }
-
-    async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
-        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for to in &self.to {
-            match connect(&self.settings.own, self.key, *to).await {
-                Ok(stream) => {
-                    tracing::debug!(node = self.shown(), %to, "connected");
-                    return Ok(stream);
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
     }
 
     fn shown(&self) -> &str {
@@ -278,6 +264,21 @@ async fn watch(open: &Open, patience: Duration) -> FrameError {
     }
 }
 
+/// The first of these addresses that answers.
+async fn reach(own: &Identity, key: AgentKey, at: &[SocketAddr]) -> io::Result<TlsStream<TcpStream>> {
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for to in at {
+        match connect(own, key, *to).await {
+            Ok(stream) => {
+                tracing::debug!(%to, "connected");
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
 async fn connect(own: &Identity, key: AgentKey, to: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let stream = timeout(limits::CONNECT, connect_from_below(to)).await.map_err(late)??;
@@ -332,9 +333,9 @@ pub(super) async fn ask_once(
         }
         (Asked::ByIdent2, None) => return Err(Failure::NoAnswer),
     };
-    let to = SocketAddr::new(flow.from.ip(), settings.config.port);
+    let at = addresses(settings, key, flow.from.ip());
     let asked = async {
-        let mut stream = connect(&settings.own, key, to).await.map_err(FrameError::Io)?;
+        let mut stream = reach(&settings.own, key, &at).await.map_err(FrameError::Io)?;
         stream.write_all(&wire::encode(&Ask { id: 0, flow, groups })?).await.map_err(FrameError::Io)?;
         stream.flush().await.map_err(FrameError::Io)?;
         FrameReader::new(stream).next::<Answer>(limits::FRAME, limits::FRAME).await
@@ -342,7 +343,7 @@ pub(super) async fn ask_once(
     match asked.await {
         Ok(answer) => answer.found.map_err(Failure::NoConnector),
         Err(error) => {
-            tracing::debug!(%error, %to, "no answer");
+            tracing::debug!(%error, ?at, "no answer");
             Err(Failure::NoAnswer)
         }
     }
