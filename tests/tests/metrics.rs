@@ -240,6 +240,8 @@ async fn health_readiness_and_nothing_else() {
     let client = portal.sign_in().await;
     let app = App::echo().await;
     let mut tunnel = client.websocket(&app.path("/")).await.unwrap();
+    // The answer comes before the tunnel is there.
+    becomes(&portal, "portreeve_tunnels_open", 1.0).await;
     portal.signal(Signal::SIGTERM);
     let refused = until("it is not ready any more", PATIENCE, || async {
         let answer = portal.watch("/ready").await;
