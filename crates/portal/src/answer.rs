@@ -13,8 +13,8 @@ use tokio::time::{Interval, interval};
 
 use crate::flows::{Basis, Flow};
 use crate::limits;
+use crate::link::Link;
 use crate::metrics::{Direction, Kind};
-use crate::pool::Link;
 use crate::portal::now;
 use crate::powers::Kept;
 use crate::rewrite::{BodyError, Rewriting, Step, trailers_towards_browser};
@@ -140,7 +140,7 @@ impl From<String> for Answer {
 impl Carried {
     /// What comes next, rewritten where it has to be.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        let Self { incoming, rewriting, .. } = self;
+        let Self { incoming, rewriting, link, .. } = self;
         loop {
             if let Some(rewriting) = rewriting {
                 match rewriting.step() {
@@ -151,7 +151,11 @@ impl Carried {
                     Err(error) => return Poll::Ready(Some(Err(AnswerError::Rewriting(error)))),
                 }
             }
-            let frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+            let frame = match link {
+                Some(link) => link.poll_body(incoming, cx),
+                None => Pin::new(&mut *incoming).poll_frame(cx),
+            };
+            let frame = match frame {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(frame) => frame.transpose().map_err(AnswerError::Application),
             };

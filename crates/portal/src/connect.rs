@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::pool::{Key, Link};
+use crate::link::{Key, Link};
 use crate::powers::DialError;
 use crate::resolve::Target;
 use crate::room::Room;
@@ -75,9 +75,9 @@ pub(crate) async fn connect(
         for address in &target.addresses {
             while let Some(mut link) = room.pool.take(&key_of(*address)) {
                 // Ready once the last answer was taken off it.
-                let ready = match link.sender.is_ready() {
+                let ready = match link.is_ready() {
                     true => Ok(Ok(())),
-                    false => timeout(limits::POOL_READY, link.sender.ready()).await,
+                    false => timeout(limits::POOL_READY, link.ready()).await,
                 };
                 match ready {
                     Ok(Ok(())) => {
@@ -163,7 +163,7 @@ async fn dial(
     let dial = || room.powers.dial(session, address);
     let stream = match dial().await {
         Err(DialError::Io(error)) if portreeve_sys::is_out_of_descriptors(&error) => {
-            // Idle connections save time; now they are in the way. Their tasks close them.
+            // Idle connections save time; now they are in the way. Some have tasks, which close them.
             room.pool.clear();
             tokio::task::yield_now().await;
             dial().await

@@ -3,7 +3,6 @@
 //! Invariant: takes nothing but [`Owned`]. A request of which not one byte was sent may be tried on another
 //! connection; one that was sent may not.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -30,7 +29,7 @@ use portreeve_rewrite::Place;
 
 use crate::interim::InterimSink;
 use crate::limits;
-use crate::pool::{Key, Link};
+use crate::link::{Key, Link};
 use crate::portal::now;
 use crate::request_body::{RequestBody, RequestBodyError};
 use crate::resolve::{Grant, Tls, Withdrawn};
@@ -107,14 +106,18 @@ pub(crate) async fn forward(
         Reached::Open(link) => link,
         Reached::New(new) => {
             let New { stream, tuple, key } = *new;
-            let link = Box::pin(open(sending.room, stream, tuple, key, owner)).await?;
+            let link = Box::pin(open(stream, tuple, key, owner)).await?;
             *link.audited.borrow_mut() = Some(Audited::new(sending.session, &grant, why));
             link
         }
     };
     attach_interim(sending, place, &mut request);
+    // The body goes on while the answer comes, or is not read.
+    if !request.body().is_none() {
+        link.let_go(&sending.room.tasks);
+    }
     let mut basis = Basis { session: Arc::clone(sending.session), grant, owner: link.owner.get() };
-    let response = match in_time(sending, &basis, link.sender.try_send_request(*request)).await? {
+    let response = match in_time(sending, &basis, link.send(*request)).await? {
         Ok(response) => response,
         Err(mut failed) => {
             return Err(match failed.take_message() {
@@ -129,23 +132,15 @@ pub(crate) async fn forward(
 }
 
 /// Begins HTTP on a connection whose owner was proven.
-async fn open(
-    room: &Room,
-    stream: TcpStream,
-    tuple: Tuple,
-    key: Key,
-    owner: Owner,
-) -> Result<Box<Link>, ForwardError> {
-    let sender = match &key.tls {
-        None => begin_http(room, stream).await?,
+async fn open(stream: TcpStream, tuple: Tuple, key: Key, owner: Owner) -> Result<Box<Link>, ForwardError> {
+    match key.tls.clone() {
+        None => begin_http(stream, tuple, key, owner).await,
         Some(tls) => {
-            let secured = tokio::time::timeout(limits::UPSTREAM_TLS, begin_tls(tls, stream)).await;
+            let secured = tokio::time::timeout(limits::UPSTREAM_TLS, begin_tls(&tls, stream)).await;
             let secured = secured.map_err(|_| ForwardError::Tls(std::io::ErrorKind::TimedOut.into()))?;
-            begin_http(room, secured.map_err(ForwardError::Tls)?).await?
+            begin_http(secured.map_err(ForwardError::Tls)?, tuple, key, owner).await
         }
-    };
-    let (audited, mode) = (RefCell::default(), RefCell::default());
-    Ok(Box::new(Link { key, tuple, owner: owner.into(), sender, audited, mode }))
+    }
 }
 
 async fn begin_tls(
@@ -158,7 +153,7 @@ async fn begin_tls(
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-async fn begin_http<S>(room: &Room, stream: S) -> Result<http1::SendRequest<RequestBody>, ForwardError>
+async fn begin_http<S>(stream: S, tuple: Tuple, key: Key, owner: Owner) -> Result<Box<Link>, ForwardError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -169,11 +164,7 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(ForwardError::BrokeOff)?;
-    room.tasks.spawn_local(async move {
-        // Its failure reaches whoever waits for the answer; an idle connection that the application closes is none.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
+    Ok(Link::new(key, tuple, owner, sender, connection.with_upgrades()))
 }
 
 /// Passes 1xx answers on, and lets the body go when the application asks for it.

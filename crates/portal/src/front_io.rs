@@ -156,12 +156,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrontIo<S> {
         }
     }
 
-    fn note_flushed(&self, flushed: bool) {
+    fn note_flushed(&mut self, flushed: bool) {
         if let Some(interim) = &self.interim {
             let mut state = interim.state();
             state.flushed = flushed;
+            // They came while all was flushed, so they go before the answer that begins here.
             if !flushed {
-                state.pending.clear();
+                self.writing.append(&mut state.pending);
             }
         }
     }

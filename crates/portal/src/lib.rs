@@ -9,7 +9,7 @@
 //! | authenticate | `authenticate.rs`, `fetch.rs` | a `Principal`, and whose page asks |
 //! | route | `site.rs`, `route.rs` | which origin, and the `Place` that was asked for |
 //! | resolve | `resolve.rs`, `nodes.rs` | a `Target`: literal addresses |
-//! | connect | `connect.rs`, `pool.rs` | a connection, not yet trusted |
+//! | connect | `connect.rs`, `pool.rs`, `link.rs` | a connection, not yet trusted |
 //! | authorize | `authorize.rs` | `Owned`: the only thing that `forward` takes |
 //! | forward | `forward.rs`, `tunnel.rs` | the application's answer, or a tunnel |
 //! | rewrite | `rewrite.rs`, `headers.rs` | the answer as the browser may see it |
@@ -47,6 +47,7 @@ mod interim;
 mod journey;
 mod latch;
 pub mod limits;
+mod link;
 pub mod lookup;
 mod metrics;
 #[cfg(test)]

@@ -4,54 +4,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use hyper::client::conn::http1::SendRequest;
-use portreeve_model::{Owner, Tuple};
 use tokio::time::Instant;
 
-use crate::authorize::Audited;
 use crate::limits;
-use crate::mode::Mode;
-use crate::request_body::RequestBody;
-use crate::resolve::Tls;
-
-/// What a connection may be used for again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    pub(crate) uid: u32,
-    pub(crate) address: SocketAddr,
-    pub(crate) tls: Option<Tls>,
-}
-
-/// A connection to an application that speaks HTTP already. It goes from hand to hand, by its address: it is large.
-pub(crate) struct Link {
-    pub(crate) key: Key,
-    pub(crate) tuple: Tuple,
-    pub(crate) owner: Cell<Owner>,
-    pub(crate) sender: SendRequest<RequestBody>,
-    /// The judgement of it that the audit log has.
-    pub(crate) audited: RefCell<Option<Audited>>,
-    /// What is known of how the application wants its paths, below which prefix.
-    pub(crate) mode: RefCell<Option<(Rc<str>, Mode)>>,
-}
-
-impl Link {
-    /// How the application wants its paths below this prefix, if this connection knows.
-    pub(crate) fn known_mode(&self, prefix: &str) -> Option<Mode> {
-        self.mode.borrow().as_ref().filter(|(below, _)| **below == *prefix).map(|(_, mode)| *mode)
-    }
-
-    /// Notes how the application wants its paths below this prefix.
-    pub(crate) fn note_mode(&self, prefix: &Rc<str>, mode: Mode) {
-        if self.known_mode(prefix) != Some(mode) {
-            *self.mode.borrow_mut() = Some((Rc::clone(prefix), mode));
-        }
-    }
-}
+use crate::link::{Key, Link};
 
 struct Idle {
     link: Box<Link>,
@@ -72,9 +31,9 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let links = idle.get_mut(key)?;
         let before = links.len();
-        while links.pop_if(|idle| idle.link.sender.is_closed()).is_some() {}
+        while links.pop_if(|idle| idle.link.is_closed()).is_some() {}
         let looked = links.len().saturating_sub(limits::POOL_LOOKS);
-        let ready = links[looked..].iter().rposition(|idle| idle.link.sender.is_ready());
+        let ready = links[looked..].iter().rposition(|idle| idle.link.is_ready());
         let found = match ready {
             Some(at) => Some(links.remove(looked + at)),
             None => links.pop(),
@@ -87,8 +46,9 @@ impl Pool {
     }
 
     /// Keeps a connection for later, unless there are enough. `now` is when it became idle.
-    pub(crate) fn put(&self, link: Box<Link>, now: Instant) {
-        if link.sender.is_closed() || self.count.get() >= limits::POOL_TOTAL {
+    pub(crate) fn put(&self, mut link: Box<Link>, now: Instant) {
+        link.rest();
+        if link.is_closed() || self.count.get() >= limits::POOL_TOTAL {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -103,11 +63,14 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for so long.
+    /// Closes what has been idle for so long, and forgets what the applications have closed.
     pub(crate) fn drop_idle(&self, most: Duration, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|_, links| {
-            links.retain(|idle| !idle.link.sender.is_closed() && now.duration_since(idle.since) < most);
+            links.retain_mut(|idle| {
+                idle.link.look();
+                !idle.link.is_closed() && now.duration_since(idle.since) < most
+            });
             !links.is_empty()
         });
         self.count.set(idle.values().map(Vec::len).sum());
@@ -126,41 +89,29 @@ impl Pool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use hyper_util::rt::TokioIo;
-    use portreeve_model::{ListenerId, OwnerGroups};
+    use portreeve_model::{ListenerId, Owner, OwnerGroups, Tuple};
+    use tokio::io::DuplexStream;
+    use tokio::task::LocalSet;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
-    /// The other half of a connection, and what moves this one.
-    pub(crate) struct Held {
-        connection: hyper::client::conn::http1::Connection<TokioIo<tokio::io::DuplexStream>, RequestBody>,
-        _theirs: tokio::io::DuplexStream,
-    }
-
     /// Connections that stay open for as long as the other half is held.
-    pub(crate) async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<Held>) {
+    pub(crate) async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<DuplexStream>) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (mut links, mut held) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let (ours, theirs) = tokio::io::duplex(1);
             let (sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
-            held.push(Held { connection, _theirs: theirs });
-            links.push(Box::new(Link {
-                key: Key { uid: 1, address, tls: None },
-                tuple: Tuple { client: address, server: address },
-                owner: Cell::new(Owner {
-                    uid: 1,
-                    groups: OwnerGroups::NotLooked,
-                    listener: ListenerId(1),
-                    accepted: true,
-                }),
-                sender,
-                audited: RefCell::default(),
-                mode: RefCell::default(),
-            }));
+            held.push(theirs);
+            let key = Key { uid: 1, address, tls: None };
+            let owner =
+                Owner { uid: 1, groups: OwnerGroups::NotLooked, listener: ListenerId(1), accepted: true };
+            links.push(Link::new(key, Tuple { client: address, server: address }, owner, sender, connection));
         }
         (links, held)
     }
@@ -182,27 +133,29 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn one_that_can_be_used_at_once_is_preferred() {
-        let (pool, now) = (Pool::default(), Instant::now());
-        let (links, mut held) = links(1, limits::POOL_LOOKS + 2).await;
-        let key = links[0].key.clone();
-        let numbered = links.into_iter().enumerate().map(|(number, mut link)| {
-            link.tuple.client.set_port(u16::try_from(number).unwrap());
-            link
-        });
-        numbered.for_each(|link| pool.put(link, now));
-        let last = u16::try_from(held.len() - 1).unwrap();
-        // Those that moved once wait for a request.
-        for number in [0, 3] {
-            tokio::select! {
-                biased;
-                _ = Pin::new(&mut held[number].connection) => panic!("it has nothing to do"),
-                () = std::future::ready(()) => {}
-            }
-        }
-        let taken = || pool.take(&key).map(|link| link.tuple.client.port());
-        // The very first one is looked at only when so few are left.
-        assert_eq!((taken(), taken(), taken(), taken()), (Some(3), Some(last), Some(0), Some(last - 1)));
-        assert_eq!(pool.count.get(), held.len() - 4);
+        LocalSet::new()
+            .run_until(async {
+                let (pool, now, tasks) = (Pool::default(), Instant::now(), TaskTracker::new());
+                let (links, held) = links(1, limits::POOL_LOOKS + 2).await;
+                let key = links[0].key.clone();
+                for (number, mut link) in links.into_iter().enumerate() {
+                    link.tuple.client.set_port(u16::try_from(number).unwrap());
+                    // The tasks of the others have not run yet.
+                    if ![0, 3].contains(&number) {
+                        link.let_go(&tasks);
+                    }
+                    pool.put(link, now);
+                }
+                let last = u16::try_from(held.len() - 1).unwrap();
+                let taken = || pool.take(&key).map(|link| link.tuple.client.port());
+                // The very first one is looked at only when so few are left.
+                assert_eq!(
+                    (taken(), taken(), taken(), taken()),
+                    (Some(3), Some(last), Some(0), Some(last - 1))
+                );
+                assert_eq!(pool.count.get(), held.len() - 4);
+            })
+            .await;
     }
 
     #[tokio::test]
@@ -218,7 +171,9 @@ pub(crate) mod tests {
         pool.drop_idle(most, start + most);
         assert_eq!(pool.count.get(), 2, "the first one's time is over");
         drop(held.pop());
-        assert!(pool.take(&key).is_some(), "the last one has closed; this is the one before");
+        pool.drop_idle(most, start + most);
+        assert_eq!(pool.count.get(), 1, "the last one has closed");
+        assert!(pool.take(&key).is_some(), "this is the one before");
         assert!(pool.take(&key).is_none() && pool.is_empty());
     }
 }

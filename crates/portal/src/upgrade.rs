@@ -149,7 +149,8 @@ impl Upgrade {
         in_flight: InFlight,
         line: Option<Rc<Line>>,
     ) -> Result<Response<Answer>, Reject> {
-        let Answered { mut response, link, basis } = answered;
+        let Answered { mut response, mut link, basis } = answered;
+        link.let_go(&room.tasks);
         let application = hyper::upgrade::on(&mut response);
         let (mut parts, _) = response.into_parts();
         let agreed = self.agreed(&parts.headers).ok_or(Reject::NoWebSocket)?;
