@@ -212,3 +212,6 @@ pub fn metrics(arguments: &Arguments) -> anyhow::Result<()> {
         ControlAnswer::Status(_) | ControlAnswer::Why(_) => bail!("an answer to another question"),
     }
 }
+
+#[cfg(test)]
+mod tests;

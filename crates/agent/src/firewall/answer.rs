@@ -236,3 +236,6 @@ fn listen_on_all(port: u16) -> io::Result<TcpListener> {
         opened => Ok(opened?),
     }
 }
+
+#[cfg(test)]
+mod tests;

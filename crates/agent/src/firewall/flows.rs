@@ -128,3 +128,71 @@ fn is_still(lookup: &Lookup, flow: &Flow, cookies: &[u64]) -> bool {
     let to_many = flow.to.ip().is_multicast();
     to_many || lookup.datagrams_go_to(flow).is_ok_and(|end| cookies.contains(&end.cookie))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use portreeve_model::wire::firewall::Transport;
+
+    use super::*;
+    use crate::firewall::tests::{alone, shell, skip};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn what_the_kernel_knows_is_forgotten_at_the_start_and_in_time() {
+        alone(&["10.9.0.1/32", "10.9.0.2/32"], || {
+            // With this, the kernel keeps its table here.
+            if !shell("iptables -t mangle -A INPUT -p udp -m conntrack --ctstate NEW") {
+                return skip("needs iptables and conntrack");
+            }
+            let [one, other] = ["10.9.0.1:0", "10.9.0.2:0"].map(|at| UdpSocket::bind(at).unwrap());
+            let (to, from) = (one.local_addr().unwrap(), other.local_addr().unwrap());
+            let (mut flows, connections) = (Flows::open().unwrap(), Connections::open().unwrap());
+            for is_ours in [from, to] {
+                other.send_to(b"x", to).unwrap();
+                assert_eq!(connections.udp_flows().unwrap(), [(from, to)]);
+                // What this node only passes on is not ours to forget.
+                assert_eq!(flows.begin(|_| false).unwrap(), 0);
+                assert_eq!(connections.udp_flows().unwrap(), [(from, to)]);
+                assert_eq!(flows.begin(|end| end == is_ours).unwrap(), 1);
+                assert_eq!(connections.udp_flows().unwrap(), []);
+            }
+            // The same for one that is watched, when its time is over. It stays watched until the kernel has no more of it.
+            let (flow, lookup) = (Flow { transport: Transport::Udp, from, to }, Lookup::open().unwrap());
+            other.send_to(b"x", to).unwrap();
+            flows.remember(&flow, vec![1]);
+            for (forgotten, watched) in [(1, 1), (0, 0)] {
+                assert_eq!((flows.look(&lookup, Duration::ZERO), flows.len()), (forgotten, watched));
+                assert_eq!(connections.udp_flows().unwrap(), []);
+                assert!(!flows.knows(&flow, &[1], LONG));
+            }
+        });
+    }
+
+    #[test]
+    fn a_flow_is_known_for_its_sockets_and_for_a_while() {
+        let end = |text: &str| text.parse().unwrap();
+        let lookup = Lookup::open().unwrap();
+        for (to, stays) in [("224.0.0.251:9", true), ("[ff02::fb]:9", true), ("127.0.0.1:9", false)] {
+            let from = if to.starts_with('[') { end("[2001:db8::2]:9") } else { end("192.0.2.2:9") };
+            let flow = Flow { transport: Transport::Udp, from, to: end(to) };
+            let mut flows = Flows::open().unwrap();
+            assert!(!flows.knows(&flow, &[1, 2], LONG));
+            flows.remember(&flow, vec![1, 2]);
+            assert!(flows.knows(&flow, &[1, 2], LONG));
+            for others in [&[1, 2, 3][..], &[1], &[1, 3], &[]] {
+                assert!(!flows.knows(&flow, others, LONG), "{to} {others:?}");
+            }
+            assert!(!flows.knows(&flow, &[1, 2], Duration::ZERO), "its time is over");
+            let back = Flow { from: flow.to, to: flow.from, ..flow };
+            assert!(!flows.knows(&back, &[1, 2], LONG));
+            // Nobody has such sockets. Of a flow to many that can't be seen, so that only its time ends it.
+            assert_eq!(flows.look(&lookup, LONG), u64::from(!stays), "{to}");
+            assert_eq!(flows.knows(&flow, &[1, 2], LONG), stays);
+            assert_eq!(flows.look(&lookup, Duration::ZERO), u64::from(stays), "{to}");
+            assert!(!flows.knows(&flow, &[1, 2], LONG));
+        }
+    }
+}

@@ -468,3 +468,6 @@ enum Next {
     /// The other node is asked.
     Ask(Asked),
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,64 @@ fn gid(group: &GroupRef) -> anyhow::Result<Option<u32>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use portreeve_model::{KeyFile, NodePort, Secret};
+
+    use super::*;
+    use crate::firewall::tests::{ALICE, identity, node_map, skip};
+
+    #[test]
+    fn a_node_map_or_key_that_others_may_write_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let [config, key, nodes] = ["firewall.toml", "key", "nodes.toml"].map(|name| dir.path().join(name));
+        let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
+        let own = Identity::from_pem(&Secret::new(pem.clone())).unwrap().public();
+        let key_file = KeyFile {
+            node: NodeName::parse("c1").unwrap(),
+            private_key: Secret::new(pem),
+            portal_keys: vec![identity().public()],
+            portals: vec![NodePort::parse("192.0.2.9:8444").unwrap()],
+        };
+        std::fs::write(&key, key_file.to_text().reveal()).unwrap();
+        std::fs::write(&nodes, node_map(&[("c1", own, &["192.0.2.1"])])).unwrap();
+        let text = format!("key = '{}'\nnodes = '{}'\nnever = []\n", key.display(), nodes.display());
+        std::fs::write(&config, text).unwrap();
+        let set = |file: &Path, mode| std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+        let read = || Settings::read(&config, false);
+        let refused = |why: &str, what: &str| {
+            let error = format!("{:#}", read().unwrap_err());
+            assert!(error.contains(why) && error.contains("it was not used"), "{what}: {error}");
+        };
+        set(&key, 0o600);
+        for mode in [0o600, 0o644, 0o444] {
+            set(&nodes, mode);
+            assert!(read().is_ok(), "{mode:o}");
+        }
+        let (of_map, of_key) = ("nobody else may write it", "closed to everybody else");
+        for mode in [0o664, 0o646, 0o666, 0o620, 0o602] {
+            set(&nodes, mode);
+            refused(of_map, &format!("map {mode:o}"));
+        }
+        set(&nodes, 0o644);
+        for mode in [0o620, 0o660, 0o602, 0o604, 0o666] {
+            set(&key, mode);
+            refused(of_key, &format!("key {mode:o}"));
+        }
+        set(&key, 0o600);
+        assert!(read().is_ok());
+        if !Uid::effective().is_root() {
+            return skip("to give a file to somebody else needs root");
+        }
+        for (file, why) in [(&nodes, of_map), (&key, of_key)] {
+            chown(file, Some(ALICE), None).unwrap();
+            refused(why, "alice's");
+            chown(file, Some(0), None).unwrap();
+        }
+        assert!(read().is_ok());
+    }
+}
