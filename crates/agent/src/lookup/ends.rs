@@ -239,7 +239,12 @@ pub(super) fn could_have_sent(diag: &mut SockDiag, from: SocketAddr) -> Result<S
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::net::{SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsRawFd, OwnedFd};
+
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+    };
 
     use super::*;
 
@@ -319,6 +324,30 @@ mod tests {
         // An address of another socket on that port is no sender's.
         let elsewhere = flow(Transport::Udp, SocketAddr::from(([127, 0, 0, 2], from.port())), to);
         assert!(matches!(lookup.comes_from(&elsewhere), Err(NoEnd::NoSocket)));
+    }
+
+    /// Of more sockets than are looked at, one that was not seen could be another user's.
+    #[test]
+    fn of_too_many_sockets_on_a_port_nobody_is_named() {
+        let lookup = Lookup::open().unwrap();
+        let on = |port| {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
+            setsockopt(&socket, sockopt::ReusePort, &true).unwrap();
+            let at = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+            bind(socket.as_raw_fd(), &at).unwrap();
+            UdpSocket::from(socket)
+        };
+        let first = on(0);
+        let here = first.local_addr().unwrap();
+        let mut sockets: Vec<UdpSocket> = (1..MOST).map(|_| on(here.port())).collect();
+        let stranger = SocketAddr::from(([127, 0, 0, 1], 9));
+        let (arrives, leaves) = (flow(Transport::Udp, stranger, here), flow(Transport::Udp, here, stranger));
+        assert_eq!(lookup.goes_to(&arrives, 0).unwrap().len(), MOST);
+        assert_eq!(lookup.comes_from(&leaves).unwrap().uid, me());
+        sockets.push(on(here.port()));
+        assert!(matches!(lookup.goes_to(&arrives, 0), Err(NoEnd::Ambiguous)));
+        assert!(matches!(lookup.comes_from(&leaves), Err(NoEnd::Ambiguous)));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use super::*;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
 };
+use portreeve_model::firewall::ConnectorGroups;
+use portreeve_model::wire::firewall::{Flow, Transport};
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::fchown;
@@ -148,6 +150,49 @@ fn a_set_user_id_program_brings_no_group() {
         std::thread::park_timeout(Duration::from_millis(20));
     }
     panic!("the process was not seen");
+}
+
+/// What a connector may reach is by groups of its user's, not by one that somebody else's program has.
+#[test]
+fn a_set_group_id_program_brings_no_group_to_where_it_connects() {
+    let Some((alice, _)) = users() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lookup = Lookup::open().unwrap();
+    for (rgid, egid) in [(PROJECT, PROJECT), (PROJECT, OTHER_PROJECT)] {
+        let (client, tuple) = connect(&listener);
+        fchown(&client, Some(alice), None).unwrap();
+        let ids = [
+            &*format!("--reuid={alice}"),
+            &format!("--rgid={rgid}"),
+            &format!("--egid={egid}"),
+            "--groups=20007",
+        ];
+        let socket = Stdio::from(client.as_fd().try_clone_to_owned().unwrap());
+        let alone = FORKS.write().unwrap();
+        let Ok(child) = Command::new("setpriv").args(ids).args(["sleep", "300"]).stdin(socket).spawn() else {
+            skip("needs setpriv");
+            return;
+        };
+        drop(alone);
+        let _alices = Other(child);
+        let flow = Flow { transport: Transport::Tcp, from: tuple.client, to: tuple.server };
+        let end = lookup.comes_from(&flow).unwrap();
+        assert_eq!(end.uid, alice);
+        let expected = if rgid == egid {
+            ConnectorGroups::Gids(vec![20_007, PROJECT])
+        } else {
+            ConnectorGroups::Unknown(UnknownGroup::Disagree)
+        };
+        // Until setpriv is done.
+        let is_seen = (0..500).any(|_| {
+            std::thread::park_timeout(Duration::from_millis(10));
+            let groups = lookup.connectors_groups(&end);
+            let names = |gid| matches!(&groups, ConnectorGroups::Gids(gids) if gids.contains(&gid));
+            assert!(!names(OTHER_PROJECT), "{groups:?}");
+            groups == expected
+        });
+        assert!(is_seen, "{rgid} {egid}");
+    }
 }
 
 #[test]
