@@ -1,7 +1,7 @@
 //! The files in which an agent's processes are told what to do: configurations, and the node's key.
 //! Invariant: every problem of a file is told at once, and a key that others can read is not used.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -24,11 +24,31 @@ pub(crate) fn config<T: Default>(
     usual: &str,
     parse: fn(&str, &str) -> Result<T, Vec<Problem>>,
 ) -> anyhow::Result<T> {
-    match File::open(file).and_then(read_all) {
-        Ok(text) => parse(&text, &file.display().to_string()).map_err(|found| told("configuration", &found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && file == Path::new(usual) => Ok(T::default()),
-        Err(error) => Err(error).with_context(|| format!("{} can't be read", file.display())),
+    let opened = match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file == Path::new(usual) => {
+            return Ok(T::default());
+        }
+        opened => opened,
+    };
+    let named = || format!("the configuration {}", file.display());
+    let text = read_decisive(opened, MAX_FILE).with_context(named)?;
+    parse(&text, &file.display().to_string()).map_err(|found| told("configuration", &found))
+}
+
+/// What of a file is no longer than `most` bytes. It decides over others, so it must be root's or our own, and nobody else may
+/// write it.
+pub(crate) fn read_decisive(opened: io::Result<File>, most: u64) -> anyhow::Result<String> {
+    let file = opened.context("can't be read")?;
+    let meta = file.metadata().context("can't be looked at")?;
+    let group = if meta.gid() == 0 { 0 } else { 0o020 };
+    if !is_ours(&meta) || meta.mode() & (0o002 | group) != 0 {
+        bail!("must be root's, and nobody else may write it (chown root, chmod 644); it was not used");
     }
+    read_all(file, most).context("can't be read")
+}
+
+fn is_ours(meta: &Metadata) -> bool {
+    meta.uid() == 0 || meta.uid() == Uid::effective().as_raw()
 }
 
 /// The node's key file, and who that makes it.
@@ -55,16 +75,15 @@ pub(crate) fn told(what: &str, problems: &[Problem]) -> anyhow::Error {
 pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Secret> {
     let file = File::open(path).context("can't be read")?;
     let meta = file.metadata().context("can't be looked at")?;
-    let owner_is_right = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();
     let group = if meta.gid() == 0 { 0o020 } else { 0o070 };
-    if !meta.is_file() || !owner_is_right || meta.mode() & (0o007 | group) != 0 {
+    if !meta.is_file() || !is_ours(&meta) || meta.mode() & (0o007 | group) != 0 {
         bail!("must be root's and closed to everybody else (chown root, chmod 600); it was not used");
     }
-    Ok(Secret::new(read_all(file).context("can't be read")?))
+    Ok(Secret::new(read_all(file, MAX_FILE).context("can't be read")?))
 }
 
-fn read_all(file: File) -> io::Result<String> {
+fn read_all(file: File, most: u64) -> io::Result<String> {
     let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text)?;
+    file.take(most).read_to_string(&mut text)?;
     Ok(text)
 }

@@ -198,7 +198,7 @@ impl Desk {
         if !may {
             return Err(format!("{to} is not an address of {}", asker.name));
         }
-        if !self.own.has(flow.from.ip()) || flow.from.ip().is_loopback() {
+        if !self.own.has(flow.from.ip()) || flow.from.ip().to_canonical().is_loopback() {
             return Err(format!("{} is no address of this node", flow.from.ip()));
         }
         Ok(())

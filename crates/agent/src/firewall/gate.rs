@@ -201,6 +201,7 @@ impl Gate {
             id,
             bytes,
             flow,
+            origin: work.settings.origin(flow.from.ip()),
             since,
             interface: interface.unwrap_or(0),
             to: Vec::new(),
@@ -224,7 +225,7 @@ impl Gate {
                 self.judge(work, of)
             }
             Ok(Next::Ask(asked)) => {
-                let from_one = work.from_one.get(&flow.from.ip()).copied().unwrap_or(0);
+                let from_one = work.from_one.get(&waiting.origin).copied().unwrap_or(0);
                 if work.waiting.len() >= limits::WAITING || from_one >= limits::WAITING_OF_ONE {
                     return self.decide(work, &waiting, Err(Refused::Overload));
                 }

@@ -1,14 +1,12 @@
 //! What the firewall is told: configuration, key file and node map, at start and at each reload.
 
 use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
-use nix::unistd::{Group, Uid, User};
+use anyhow::{Context, bail};
+use nix::unistd::{Group, User};
 use portreeve_model::firewall::Exempt;
 use portreeve_model::{
     AgentKey, FirewallConfig, GroupRef, GroupRules, NodeMap, NodeName, Speaker, UserRef, firewall_config,
@@ -98,6 +96,11 @@ impl Settings {
         self.nodes.at(address).map_or_else(|| address.to_string(), |node| node.name.to_string())
     }
 
+    /// One address for all that a node has, so that what is counted is the node; of no node, the address itself.
+    pub(super) fn origin(&self, address: IpAddr) -> IpAddr {
+        self.nodes.at(address).and_then(|node| node.addresses.first()).copied().unwrap_or(address)
+    }
+
     /// What a reload can't change.
     pub(super) fn warn_of_what_stays(&self, before: &Self) {
         let (new, old) = (&self.config, &before.config);
@@ -139,18 +142,8 @@ pub(crate) fn read_config(file: &Path) -> anyhow::Result<FirewallConfig> {
 }
 
 fn read_nodes(path: &Path) -> anyhow::Result<NodeMap> {
-    let mut text = String::new();
-    let file = File::open(path).with_context(|| format!("the node map {} can't be read", path.display()))?;
-    let meta = file.metadata()?;
-    let owner_is_right = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();
-    ensure!(
-        meta.is_file() && owner_is_right && meta.mode() & 0o022 == 0,
-        "the node map {} must be root's, and nobody else may write it (chown root, chmod 644); it was not used",
-        path.display()
-    );
-    file.take(MAX_NODES)
-        .read_to_string(&mut text)
-        .with_context(|| format!("the node map {} can't be read", path.display()))?;
+    let read = files::read_decisive(File::open(path), MAX_NODES);
+    let text = read.with_context(|| format!("the node map {}", path.display()))?;
     NodeMap::parse(&text, &path.display().to_string()).map_err(|found| told("node map", &found))
 }
 
@@ -190,6 +183,7 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, chown};
 
+    use nix::unistd::Uid;
     use portreeve_model::{KeyFile, NodePort, Secret};
 
     use super::*;
@@ -212,6 +206,7 @@ mod tests {
         let text = format!("key = '{}'\nnodes = '{}'\nnever = []\n", key.display(), nodes.display());
         std::fs::write(&config, text).unwrap();
         let set = |file: &Path, mode| std::fs::set_permissions(file, Permissions::from_mode(mode)).unwrap();
+        set(&config, 0o644);
         let read = || Settings::read(&config, false);
         let refused = |why: &str, what: &str| {
             let error = format!("{:#}", read().unwrap_err());
@@ -223,8 +218,17 @@ mod tests {
             assert!(read().is_ok(), "{mode:o}");
         }
         let (of_map, of_key) = ("nobody else may write it", "closed to everybody else");
-        for mode in [0o664, 0o646, 0o666, 0o620, 0o602] {
-            set(&nodes, mode);
+        // What root's group may write, root may.
+        let is_roots = Uid::effective().is_root();
+        let writable: &[u32] =
+            if is_roots { &[0o646, 0o666, 0o602] } else { &[0o664, 0o646, 0o666, 0o620, 0o602] };
+        for mode in writable {
+            set(&config, *mode);
+            refused(of_map, &format!("configuration {mode:o}"));
+        }
+        set(&config, 0o644);
+        for mode in writable {
+            set(&nodes, *mode);
             refused(of_map, &format!("map {mode:o}"));
         }
         set(&nodes, 0o644);

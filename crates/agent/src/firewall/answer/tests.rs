@@ -47,7 +47,9 @@ fn a_node_may_ask_about_flows_to_itself_alone() {
             assert!(may(Tcp, &here, to, asker.public()).is_err(), "{to}");
         }
     }
-    for from in ["203.0.113.9", "203.0.113.2", "127.0.0.1", "127.0.1.1", "::1", "0.0.0.0", "::"] {
+    for from in
+        ["203.0.113.9", "203.0.113.2", "127.0.0.1", "127.0.1.1", "::ffff:127.0.0.1", "::1", "0.0.0.0", "::"]
+    {
         for (transport, to) in [(Tcp, "203.0.113.2"), (Udp, "203.0.113.2"), (Udp, many[0])] {
             let why = may(transport, from, to, c2.public()).unwrap_err();
             assert!(why.ends_with("is no address of this node"), "{from}: {why}");

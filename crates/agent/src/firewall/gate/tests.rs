@@ -15,7 +15,7 @@ fn with_gate(test: impl FnOnce(&mut Gate, &mut Work) + Send) {
     alone(&["10.9.0.1/32"], || {
         let key = || identity().public();
         let nodes: [(&str, AgentKey, &[&str]); 5] = [
-            ("c2", key(), &["10.9.0.2"]),
+            ("c2", key(), &["10.9.0.2", "10.8.0.2"]),
             ("c3", key(), &["10.9.0.3"]),
             ("c4", key(), &["10.9.0.4"]),
             ("c5", key(), &["10.9.0.5"]),
@@ -82,7 +82,8 @@ fn one_silent_node_leaves_places_for_the_others() {
                 gate.gets(work, Transport::Tcp, &format!("{from}:{port}"), at, outside);
             }
         };
-        comes(gate, work, "10.9.0.2", limits::WAITING_OF_ONE + 5);
+        comes(gate, work, "10.9.0.2", limits::WAITING_OF_ONE);
+        comes(gate, work, "10.8.0.2", 5);
         assert_eq!(work.waiting.len(), limits::WAITING_OF_ONE);
         assert_eq!(gate.decided(), [said("overload", 5)]);
         // Another one's wait all the same, until all places are taken.
