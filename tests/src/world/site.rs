@@ -55,25 +55,28 @@ impl std::ops::Deref for Site {
     }
 }
 
-/// The site, started and installed by whoever asks first.
+/// The site, started and installed by whoever asks first. One that is broken is not waited for again by each test.
 fn site() -> Result<&'static Site, Skip> {
-    static SITE: OnceLock<Result<Site, Skip>> = OnceLock::new();
-    let found = SITE.get_or_init(|| {
-        let testbed = Testbed::find("site")?;
-        if testbed.shell("login", "root", "test -e /etc/portreeve/ca.pem").status != 0 {
-            let built = target().join("packages");
-            packages(&built, &["--only", "deb"]);
-            let mut command = Command::new(repository().join("tests/cluster.d/site"));
-            command.arg("--dir").arg(testbed.dir()).arg("--packages").arg(&built);
-            let done = command.output().expect("the script is there");
-            let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-            assert!(done.status.success(), "the site can't be installed:\n{out}{err}");
-        }
-        let site = Site { testbed, alone: Mutex::new(()) };
-        site.wait_for_agents(&["login", "c1", "c2"]);
-        Ok(site)
-    });
+    static SITE: OnceLock<Option<Result<Site, Skip>>> = OnceLock::new();
+    let found = SITE.get_or_init(|| std::panic::catch_unwind(installed).ok());
+    let found = found.as_ref().expect("a site; the first test that wanted it says why there is none");
     found.as_ref().map_err(Clone::clone)
+}
+
+fn installed() -> Result<Site, Skip> {
+    let testbed = Testbed::find("site")?;
+    if testbed.shell("login", "root", "test -e /etc/portreeve/ca.pem").status != 0 {
+        let built = target().join("packages");
+        packages(&built, &["--only", "deb"]);
+        let mut command = Command::new(repository().join("tests/cluster.d/site"));
+        command.arg("--dir").arg(testbed.dir()).arg("--packages").arg(&built);
+        let done = command.output().expect("the script is there");
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "the site can't be installed:\n{out}{err}");
+    }
+    let site = Site { testbed, alone: Mutex::new(()) };
+    site.wait_for_agents(&["login", "c1", "c2"]);
+    Ok(site)
 }
 
 /// Runs a test in the network of `outside`.
