@@ -1,17 +1,14 @@
 //! An application that does not know below which path it lives: what of its answers is mapped, and what is left alone.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::SeqCst;
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt;
-use portreeve_tests::world::{App, PATIENCE, Portal, full, streaming, text, until};
+use portreeve_tests::world::{App, Portal, full, streaming, text};
 
 const PAGE: &str = "<!doctype html><html><head><title>t</title><link rel=stylesheet href=\"/style.css\"></head>\
     <body><a href='/x?a=1&amp;b=2'>x</a><img srcset=\"/1.png 1x, /2.png 2x\"><a href=\"https://elsewhere/x\">y</a>\
@@ -151,36 +148,6 @@ async fn what_inflates_beyond_measure_is_broken_off() {
     let answer = client.stream(&app.path("/bomb")).await;
     assert!(answer.into_body().collect().await.is_err(), "64 MiB of nothing were let through");
     client.get(&app.path("/")).await.assert_status(200);
-}
-
-/// Compressed blocks without a byte in them come as fast as they can be sent: no page ever, and no end.
-#[tokio::test]
-async fn what_never_becomes_a_page_holds_up_nobody() {
-    let portal = Portal::plain();
-    let (app, client) = (site().await, portal.sign_in().await);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let endless = format!("/fw2/localhost:{}/", listener.local_addr().unwrap().port());
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&sent);
-    // On a thread of its own it is as fast as the portal.
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]).unwrap();
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-encoding: gzip\r\n\r\n";
-        let gzip = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-        stream.write_all(&[head.as_bytes(), &gzip].concat()).unwrap();
-        let empty = [0, 0, 0, 0xff, 0xff].repeat(50_000);
-        while stream.write_all(&empty).is_ok() {
-            counted.fetch_add(empty.len(), SeqCst);
-        }
-    });
-    let reader = client.clone();
-    tokio::spawn(async move { reader.stream(&endless).await.into_body().frame().await });
-    until("it is under way", PATIENCE, || async { (sent.load(SeqCst) > 16 << 20).then_some(()) }).await;
-    for _ in 0..20 {
-        let answer = tokio::time::timeout(PATIENCE, client.get(&app.path("/app.js"))).await;
-        answer.expect("others are answered").assert_status(200);
-    }
 }
 
 #[tokio::test]

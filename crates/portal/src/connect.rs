@@ -10,7 +10,7 @@ use std::task::Poll;
 use nix::sys::socket::{setsockopt, sockopt};
 use portreeve_model::Tuple;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::limits;
 use crate::link::{Key, Link};
@@ -63,17 +63,18 @@ pub(crate) enum ConnectError {
     Failed { address: SocketAddr, source: io::Error },
 }
 
-/// Reaches the target, from the pool unless `fresh`.
+/// Reaches the target, from the pool unless `fresh`. `asked` is when the request came.
 pub(crate) async fn connect(
     room: &Room,
     session: &Session,
     target: &Target,
+    asked: Instant,
     fresh: bool,
 ) -> Result<Reached, ConnectError> {
     let key_of = |address| Key { uid: session.uid, address, tls: target.tls.clone() };
     if !fresh {
         for address in &target.addresses {
-            while let Some(mut link) = room.pool.take(&key_of(*address)) {
+            while let Some(mut link) = room.pool.take(&key_of(*address), asked) {
                 // Ready once the last answer was taken off it.
                 let ready = match link.is_ready() {
                     true => Ok(Ok(())),

@@ -102,25 +102,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrontIo<S> {
     /// Writes queued interim answers; called whenever the library polls, which reading wakes it for.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(interim) = &self.interim else { return Ok(()) };
-        {
-            let mut state = interim.state();
-            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.waker = Some(cx.waker().clone());
-            }
-            if !state.pending.is_empty() {
+        let mut written = false;
+        loop {
+            // One that the browser does not take holds up those behind it, which are no more than so much.
+            if self.writing.is_empty() {
+                let mut state = interim.state();
+                if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.waker = Some(cx.waker().clone());
+                }
                 self.writing.append(&mut state.pending);
             }
-        }
-        if self.writing.is_empty() {
-            return Ok(());
-        }
-        while !self.writing.is_empty() {
+            if self.writing.is_empty() {
+                break;
+            }
             match Pin::new(&mut self.inner).poll_write(cx, &self.writing) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(n)) => drop(self.writing.drain(..n)),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(()),
             }
+            written = true;
+        }
+        if !written {
+            return Ok(());
         }
         match Pin::new(&mut self.inner).poll_flush(cx) {
             Poll::Ready(Err(error)) => Err(error),

@@ -237,7 +237,7 @@ impl Journey<'_> {
         };
         let mut fresh = false;
         loop {
-            let reached = connect(room, session, self.target, fresh).await?;
+            let reached = connect(room, session, self.target, sending.asked, fresh).await?;
             let owned = authorize(room, session, &self.target.grant, reached).await?;
             if let Err(why) = self.admit(way, &owned) {
                 audit::not_here(session, &self.target.grant, &why);

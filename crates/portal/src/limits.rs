@@ -118,6 +118,8 @@ pub const TUNNEL_CHUNK: usize = 64 * 1024;
 pub const POOL_PER_TARGET: usize = 256;
 /// Of these, so many are looked at for one that can be used at once.
 pub const POOL_LOOKS: usize = 16;
+/// One that was idle for longer is looked at before it is used: the application may have closed it.
+pub const POOL_LOOK_AFTER: Duration = Duration::from_millis(10);
 /// Idle pooled connections of one thread.
 pub const POOL_TOTAL: usize = 1024;
 /// Places (`localhost:8888`, `alice-tb`) that one thread remembers as parsed, and forward files as read.

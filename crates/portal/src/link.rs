@@ -65,10 +65,8 @@ impl Link {
     where
         F: Future<Output = hyper::Result<()>> + 'static,
     {
-        // Its failure reaches whoever waits for the answer; an idle connection that the application closes is none. How long
-        // a task may go on is counted where it meets the browser: were it counted here as well, a step that is
-        // refused for that would have nobody to wake.
-        let moves = unconstrained(async { drop(connection.await) });
+        // Its failure reaches whoever waits for the answer; an idle connection that the application closes is none.
+        let moves = async { drop(connection.await) };
         Box::new(Self {
             key,
             tuple,
@@ -125,6 +123,8 @@ impl Link {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        // An answer that is there is taken, also by a task that has done all that it may for now: this is asked for without a
+        // waker, so that nobody would ask again.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         let mut head = |_: &mut Self, cx: &mut Context<'_>| answer.as_mut().poll(cx);
         let mut is_sent = false;
@@ -145,7 +145,7 @@ impl Link {
         incoming: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        // What it becomes may be nothing, so that nobody else would count it.
+        // Much may come of one read, and nothing of it, so that nobody else would count it.
         let turn = ready!(poll_proceed(cx));
         let frame = ready!(self.poll_for(cx, &mut |_, cx| Pin::new(&mut *incoming).poll_frame(cx)));
         turn.made_progress();

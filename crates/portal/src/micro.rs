@@ -125,7 +125,7 @@ async fn steps() {
     let (links, _held) = crate::pool::tests::links(8888, 2).await;
     let (pool, key) = (Pool::default(), links[0].key.clone());
     links.into_iter().for_each(|link| pool.put(link, Instant::now()));
-    cost("pool", vec![(); TIMES], |()| pool.put(pool.take(&key).unwrap(), Instant::now()));
+    cost("pool", vec![(); TIMES], |()| pool.put(pool.take(&key, Instant::now()).unwrap(), Instant::now()));
 }
 
 /// What is done in here is counted.

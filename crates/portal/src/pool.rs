@@ -27,7 +27,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// The connection that was used last among those that can be used at once, as far as is looked; else the last one, if one is
     /// open. On a busy thread the last ones have their last answer taken off them, and have not found out yet.
-    pub(crate) fn take(&self, key: &Key) -> Option<Box<Link>> {
+    pub(crate) fn take(&self, key: &Key, now: Instant) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         let links = idle.get_mut(key)?;
         let before = links.len();
@@ -42,7 +42,12 @@ impl Pool {
         if links.is_empty() && found.is_none() {
             idle.remove(key);
         }
-        found.map(|idle| idle.link)
+        let Idle { mut link, since } = found?;
+        // One that was in use a moment ago is hardly closed; if it is, nothing is sent on it.
+        if now.saturating_duration_since(since) > limits::POOL_LOOK_AFTER {
+            link.look();
+        }
+        Some(link)
     }
 
     /// Keeps a connection for later, unless there are enough. `now` is when it became idle.
@@ -147,7 +152,7 @@ pub(crate) mod tests {
                     pool.put(link, now);
                 }
                 let last = u16::try_from(held.len() - 1).unwrap();
-                let taken = || pool.take(&key).map(|link| link.tuple.client.port());
+                let taken = || pool.take(&key, now).map(|link| link.tuple.client.port());
                 // The very first one is looked at only when so few are left.
                 assert_eq!(
                     (taken(), taken(), taken(), taken()),
@@ -173,7 +178,7 @@ pub(crate) mod tests {
         drop(held.pop());
         pool.drop_idle(most, start + most);
         assert_eq!(pool.count.get(), 1, "the last one has closed");
-        assert!(pool.take(&key).is_some(), "this is the one before");
-        assert!(pool.take(&key).is_none() && pool.is_empty());
+        assert!(pool.take(&key, start).is_some(), "this is the one before");
+        assert!(pool.take(&key, start).is_none() && pool.is_empty());
     }
 }

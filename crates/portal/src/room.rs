@@ -83,7 +83,7 @@ impl Room {
 
     /// Keeps a connection to an application for later.
     pub(crate) fn keep(&self, link: Box<Link>) {
-        // A connection that is kept is a task that goes on.
+        // Some of those that are kept have a task that goes on.
         if self.portal.draining.is_set() {
             return;
         }

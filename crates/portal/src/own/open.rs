@@ -10,6 +10,7 @@ use http::Response;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use portreeve_model::HostForm;
+use tokio::time::Instant;
 
 use super::shown::{foreign_here, port, portal_origin};
 use super::sign_in::{self, encoded};
@@ -133,7 +134,7 @@ pub(super) async fn reach(room: &Room, who: &Principal, place: &Place) -> Result
     let in_flight = session.begin_own(Sort::Page).ok_or(Reject::TooMany)?;
     let resolved = resolve(room, session, place).await;
     let target = resolved.inspect_err(|why| audit::unresolved(session, &place.what, why))?;
-    let reached = connect(room, session, &target, false).await?;
+    let reached = connect(room, session, &target, Instant::now(), false).await?;
     let owned = authorize(room, session, &target.grant, reached).await?;
     Ok(InReach { target, owned, _in_flight: in_flight })
 }
