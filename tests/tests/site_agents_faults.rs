@@ -38,7 +38,7 @@ fn unvisited(site: &Site, node: &str, user: &str) -> (SiteApp, String) {
 fn a_node_that_is_cut_off_costs_its_own_visitors_alone() {
     outside("a_node_that_is_cut_off", |site| async {
         /// The kernel may know that nobody answers there any more.
-        const UNREACHED: [&str; 2] = ["connect-timeout", "unreachable"];
+        const UNREACHED: [&str; 2] = ["connect-timeout", "no-route"];
         alone!(site);
         let (alice, bob) = (site.busy("alice", "c2").await, site.busy("bob", "c1").await);
         let (_app, path) = unvisited(site, "c2", "alice");

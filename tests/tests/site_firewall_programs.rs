@@ -38,7 +38,7 @@ fn the_portal_needs_no_exemption() {
                 assert_eq!(answer.text(), "I am uid 20001\n");
             } else {
                 // The node refuses their own connection, before the portal can ask whose it would be.
-                answer.assert_refused(502, "unreachable");
+                answer.assert_refused(502, "no-route");
             }
         }
         let mut socket = alice.tunnel(&own.at("c2"), "echo").await.unwrap();

@@ -58,6 +58,9 @@ pub(crate) enum ConnectError {
     /// The process that connects for this user can't be had.
     #[error("nobody can connect for you at the moment")]
     NoDialer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No way there: no machine has the address now, or a firewall on the way says so.
+    #[error("there is no way to {address}")]
+    NoRoute { address: SocketAddr, source: io::Error },
     /// Anything else.
     #[error("{address} can't be reached")]
     Failed { address: SocketAddr, source: io::Error },
@@ -158,6 +161,10 @@ async fn dial(
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::NotListening(address),
         io::ErrorKind::TimedOut => ConnectError::TimedOut(address),
+        // The last is what IPv6 makes of a firewall's refusal.
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::PermissionDenied => ConnectError::NoRoute { address, source: error },
         _ if portreeve_sys::is_out_of_descriptors(&error) => ConnectError::NoDescriptor(error),
         _ => ConnectError::Failed { address, source: error },
     };

@@ -37,6 +37,7 @@ use crate::rewrite::links_of;
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::tls::client_config;
+use crate::turn::ByTurns;
 
 /// What an application answered, and the connection that it answered on.
 pub(crate) struct Answered {
@@ -161,7 +162,7 @@ where
         .max_buf_size(limits::HEAD_BYTES)
         .max_header_size(limits::HEAD_BYTES)
         .max_headers(limits::HEAD_FIELDS)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(ByTurns(stream)))
         .await
         .map_err(ForwardError::BrokeOff)?;
     Ok(Link::new(key, tuple, owner, sender, connection.with_upgrades()))

@@ -73,6 +73,7 @@ mod site;
 mod tls;
 mod token;
 mod tunnel;
+mod turn;
 mod upgrade;
 
 pub use accept::{Listening, run};

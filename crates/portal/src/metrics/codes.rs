@@ -37,6 +37,7 @@ pub(super) const CODES: &[&str] = &[
     "method",
     "no-descriptor",
     "no-dialer",
+    "no-route",
     "no-such-forward",
     "no-websocket",
     "not-executable",

@@ -216,7 +216,9 @@ impl<T> From<&Result<T, ConnectError>> for Connect {
             Err(ConnectError::NoDescriptor(_)) => Self::NoDescriptor,
             Err(ConnectError::NoDialer(_)) => Self::NoDialer,
             Err(ConnectError::Over) => Self::SessionOver,
-            Err(ConnectError::NoAddress | ConnectError::Failed { .. }) => Self::Failed,
+            Err(ConnectError::NoAddress | ConnectError::NoRoute { .. } | ConnectError::Failed { .. }) => {
+                Self::Failed
+            }
         }
     }
 }

@@ -57,6 +57,13 @@ pub(super) fn connect_text(error: &ConnectError, form: Form) -> Text {
             "The process that connects to applications in your name can't be had.",
             "Try again in a moment; when it stays so, the portal's log has the reason, under the number below.",
         ),
+        ConnectError::NoRoute { address, .. } => text(
+            S::BAD_GATEWAY,
+            "no-route",
+            "The application can't be reached",
+            format!("There is no way to {address}: its node is gone, or does not let you through."),
+            form.no_route(),
+        ),
         ConnectError::Failed { address, .. } => text(
             S::BAD_GATEWAY,
             "unreachable",

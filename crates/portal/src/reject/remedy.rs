@@ -68,6 +68,15 @@ impl Form {
         }
     }
 
+    pub(super) fn no_route(self) -> &'static str {
+        match self {
+            Self::Up(_) => "Try again in a moment. If it is another machine, see whether it runs.",
+            Self::Cluster => {
+                "If it is your own, see whether its job still runs. If it is somebody else's, a firewall on the node may keep you out, unless it runs with a group of yours: its owner can start it with one."
+            }
+        }
+    }
+
     /// An end of a session could not be written down.
     pub(super) fn full_disk(self) -> &'static str {
         match self {
