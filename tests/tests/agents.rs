@@ -568,7 +568,8 @@ fn an_agent_survives_a_portal_that_makes_no_sense() {
         let key = std::fs::read_to_string(portal.dir.path().join("agents-key.pem")).unwrap();
         let own = Identity::from_pem(&Secret::new(key)).unwrap();
         let tls = TlsAcceptor::from(Arc::new(server_config(&own, |_| true).unwrap()));
-        let listener = TcpListener::bind(PORTAL).await.unwrap();
+        let free = async || TcpListener::bind(PORTAL).await.ok();
+        let listener = until("the other one's address", PATIENCE, free).await;
         let agent = node.agent(&config, Rights::Least);
         let ask = |id, question| wire::encode(&ToAgent::Ask { id, question }).unwrap();
         let ping = ask(1, Question::Ping);

@@ -121,7 +121,7 @@ pub const POOL_LOOKS: usize = 16;
 /// One that was idle for longer is looked at before it is used: the application may have closed it.
 pub const POOL_LOOK_AFTER: Duration = Duration::from_millis(10);
 /// Of what an application sends, so many bytes count as one of the steps that a task may take in a turn, which are 128.
-pub const TURN_READ: usize = 4096;
+pub const TURN_READ: usize = 4 * 1024;
 /// Idle pooled connections of one thread.
 pub const POOL_TOTAL: usize = 1024;
 /// Places (`localhost:8888`, `alice-tb`) that one thread remembers as parsed, and forward files as read.
