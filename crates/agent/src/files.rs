@@ -35,20 +35,10 @@ pub(crate) fn config<T: Default>(
     parse(&text, &file.display().to_string()).map_err(|found| told("configuration", &found))
 }
 
-/// What of a file is no longer than `most` bytes. It decides over others, so it must be root's or our own, and nobody else may
-/// write it.
+/// A file that decides over others, no longer than `most` bytes: it must be root's or our own, and nobody else may write it.
 pub(crate) fn read_decisive(opened: io::Result<File>, most: u64) -> anyhow::Result<String> {
-    let file = opened.context("can't be read")?;
-    let meta = file.metadata().context("can't be looked at")?;
-    let group = if meta.gid() == 0 { 0 } else { 0o020 };
-    if !is_ours(&meta) || meta.mode() & (0o002 | group) != 0 {
-        bail!("must be root's, and nobody else may write it (chown root, chmod 644); it was not used");
-    }
-    read_all(file, most).context("can't be read")
-}
-
-fn is_ours(meta: &Metadata) -> bool {
-    meta.uid() == 0 || meta.uid() == Uid::effective().as_raw()
+    let closed = |_: &Metadata| 0o022;
+    read_ours(opened, most, closed, "nobody else may write it (chown root, chmod 644)")
 }
 
 /// The node's key file, and who that makes it.
@@ -73,17 +63,25 @@ pub(crate) fn told(what: &str, problems: &[Problem]) -> anyhow::Error {
 /// The file must be root's or our own, and closed to others. Root's group may read it: so does systemd's copy of a
 /// credential.
 pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Secret> {
-    let file = File::open(path).context("can't be read")?;
-    let meta = file.metadata().context("can't be looked at")?;
-    let group = if meta.gid() == 0 { 0o020 } else { 0o070 };
-    if !meta.is_file() || !is_ours(&meta) || meta.mode() & (0o007 | group) != 0 {
-        bail!("must be root's and closed to everybody else (chown root, chmod 600); it was not used");
-    }
-    Ok(Secret::new(read_all(file, MAX_FILE).context("can't be read")?))
+    let closed = |meta: &Metadata| if meta.gid() == 0 { 0o027 } else { 0o077 };
+    let must = "closed to everybody else (chown root, chmod 600)";
+    read_ours(File::open(path), MAX_FILE, closed, must).map(Secret::new)
 }
 
-fn read_all(file: File, most: u64) -> io::Result<String> {
+/// `closed`: of its mode, what nobody may have.
+fn read_ours(
+    opened: io::Result<File>,
+    most: u64,
+    closed: impl Fn(&Metadata) -> u32,
+    must: &str,
+) -> anyhow::Result<String> {
+    let file = opened.context("can't be read")?;
+    let meta = file.metadata().context("can't be looked at")?;
+    let owner_is_right = meta.uid() == 0 || meta.uid() == Uid::effective().as_raw();
+    if !meta.is_file() || !owner_is_right || meta.mode() & closed(&meta) != 0 {
+        bail!("must be root's and {must}; it was not used");
+    }
     let mut text = String::new();
-    file.take(most).read_to_string(&mut text)?;
+    file.take(most).read_to_string(&mut text).context("can't be read")?;
     Ok(text)
 }
