@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -18,8 +19,10 @@ use hyper_util::rt::TokioIo;
 use portreeve_model::{Owner, Refusal, Tuple};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::coop::{has_budget_remaining, poll_proceed};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_util::io::InspectReader;
 
 use crate::authorize::{self, Audited, Owned};
 use crate::connect::{New, Reached};
@@ -37,7 +40,6 @@ use crate::rewrite::links_of;
 use crate::room::Room;
 use crate::sessions::Session;
 use crate::tls::client_config;
-use crate::turn::ByTurns;
 
 /// What an application answered, and the connection that it answered on.
 pub(crate) struct Answered {
@@ -162,10 +164,23 @@ where
         .max_buf_size(limits::HEAD_BYTES)
         .max_header_size(limits::HEAD_BYTES)
         .max_headers(limits::HEAD_FIELDS)
-        .handshake(TokioIo::new(ByTurns(stream)))
+        .handshake(TokioIo::new(InspectReader::new(stream, count_by_length)))
         .await
         .map_err(ForwardError::BrokeOff)?;
     Ok(Link::new(key, tuple, owner, sender, connection.with_upgrades()))
+}
+
+/// The runtime counts each read as one step of a task's turn, whatever comes of it. Here those of many bytes count more: an
+/// application that sends faster than its bytes can be dealt with leaves their turn to others' requests.
+fn count_by_length(read: &[u8]) {
+    for _ in 0..read.len() / limits::TURN_READ {
+        // With steps left it is ready, and nobody has to be woken.
+        if has_budget_remaining()
+            && let Poll::Ready(step) = poll_proceed(&mut Context::from_waker(Waker::noop()))
+        {
+            step.made_progress();
+        }
+    }
 }
 
 /// Passes 1xx answers on, and lets the body go when the application asks for it.

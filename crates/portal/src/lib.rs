@@ -73,7 +73,6 @@ mod site;
 mod tls;
 mod token;
 mod tunnel;
-mod turn;
 mod upgrade;
 
 pub use accept::{Listening, run};

@@ -26,7 +26,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// The connection that was used last among those that can be used at once, as far as is looked; else the last one, if one is
-    /// open. On a busy thread the last ones have their last answer taken off them, and have not found out yet.
+    /// open. On a busy thread the tasks of the last ones, where they have some, have not found out yet that their answer was taken.
     pub(crate) fn take(&self, key: &Key, now: Instant) -> Option<Box<Link>> {
         let mut idle = self.idle.borrow_mut();
         let links = idle.get_mut(key)?;
