@@ -15,7 +15,7 @@ pub(crate) use one_end::Held;
 
 use crate::holders::{Holders, Sockets};
 use portreeve_model::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
-use portreeve_sys::{SockDiag, SocketRecord, TcpState, canonical};
+use portreeve_sys::{SockDiag, SocketRecord, TcpState};
 use std::fs;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -135,9 +135,11 @@ impl Lookup {
     pub fn connector(&self, tuple: &Tuple) -> Result<u32, Unowned> {
         let record = self.diag().exact(tuple.client, tuple.server).map_err(failed)?;
         let record = record.ok_or(Unowned::NoSuchConnection)?;
-        let is_this_one = (record.local, record.remote) == (canonical(tuple.client), canonical(tuple.server));
         // Without an inode nobody holds it any more, and the uid says nothing.
-        if !is_this_one || record.state == TcpState::Listen || record.inode == 0 {
+        if !record.is_between(tuple.client, tuple.server)
+            || record.state == TcpState::Listen
+            || record.inode == 0
+        {
             return Err(Unowned::NoSuchConnection);
         }
         self.somebody(record.uid)
@@ -215,7 +217,7 @@ fn stage(record: &SocketRecord, tuple: &Tuple) -> Result<Stage, Unowned> {
     if record.state == TcpState::Listen {
         return Err(Unowned::ListenerOnly);
     }
-    if (record.local, record.remote) != (canonical(tuple.server), canonical(tuple.client)) {
+    if !record.is_between(tuple.server, tuple.client) {
         return Err(Unowned::NoSuchConnection);
     }
     match (record.state, record.inode) {

@@ -58,6 +58,25 @@ impl From<u8> for TcpState {
     }
 }
 
+impl From<TcpState> for u8 {
+    fn from(state: TcpState) -> Self {
+        match state {
+            TcpState::Established => 1,
+            TcpState::SynSent => 2,
+            TcpState::SynRecv => 3,
+            TcpState::FinWait1 => 4,
+            TcpState::FinWait2 => 5,
+            TcpState::TimeWait => 6,
+            TcpState::Close => 7,
+            TcpState::CloseWait => 8,
+            TcpState::LastAck => 9,
+            TcpState::Listen => 10,
+            TcpState::Closing => 11,
+            TcpState::Other(other) => other,
+        }
+    }
+}
+
 /// What the kernel says of one TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketRecord {
@@ -92,6 +111,13 @@ fn last_data(info: &[u8]) -> Option<Duration> {
 }
 
 impl SocketRecord {
+    /// Whether it is the socket of exactly these two ends, in whatever form they are given. The kernel may answer with a
+    /// LISTEN socket in its place.
+    #[must_use]
+    pub fn is_between(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        (self.local, self.remote) == (canonical(local), canonical(remote))
+    }
+
     pub(crate) fn from_response(response: &InetResponse) -> Option<Self> {
         let header = &response.header;
         let id = &header.socket_id;
@@ -178,6 +204,9 @@ mod tests {
     #[test]
     fn an_unknown_state_is_kept_as_a_number() {
         assert_eq!(TcpState::from(10), TcpState::Listen);
+        for number in 0..=255 {
+            assert_eq!(u8::from(TcpState::from(number)), number);
+        }
         for number in [0, 12, 13, 255] {
             assert_eq!(TcpState::from(number), TcpState::Other(number));
         }

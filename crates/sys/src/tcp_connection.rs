@@ -11,9 +11,7 @@ use nix::libc;
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 use crate::net_namespace::namespace_cookie;
-
-/// TCP_ESTABLISHED of linux/tcp_states.h.
-const ESTABLISHED: u8 = 1;
+use crate::socket_record::TcpState;
 
 /// Takes over a TCP connection to exactly `peer`, made in the network namespace of this cookie ([`namespace_cookie`]), as
 /// one that does not block. To be called only when nobody else has a copy: whoever has one can connect it elsewhere
@@ -30,7 +28,7 @@ pub fn take_connection(socket: OwnedFd, peer: SocketAddr, namespace: u64) -> io:
     if protocol(&socket)? != libc::IPPROTO_TCP {
         return refuse("not TCP");
     }
-    if state(&socket)? != ESTABLISHED {
+    if state(&socket)? != TcpState::Established {
         return refuse("not an established connection");
     }
     if namespace_cookie(&socket)? != namespace {
@@ -62,7 +60,7 @@ fn protocol(socket: &impl AsFd) -> io::Result<libc::c_int> {
     Ok(protocol)
 }
 
-fn state(socket: &impl AsFd) -> io::Result<u8> {
+fn state(socket: &impl AsFd) -> io::Result<TcpState> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` and `length` live until after the call, and `length` is the true length of `info`.
@@ -77,7 +75,7 @@ fn state(socket: &impl AsFd) -> io::Result<u8> {
     };
     Errno::result(answer)?;
     // SAFETY: plain numbers, for which every bit pattern is valid; it was zeroed, however much the kernel wrote.
-    Ok(unsafe { info.assume_init() }.tcpi_state)
+    Ok(unsafe { info.assume_init() }.tcpi_state.into())
 }
 
 #[cfg(test)]

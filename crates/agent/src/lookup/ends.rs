@@ -198,7 +198,7 @@ fn is_held(record: &SocketRecord, local: SocketAddr, remote: SocketAddr) -> bool
             false
         }
     };
-    of_a_process && (record.local, record.remote) == (canonical(local), canonical(remote))
+    of_a_process && record.is_between(local, remote)
 }
 
 /// Whether a socket of UDP takes such datagrams.

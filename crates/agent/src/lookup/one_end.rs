@@ -42,8 +42,7 @@ impl Lookup {
         states: TcpStates,
     ) -> Result<Held, Unowned> {
         let record = self.diag().exact(local, remote).map_err(failed)?.ok_or(Unowned::NoSuchConnection)?;
-        let is_this_one = (record.local, record.remote) == (canonical(local), canonical(remote));
-        if !is_this_one || !is_held(&record, states) {
+        if !record.is_between(local, remote) || !is_held(&record, states) {
             return Err(Unowned::NoSuchConnection);
         }
         self.of_one(&[record])
@@ -111,23 +110,5 @@ impl Lookup {
 
 /// Without an inode nobody holds it, and the uid says nothing.
 fn is_held(record: &SocketRecord, states: TcpStates) -> bool {
-    record.state != TcpState::Listen && record.inode != 0 && states.allow(number(record.state))
-}
-
-/// As in `linux/tcp_states.h`.
-fn number(state: TcpState) -> u8 {
-    match state {
-        TcpState::Established => 1,
-        TcpState::SynSent => 2,
-        TcpState::SynRecv => 3,
-        TcpState::FinWait1 => 4,
-        TcpState::FinWait2 => 5,
-        TcpState::TimeWait => 6,
-        TcpState::Close => 7,
-        TcpState::CloseWait => 8,
-        TcpState::LastAck => 9,
-        TcpState::Listen => 10,
-        TcpState::Closing => 11,
-        TcpState::Other(other) => other,
-    }
+    record.state != TcpState::Listen && record.inode != 0 && states.allow(record.state.into())
 }
