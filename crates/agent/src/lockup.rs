@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::libc;
 use nix::sys::prctl;
+use portreeve_sys::sandbox::denied_to_all;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -74,7 +75,8 @@ fn keep_only(needed: &CapsHashSet) -> Result<CapsHashSet, caps::errors::CapsErro
 
 /// What the agent never does.
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = NEVER.iter().map(|&call| (call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        denied_to_all().chain(NEVER.iter().copied()).map(|call| (call, Vec::new())).collect();
     // Opening is for reading only.
     rules.insert(libc::SYS_openat, to_write(2)?);
     #[cfg(target_arch = "x86_64")]
@@ -106,26 +108,15 @@ mod newer {
     pub(super) const FCHMODAT2: i64 = 452;
     pub(super) const SETXATTRAT: i64 = 463;
     pub(super) const REMOVEXATTRAT: i64 = 466;
-    pub(super) const OPEN_TREE_ATTR: i64 = 467;
     pub(super) const FILE_SETATTR: i64 = 469;
 }
 
-/// `sys/src/sandbox/lists.rs` has such a list for portal and broker. Not here are `open_by_handle_at`, by which the agent finds a
-/// control group, and forks, which the site's name look-ups may make.
+/// Beside what is denied to all ([`denied_to_all`]). Not here are `open_by_handle_at`, by which the agent finds a control
+/// group, and forks, which the site's name look-ups may make.
 const NEVER: &[i64] = &[
-    // Programs, and other processes.
+    // Programs.
     libc::SYS_execve,
     libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_process_mrelease,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    libc::SYS_perf_event_open,
-    libc::SYS_move_pages,
-    libc::SYS_migrate_pages,
     // Files. openat2 hides its flags behind a pointer.
     libc::SYS_openat2,
     libc::SYS_linkat,
@@ -133,7 +124,6 @@ const NEVER: &[i64] = &[
     libc::SYS_unlinkat,
     libc::SYS_renameat2,
     libc::SYS_mkdirat,
-    libc::SYS_mknodat,
     libc::SYS_truncate,
     libc::SYS_fchmodat,
     newer::FCHMODAT2,
@@ -150,54 +140,6 @@ const NEVER: &[i64] = &[
     newer::REMOVEXATTRAT,
     newer::FILE_SETATTR,
     libc::SYS_utimensat,
-    // The machine.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    newer::OPEN_TREE_ATTR,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_bpf,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_syslog,
-    libc::SYS_vhangup,
-    libc::SYS_nfsservctl,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_fanotify_init,
-    libc::SYS_userfaultfd,
-    libc::SYS_personality,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_setup,
-    libc::SYS_io_submit,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
     // Other identities.
     libc::SYS_setuid,
     libc::SYS_setgid,
@@ -211,7 +153,7 @@ const NEVER: &[i64] = &[
     libc::SYS_capset,
 ];
 
-/// Older forms of the same, and what newer machines do not have.
+/// Older forms of the same, which newer machines do not have.
 #[cfg(target_arch = "x86_64")]
 const NEVER_ON_X86_64: &[i64] = &[
     libc::SYS_creat,
@@ -222,17 +164,12 @@ const NEVER_ON_X86_64: &[i64] = &[
     libc::SYS_renameat,
     libc::SYS_mkdir,
     libc::SYS_rmdir,
-    libc::SYS_mknod,
     libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_lchown,
     libc::SYS_utime,
     libc::SYS_utimes,
     libc::SYS_futimesat,
-    // The processor itself.
-    libc::SYS_iopl,
-    libc::SYS_ioperm,
-    libc::SYS_modify_ldt,
 ];
 
 #[cfg(test)]

@@ -88,8 +88,6 @@ const THE_MACHINE: &[i64] = &[
     libc::SYS_nfsservctl,
     libc::SYS_lookup_dcookie,
     libc::SYS_fanotify_init,
-    // By number instead of by name: past the permissions of the directories above.
-    libc::SYS_open_by_handle_at,
     libc::SYS_mknodat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_mknod,
@@ -159,10 +157,16 @@ pub(super) fn denied_to_broker() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
+/// What none of them ever does, the agent included.
+pub(super) fn denied_to_all() -> impl Iterator<Item = i64> {
+    [MOUNTS_AND_NAMESPACES, OTHER_PROCESSES, RINGS_AND_KERNEL_PROGRAMS, THE_MACHINE].concat().into_iter()
+}
+
 fn denied_to_both() -> Result<Rules, BackendError> {
-    let lists =
-        [MOUNTS_AND_NAMESPACES, OTHER_PROCESSES, RINGS_AND_KERNEL_PROGRAMS, THE_MACHINE, PROGRAMS].concat();
-    let mut rules: Rules = lists.into_iter().map(|number| (number, vec![])).collect();
+    let mut rules: Rules =
+        denied_to_all().chain(PROGRAMS.iter().copied()).map(|number| (number, vec![])).collect();
+    // By number instead of by name: past the permissions of the directories above. The agent needs it.
+    rules.insert(libc::SYS_open_by_handle_at, vec![]);
     // With it a process may open /proc/self/mem, by which code can be written that is read-only (proc(5)).
     let dumpable =
         all([int(0, Op::Eq, libc::PR_SET_DUMPABLE)?, SeccompCondition::new(1, Length::Qword, Op::Ne, 0)?])?;
