@@ -5,13 +5,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::libc::{AF_INET, AF_INET6, IPPROTO_UDP};
 use nix::sys::socket::MsgFlags;
 
-use crate::netfilter::{self, HEAD_BYTES, Message, SUBSYSTEM_CONNECTIONS, attribute, nested, outcome};
+use crate::netfilter::{
+    self, HEAD_BYTES, Message, SUBSYSTEM_CONNECTIONS, attribute, messages, nested, outcome,
+};
 
 /// The kernel never makes a larger datagram for a dump.
 const DUMP_BYTES: usize = 64 * 1024;
@@ -86,21 +88,18 @@ impl Connections {
 pub fn each_udp_flow(datagram: &[u8], flows: &mut Vec<(SocketAddr, SocketAddr)>) -> io::Result<bool> {
     /// `NLMSG_DONE`
     const DONE: u16 = 3;
-    let mut rest = datagram;
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        if let Some(outcome) = outcome(rest) {
+    for (kind, message) in messages(datagram) {
+        if let Some(outcome) = outcome(message) {
             return outcome.map(|()| true);
         }
-        if message.message_type() == DONE {
+        if kind == DONE {
             return Ok(true);
         }
-        let length = message.length() as usize;
-        if message.message_type() == u16::from_be_bytes([SUBSYSTEM_CONNECTIONS, MESSAGE_NEW])
-            && let Some(attributes) = rest.get(HEAD_BYTES..length)
+        if kind == u16::from_be_bytes([SUBSYSTEM_CONNECTIONS, MESSAGE_NEW])
+            && let Some(attributes) = message.get(HEAD_BYTES..)
         {
             flows.extend(udp_flow(attributes));
         }
-        rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
     }
     Ok(false)
 }

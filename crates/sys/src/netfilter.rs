@@ -107,13 +107,25 @@ pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     None
 }
 
+/// The messages of one datagram: the type of each, and all of its bytes. Ends at what has not the form of one.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let head = NetlinkBuffer::new_checked(rest).ok()?;
+        let (kind, length) = (head.message_type(), head.length() as usize);
+        let message = rest.get(..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, message))
+    })
+}
+
 /// The kernel's word on a command, if this datagram begins with one.
 pub(crate) fn outcome(datagram: &[u8]) -> Option<io::Result<()>> {
-    let message = NetlinkBuffer::new_checked(datagram).ok()?;
-    if message.message_type() != ERROR {
+    let (kind, message) = messages(datagram).next()?;
+    if kind != ERROR {
         return None;
     }
-    let number = i32::from_ne_bytes(datagram.get(16..20)?.try_into().ok()?);
+    let number = i32::from_ne_bytes(message.get(16..20)?.try_into().ok()?);
     Some(match number {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error.saturating_abs())),

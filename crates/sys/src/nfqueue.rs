@@ -10,13 +10,13 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST};
 use netlink_sys::Socket;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::sys::socket::{MsgFlags, setsockopt};
 
-use crate::netfilter::{self, HEAD_BYTES, Message, SUBSYSTEM_QUEUE, attribute};
+use crate::netfilter::{self, HEAD_BYTES, Message, SUBSYSTEM_QUEUE, attribute, messages};
 
 /// What the kernel may hold for us between two reads, in bytes.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
@@ -167,17 +167,14 @@ impl AsFd for Queue {
 #[doc(hidden)]
 pub fn each_packet(datagram: &[u8], number: u16, each: &mut dyn FnMut(Packet<'_>)) {
     let wanted = u16::from_be_bytes([SUBSYSTEM_QUEUE, MESSAGE_PACKET]);
-    let mut rest = datagram;
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        let length = message.length() as usize;
-        if message.message_type() == wanted
-            && let Some(body) = rest.get(HEAD_BYTES - 4..length)
+    for (kind, message) in messages(datagram) {
+        if kind == wanted
+            && let Some(body) = message.get(HEAD_BYTES - 4..)
             && body.get(2..4) == Some(number.to_be_bytes().as_slice())
             && let Some(packet) = packet(body.get(4..).unwrap_or_default())
         {
             each(packet);
         }
-        rest = rest.get(length.next_multiple_of(4).max(16)..).unwrap_or_default();
     }
 }
 
