@@ -16,6 +16,7 @@ pub mod listening;
 mod lockup;
 pub mod lookup;
 mod own_addresses;
+mod privileged;
 mod processes;
 pub mod rules;
 mod seqpacket;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use portreeve_model::NodePort;
 use portreeve_model::wire::agent::{FromAgent, VERSION};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -22,9 +22,7 @@ use super::converse::{End, Shared, converse};
 use super::limits;
 use super::login::LoginDesk;
 use super::settings::{Settings, Way};
-
-/// Ports that only root may connect from (or CAP_NET_BIND_SERVICE), the highest first, as rresvport(3) picks them.
-const PRIVILEGED: std::ops::RangeInclusive<u16> = 600..=1023;
+use crate::privileged::{self, NotConnected};
 
 /// The tasks, by portal.
 pub(super) struct Dialers {
@@ -38,12 +36,10 @@ pub(super) struct Dialers {
 enum Failure {
     #[error("the portal's name can't be looked up")]
     Name(#[source] io::Error),
-    #[error("no connection")]
-    Connect(#[source] io::Error),
+    #[error(transparent)]
+    Connect(#[from] NotConnected),
     #[error("the portal does not answer")]
     Late,
-    #[error("no privileged port is free")]
-    Port(#[source] io::Error),
     #[error("the TLS handshake failed")]
     Tls(#[source] io::Error),
     #[error(transparent)]
@@ -164,36 +160,15 @@ async fn connect(portal: &NodePort, way: &Way) -> Result<TcpStream, Failure> {
     let mut failure = Failure::Name(io::ErrorKind::NotFound.into());
     for address in addresses {
         let connected = match way {
-            Way::Keys { .. } => TcpStream::connect(address).await.map_err(Failure::Connect),
-            Way::Plain => connect_privileged(address).await,
+            Way::Keys { .. } => TcpStream::connect(address).await.map_err(NotConnected::Connect),
+            // The highest first, as rresvport(3) picks them.
+            Way::Plain => privileged::connect(address, privileged::PORTS.rev()).await,
         };
-        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream).map_err(Failure::Connect))
-        {
+        let undelayed = |stream: TcpStream| stream.set_nodelay(true).map(|()| stream);
+        match connected.and_then(|stream| undelayed(stream).map_err(NotConnected::Connect)) {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
+            Err(error) => failure = error.into(),
         }
     }
     Err(failure)
-}
-
-/// From a port that tells that we may take it.
-async fn connect_privileged(address: SocketAddr) -> Result<TcpStream, Failure> {
-    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
-    for port in PRIVILEGED.rev() {
-        let (socket, from): (_, SocketAddr) = match address {
-            SocketAddr::V4(_) => (TcpSocket::new_v4(), (Ipv4Addr::UNSPECIFIED, port).into()),
-            SocketAddr::V6(_) => (TcpSocket::new_v6(), (Ipv6Addr::UNSPECIFIED, port).into()),
-        };
-        let socket = socket.map_err(Failure::Connect)?;
-        match socket.bind(from) {
-            Ok(()) => match socket.connect(address).await {
-                // The last connection from this port to there is not quite over (TIME_WAIT).
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => refused = error,
-                connected => return connected.map_err(Failure::Connect),
-            },
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => refused = error,
-            Err(error) => return Err(Failure::Port(error)),
-        }
-    }
-    Err(Failure::Port(refused))
 }

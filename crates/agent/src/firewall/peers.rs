@@ -6,8 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use portreeve_model::wire::ident2::{Flags, Op, Protocol, TcpStates};
 use portreeve_model::{AgentKey, NodeName, UnknownGroup};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncWriteExt, WriteHalf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -29,11 +28,10 @@ use super::settings::{Asked, Settings};
 use crate::channel::tls::client_config_for;
 use crate::channel::{FrameError, FrameReader, Identity};
 use crate::ident2::client::{self as ident2, Ident2};
+use crate::privileged::{self, NotConnected, PORTS};
 
-/// Ports to connect from, as rresvport(3) has them, and how many are tried.
-const BELOW: RangeInclusive<u16> = 600..=1023;
-/// See [`BELOW`].
-const TRIES: u64 = 32;
+/// Ports to connect from that are tried.
+const TRIES: usize = 32;
 /// Questions that are written at once.
 const TOGETHER: usize = 64;
 
@@ -290,33 +288,10 @@ async fn connect(own: &Identity, key: AgentKey, to: SocketAddr) -> io::Result<Tl
     timeout(limits::CONNECT, handshake).await.map_err(late)?
 }
 
-/// From a port that only root can have: the other end hears nobody else. Many connections may share one, as long as they
-/// lead to different ends.
+/// From a port that only root can have: the other end hears nobody else.
 async fn connect_from_below(to: SocketAddr) -> io::Result<TcpStream> {
-    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
-    let ports = u64::from(BELOW.end() - BELOW.start()) + 1;
-    let begin = getrandom::u64().map_err(io::Error::other)? % ports;
-    for next in 0..TRIES {
-        let port = *BELOW.start() + u16::try_from((begin + next) % ports).unwrap_or_default();
-        let (socket, any): (_, IpAddr) = match to {
-            SocketAddr::V4(_) => (TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
-            SocketAddr::V6(_) => (TcpSocket::new_v6()?, Ipv6Addr::UNSPECIFIED.into()),
-        };
-        socket.set_reuseaddr(true)?;
-        let connected = match socket.bind(SocketAddr::new(any, port)) {
-            Ok(()) => socket.connect(to).await,
-            Err(error) => Err(error),
-        };
-        match connected {
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) =>
-            {
-                refused = error;
-            }
-            done => return done,
-        }
-    }
-    Err(refused)
+    let begin = getrandom::u32().map_err(io::Error::other)? as usize % PORTS.len();
+    privileged::connect(to, PORTS.cycle().skip(begin).take(TRIES)).await.map_err(NotConnected::reason)
 }
 
 /// Asks one question on a connection of its own.
