@@ -201,7 +201,7 @@ impl Gate {
             id,
             bytes,
             flow,
-            origin: work.settings.origin(flow.from.ip()),
+            origin: None,
             since,
             interface: interface.unwrap_or(0),
             to: Vec::new(),
@@ -225,11 +225,12 @@ impl Gate {
                 self.judge(work, of)
             }
             Ok(Next::Ask(asked)) => {
-                let from_one = work.from_one.get(&waiting.origin).copied().unwrap_or(0);
+                let origin = work.settings.origin(flow.from.ip());
+                let from_one = work.from_one.get(&origin).copied().unwrap_or(0);
                 if work.waiting.len() >= limits::WAITING || from_one >= limits::WAITING_OF_ONE {
                     return self.decide(work, &waiting, Err(Refused::Overload));
                 }
-                waiting.asked = true;
+                (waiting.origin, waiting.asked) = (Some(origin), true);
                 let of = work.keep(waiting);
                 self.ask(work, asked, of, flow, false);
                 Ok(())

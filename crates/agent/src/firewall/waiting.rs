@@ -20,8 +20,8 @@ pub(super) struct Waiting {
     pub(super) id: u32,
     pub(super) bytes: Vec<u8>,
     pub(super) flow: Flow,
-    /// The node that it comes from ([`Settings::origin`]).
-    pub(super) origin: IpAddr,
+    /// The node that it comes from ([`Settings::origin`]), once that is asked.
+    pub(super) origin: Option<IpAddr>,
     pub(super) since: Instant,
     pub(super) interface: u32,
     /// Whom it may go to.
@@ -49,7 +49,7 @@ pub(super) struct Work {
     pub(super) found: mpsc::UnboundedSender<Found>,
     /// By the order in which they came.
     pub(super) waiting: BTreeMap<u64, Waiting>,
-    /// How many of them come from each node: one that does not answer must not have all places.
+    /// How many of them come from each node that was asked: one that does not answer must not have all places.
     pub(super) from_one: HashMap<IpAddr, usize>,
     pub(super) next: u64,
 }
@@ -57,14 +57,18 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn keep(&mut self, waiting: Waiting) -> u64 {
         self.next += 1;
-        *self.from_one.entry(waiting.origin).or_default() += 1;
+        if let Some(origin) = waiting.origin {
+            *self.from_one.entry(origin).or_default() += 1;
+        }
         self.waiting.insert(self.next, waiting);
         self.next
     }
 
     pub(super) fn take(&mut self, of: u64) -> Option<Waiting> {
         let taken = self.waiting.remove(&of)?;
-        if let Entry::Occupied(mut count) = self.from_one.entry(taken.origin) {
+        if let Some(origin) = taken.origin
+            && let Entry::Occupied(mut count) = self.from_one.entry(origin)
+        {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
