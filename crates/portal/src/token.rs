@@ -13,13 +13,14 @@ use http::request::Parts;
 use portreeve_model::{Secret, TOKEN_PREFIX};
 
 use crate::audit;
-use crate::authenticate::{Known, Principal, admit};
+use crate::authenticate::{Known, Principal, Unauthenticated, admit, authenticate as by_ticket};
 use crate::front::Connection;
 use crate::limits;
 
 use crate::portal::{Settings, now};
 use crate::powers::{PowerError, SignedIn};
 use crate::reject::Reject;
+use crate::site::Site;
 
 /// The token that a request shows; `None` when there is none of ours.
 pub(crate) fn shown(parts: &Parts) -> Option<Secret> {
@@ -68,6 +69,19 @@ pub(crate) fn keep_from_application(headers: &mut HeaderMap) {
     }
 }
 
+/// Whose the ticket in the request's cookie is; without one, the token that it shows.
+pub(crate) async fn ticket_or_token(
+    connection: &Rc<Connection>,
+    settings: &Settings,
+    site: &Site,
+    parts: &Parts,
+) -> Result<Principal, Reject> {
+    match (by_ticket(connection, settings, site, &parts.headers).await, shown(parts)) {
+        (Err(Unauthenticated::NoTicket), Some(token)) => authenticate(connection, settings, token).await,
+        (who, _) => Ok(who?),
+    }
+}
+
 /// Whose token it is.
 pub(crate) async fn authenticate(
     connection: &Rc<Connection>,
@@ -76,7 +90,7 @@ pub(crate) async fn authenticate(
 ) -> Result<Principal, Reject> {
     let room = &connection.room;
     if !room.portal.service.knows_who_is_over() {
-        return Err(crate::authenticate::Unauthenticated::Unavailable.into());
+        return Err(Unauthenticated::Unavailable.into());
     }
     let (now, key_epoch) = (now(), room.portal.service.key_epoch());
     // No audience begins with a blank: no ticket has this key.

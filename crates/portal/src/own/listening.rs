@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::origins;
 use crate::answer::Answer;
-use crate::authenticate::{Unauthenticated, authenticate};
 use crate::fetch::Fetch;
 use crate::front::Connection;
 use crate::portal::Settings;
@@ -28,12 +27,7 @@ pub(super) async fn answer(
     site: &Site,
     parts: &Parts,
 ) -> Result<Response<Answer>, Reject> {
-    let who = match (authenticate(connection, settings, site, &parts.headers).await, token::shown(parts)) {
-        (Err(Unauthenticated::NoTicket), Some(token)) => {
-            token::authenticate(connection, settings, token).await?
-        }
-        (who, _) => who?,
-    };
+    let who = token::ticket_or_token(connection, settings, site, parts).await?;
     who.require(Scope::Api)?;
     origins::refuse_cross_site(site, parts, Fetch::of(&parts.headers))?;
     let _place = who.session().begin_own(Sort::Page).ok_or(Reject::TooMany)?;

@@ -10,7 +10,6 @@ use serde_json::json;
 use super::open::reach;
 use super::query;
 use crate::answer::Answer;
-use crate::authenticate::{Unauthenticated, authenticate};
 use crate::front::Connection;
 use crate::mode::{Why, mode_of};
 use crate::portal::Settings;
@@ -29,12 +28,7 @@ pub(super) async fn answer(
     site: &Site,
     parts: &Parts,
 ) -> Result<Response<Answer>, Reject> {
-    let who = match (authenticate(connection, settings, site, &parts.headers).await, token::shown(parts)) {
-        (Err(Unauthenticated::NoTicket), Some(token)) => {
-            token::authenticate(connection, settings, token).await?
-        }
-        (who, _) => who?,
-    };
+    let who = token::ticket_or_token(connection, settings, site, parts).await?;
     who.require(portreeve_model::Scope::Apps)?;
     let path = query(parts, "path").unwrap_or_default();
     let room = &connection.room;
