@@ -96,7 +96,7 @@ async fn keep_dialing(portal: NodePort, way: Way, hello: Arc<FromAgent>, shared:
         })
         .await;
         let wait = backoff.after(welcomed.map(|since: Instant| since.elapsed()), chance());
-        let told = chain(&failure);
+        let told = format!("{:#}", anyhow::Error::new(failure));
         // A portal that is away for hours is one line, not one for each try.
         if welcomed.is_some() || told != last_told {
             tracing::warn!(%portal, again_in = ?wait, "{told}");
@@ -106,16 +106,6 @@ async fn keep_dialing(portal: NodePort, way: Way, hello: Arc<FromAgent>, shared:
         last_told = told;
         tokio::time::sleep(wait).await;
     }
-}
-
-fn chain(failure: &dyn std::error::Error) -> String {
-    let mut told = failure.to_string();
-    let mut source = failure.source();
-    while let Some(error) = source {
-        told = format!("{told}: {error}");
-        source = error.source();
-    }
-    told
 }
 
 async fn dial(
