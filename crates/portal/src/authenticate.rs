@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{COOKIE, HeaderValue};
+use http::header::COOKIE;
 use portreeve_model::{Claims, Scope, SignIn};
+use portreeve_rewrite::cookie_pairs;
 
 use crate::chain::chain;
 use crate::front::Connection;
@@ -246,25 +247,6 @@ pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
             let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
             std::str::from_utf8(value).ok()
         })
-    })
-}
-
-/// The `NAME=VALUE`s of one line. A ticket is long, and this is done for each request.
-pub(crate) fn cookie_pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(line.as_bytes());
-    std::iter::from_fn(move || {
-        let line = rest?;
-        let pair = match memchr::memchr(b';', line) {
-            Some(end) => {
-                rest = Some(&line[end + 1..]);
-                &line[..end]
-            }
-            None => {
-                rest = None;
-                line
-            }
-        };
-        Some(pair.trim_ascii())
     })
 }
 

@@ -2,8 +2,9 @@
 //! stay ours.
 
 use http::header::{self, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use portreeve_rewrite::cookie_pairs;
 
-use crate::authenticate::{COOKIE_NAME, cookie_pairs};
+use crate::authenticate::COOKIE_NAME;
 use crate::route::Place;
 use crate::site::Site;
 use crate::token;

@@ -38,7 +38,9 @@ pub fn towards_application(headers: &mut HeaderMap, place: &Place, ours: &str) {
     if place.prefix().is_empty() {
         return;
     }
-    let is_changed = |line: &HeaderValue| has_renamed(line.as_bytes()) || line.as_bytes().contains(&b'~');
+    let is_renamed = |pair: &[u8]| original(split(pair).0).is_some();
+    let is_changed =
+        |line: &HeaderValue| cookie_pairs(line).any(is_renamed) || line.as_bytes().contains(&b'~');
     if place.cookies_of().is_none() && !headers.get_all(COOKIE).iter().any(is_changed) {
         return;
     }
@@ -46,10 +48,7 @@ pub fn towards_application(headers: &mut HeaderMap, place: &Place, ours: &str) {
         .get_all(COOKIE)
         .iter()
         .filter_map(|line| {
-            let pairs: Vec<Vec<u8>> = line
-                .as_bytes()
-                .split(|byte| *byte == b';')
-                .map(<[u8]>::trim_ascii)
+            let pairs: Vec<Vec<u8>> = cookie_pairs(line)
                 .filter_map(|pair| {
                     let (name, rest) = split(of_owner(pair, place.cookies_of())?);
                     let name = match original(name) {
@@ -70,8 +69,24 @@ pub fn towards_application(headers: &mut HeaderMap, place: &Place, ours: &str) {
     }
 }
 
-fn has_renamed(line: &[u8]) -> bool {
-    line.split(|byte| *byte == b';').any(|pair| original(split(pair.trim_ascii()).0).is_some())
+/// The `NAME=VALUE`s of one line of `Cookie`, without blanks around them; some may be empty. A ticket is long, and this is
+/// done for each request.
+pub fn cookie_pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line.as_bytes());
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let pair = match memchr::memchr(b';', line) {
+            Some(end) => {
+                rest = Some(&line[end + 1..]);
+                &line[..end]
+            }
+            None => {
+                rest = None;
+                line
+            }
+        };
+        Some(pair.trim_ascii())
+    })
 }
 
 /// The pair as that owner's application named it; `None`: it is of another one. `owner` is `None` for the visitor's own.

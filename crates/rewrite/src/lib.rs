@@ -65,7 +65,9 @@ mod script;
 
 pub use body::{BodyError, Destination, ENOUGH, Exchange, Rewriter, towards_browser};
 pub use coding::{CodingError, MOST_INFLATED, narrow_accept_encoding};
-pub use cookies::{is_ours as is_our_cookie, towards_application as cookies_towards_application};
+pub use cookies::{
+    cookie_pairs, is_ours as is_our_cookie, towards_application as cookies_towards_application,
+};
 pub use headers::{links_towards_browser, trailers_towards_browser};
 pub use place::{Mode, Place, PlaceError};
 pub use policy::Injection;
