@@ -8,11 +8,14 @@
 use std::io::{self, IoSlice};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socket,
+};
 
 /// As many as one message can have (SCM_MAX_FD, unix(7)): room for all, so that a cut is never for lack of it.
 const MOST_POSSIBLE: usize = 253;
@@ -51,6 +54,18 @@ pub enum ReceiveError {
     /// What the system says; `WouldBlock` when no message waits.
     #[error("the channel can't be read")]
     Io(#[source] io::Error),
+}
+
+/// Connects with whoever listens there (`SOCK_SEQPACKET`). Does not wait: a connection to a socket of this machine is made
+/// at once, or not.
+///
+/// # Errors
+/// What the system says; `WouldBlock` when others wait to be accepted.
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
 }
 
 /// Sends one message.
@@ -176,7 +191,7 @@ mod tests {
 
     use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+    use nix::sys::socket::{setsockopt, socketpair, sockopt};
 
     use super::*;
     use crate::process::tests::in_child;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 pub use portreeve_model::ident2_config::SOCKET;
 use portreeve_model::wire::ident2::{
     Flags, Found, Malformed, Message, Op, Protocol, Request, Response, TcpStates, parse,
@@ -219,9 +218,9 @@ impl Ident2 {
                 if let Some(open) = live(&line) {
                     return Ok(open);
                 }
-                match connected(path) {
+                match message::connect(path) {
                     Ok(socket) => {
-                        let new = Line::over(UnixStream::from_std(socket)?);
+                        let new = Line::over(UnixStream::from_std(socket.into())?);
                         let open = Arc::clone(&new.open);
                         *line = Some(new);
                         return Ok(open);
@@ -239,14 +238,6 @@ impl Ident2 {
 /// The connection, if it has not ended.
 fn live(line: &Option<Line>) -> Option<Arc<Open>> {
     line.as_ref().map(|line| &line.open).filter(|open| !open.ended.load(Relaxed)).map(Arc::clone)
-}
-
-/// Does not wait: a connection to a socket of this machine is made at once, or not.
-fn connected(path: &Path) -> io::Result<StdUnixStream> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(socket.into())
 }
 
 impl Line {

@@ -8,9 +8,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket};
+use nix::sys::socket::{Shutdown, SockType, shutdown};
 use portreeve_model::wire::broker::{Answer, Ident2Line};
 use portreeve_model::wire::encode_bare;
 use portreeve_sys::message;
@@ -54,7 +53,7 @@ impl Service {
         if !is_channel(channel, SockType::SeqPacket) {
             return failed("a connection with ident2 is handed over by a pair of SEQPACKET sockets");
         }
-        match connected(path).and_then(|line| hand_over(&line, channel).map(|()| line)) {
+        match message::connect(path).and_then(|line| hand_over(&line, channel).map(|()| line)) {
             Ok(line) => {
                 self.ident2.keep(portal, line);
                 Answer::Done
@@ -69,15 +68,7 @@ impl Service {
     }
 }
 
-/// Does not wait: a connection to a socket of this machine is made at once, or not.
-fn connected(path: &Path) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let line = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    connect(line.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(line)
-}
-
-/// Does not wait either, whatever the portal made of its channel.
+/// Does not wait, whatever the portal made of its channel.
 fn hand_over(line: &OwnedFd, channel: &OwnedFd) -> io::Result<()> {
     let frame = encode_bare(&Ident2Line {}).map_err(io::Error::other)?;
     message::send(channel, &frame, &[line.as_fd()])

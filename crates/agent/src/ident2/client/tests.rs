@@ -1,7 +1,6 @@
 use super::*;
-use nix::sys::socket::{Backlog, bind, listen, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use portreeve_model::wire::ident2::QUESTION;
-use std::os::unix::net::UnixListener as StdUnixListener;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -27,11 +26,8 @@ struct Service(UnixListener);
 
 impl Service {
     fn at(path: &Path) -> Self {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
-        bind(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
-        listen(&socket, Backlog::new(8).unwrap()).unwrap();
-        Self(UnixListener::from_std(StdUnixListener::from(socket)).unwrap())
+        let listening = crate::seqpacket::listen_at(path, 8, 0o600, None).unwrap();
+        Self(UnixListener::from_std(listening).unwrap())
     }
 
     async fn accept(&self) -> Peer {
