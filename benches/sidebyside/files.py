@@ -9,7 +9,6 @@ from pathlib import Path
 
 from .peers import APACHE, APACHE_MODULES, NGINX
 from .places import find_program
-from .process import DESCRIPTORS
 
 LARGE = 1 << 30
 ENTRIES = 10_000
@@ -78,7 +77,7 @@ def server(shop, disk, name, port, address, certificate, key):
         return [find_program("rclone"), "serve", "webdav", disk.inside, "--addr", setup["listen"], "--cert", setup["certificate"],
                 "--key", setup["key"], "--log-level", "ERROR", "--config", inside / "rclone.conf"], {"GOMAXPROCS": "1"}
     if name == "nginx":
-        text = NGINX.format(dir=inside, servers=NGINX_FILES.format(**setup), descriptors=DESCRIPTORS)
+        text = NGINX.format(dir=inside, servers=NGINX_FILES.format(**setup))
         shop.write(disk.here / folder / "nginx.conf", text)
         return [find_program("nginx"), "-c", inside / "nginx.conf"], {}
     loaded = "\n".join(f"LoadModule {m}_module {APACHE_MODULES}/mod_{m}.so" for m in APACHE_LOADED)

@@ -12,9 +12,12 @@ from pathlib import Path
 from .places import find_program
 from .process import DESCRIPTORS, TUNNELS
 
+# nginx closes connections that have asked nothing yet once fewer than a sixteenth of these are free.
+SLOTS = DESCRIPTORS + DESCRIPTORS // 8
+
 NGINX = """\
 daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log stderr warn;
-events {{ worker_connections {descriptors}; }}
+events {{ worker_connections SLOTS; }}
 http {{
   access_log off; types {{ }} default_type application/octet-stream; client_max_body_size 0;
   keepalive_requests 1000000000; keepalive_timeout 3600s;
@@ -22,7 +25,7 @@ http {{
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
 {servers}
 }}
-"""
+""".replace("SLOTS", str(SLOTS))
 NGINX_PROXY = """\
   upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000000; }}
   map $http_upgrade $asked {{ default upgrade; '' ''; }}
@@ -151,7 +154,7 @@ def nginx(shop, setup):
     server = NGINX_PROXY.format(
         backend=setup.backend, listen=setup.listen, h2=" http2" if setup.http2 else "", certificate=setup.certificate,
         key=setup.key, tickets="on" if setup.resumes else "off", location=location)
-    config = shop.write(setup.folder / "nginx.conf", NGINX.format(dir=setup.folder, servers=server, descriptors=DESCRIPTORS))
+    config = shop.write(setup.folder / "nginx.conf", NGINX.format(dir=setup.folder, servers=server))
     return [find_program("nginx"), "-c", config], {}
 
 

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from . import files, page
 from .peers import NGINX, PEERS, Setup
 from .places import LOOPBACK, BenchError, Seat, find_program
-from .process import DESCRIPTORS
 
 BODY = bytes(range(256)) * 4  # 1 KiB, and nothing that a proxy would want to rewrite
 LARGE = 100 << 20
@@ -132,7 +131,7 @@ class Backend:
         folder = shop.subfolder(f"backend-{self.port}")
         servers = BACKEND.format(root=root, address=seat.address, h1=self.port, h2c=self.h2c, below=self.below, closing=self.closing,
                                  status=self._status)
-        config = shop.write(folder / "nginx.conf", NGINX.format(dir=folder, servers=servers, descriptors=DESCRIPTORS))
+        config = shop.write(folder / "nginx.conf", NGINX.format(dir=folder, servers=servers))
         self.child = shop.start("backend", [find_program("nginx"), "-c", config], seat)
         for port in (self.port, self.h2c, self.below, self.closing, self._status):
             wait_listening(self.child, port, seat=seat)

@@ -9,6 +9,7 @@ from .places import LOOPBACK, BenchError, find_program
 from .report import version
 from .targets import LIMITS, START_SECONDS, THREADS, session
 
+KEY = "ticket-key.der"
 TLS = """\
 [tls]
 certificate = "{certificate}"
@@ -48,13 +49,22 @@ class Up:
 
     def start(self, targets):
         """(its process, the portal with a session)."""
-        state = targets.subfolder("portreeve")
+        child, address = self._run(targets, targets.subfolder("portreeve"), "127.0.0.1:0")
+        return child, enter(targets, address)
+
+    def another(self, targets, first, number, port):
+        """One more that believes the sessions of the first, at the same port of another address of loopback: (its process, that address)."""
+        state, address = targets.subfolder(f"portreeve-{number}"), f"127.0.0.{number}"
+        targets.shop.write(state / KEY, (first / KEY).read_bytes())
+        child, _ = self._run(targets, state, f"{address}:{port}")
+        return child, address
+
+    def _run(self, targets, state, listen):
         tls = TLS.format(certificate=targets.certificate, key=targets.key)
         config = targets.shop.write(state / "portreeve.toml", f"{THREADS}{tls}{LIMITS}")
-        argv = [self.program, "up", "--listen", "127.0.0.1:0", "--state", state, "--config", config]
+        argv = [self.program, "up", "--listen", listen, "--state", state, "--config", config]
         child = targets.shop.start("portreeve", argv, self.place.proxy)
-        address = urlsplit(self._sign_in_address(child))
-        return child, enter(targets, address)
+        return child, urlsplit(self._sign_in_address(child))
 
     def _sign_in_address(self, child):
         end = time.monotonic() + self.patience
