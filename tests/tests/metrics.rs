@@ -66,6 +66,8 @@ async fn what_happens_is_counted() {
     let mut garbage = portal.tcp().await;
     garbage.write_all(&[22, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
     let _ = garbage.read_to_end(&mut Vec::new()).await;
+    // Such a connection is closed before it is counted.
+    becomes(&portal, "portreeve_tls_handshake_failures_total{reason=\"tls\"}", 1.0).await;
 
     let scrape = portal.scrape().await;
     assert_is(
