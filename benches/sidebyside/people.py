@@ -1,9 +1,11 @@
-"""What each user takes beside the portal: the dialer that connects as the user, and the worker that keeps the workspace.
+"""What each user takes beside the portal: the dialer that connects as the user, the worker that keeps the workspace, and who holds the
+worker's PAM session open.
 
 Invariant: the users that are added to the cluster's login node for this are gone at the end, with their homes.
 """
 
 import os
+import re
 import shutil
 import statistics
 import sys
@@ -19,14 +21,16 @@ from .process import Workshop
 from .targets import Backend, Targets, session
 
 COUNTS = (1, 10, 40)
-FIRST = 30_000  # the first uid
-ROLES = {"portreeve-portal": "portal", "portreeve-broker": "broker", "portreeve-agent": "agents", "portreeve-dialer": "dialer",
-         "portreeve-worker": "worker"}
+PEOPLE_FROM, FIRST = 20_000, 30_000  # the cluster's own users have uids from the first on; those that are added, from the second
+ROLES = {"portreeve-portal": "portal", "portreeve-broker": "broker", "portreeve-agent": "agents", "portreeve-worker": "worker",
+         "portreeve-pam": "session"}
+OF_A_USER = ("dialer", "worker", "session")
 SETTLE_SECONDS = 2.0
 
 
 def curve(state, load):
-    """Rows of what all processes of each sort take, in KiB, with so many users who each have a page open and an application asked for."""
+    """Rows with so many users, each of whom has had the workspace and asked for an application: KiB of memory, where a page that
+    processes share counts as its share for each of them (Pss), for the median process of a user, and for all of each sort."""
     form = Deployed(state)
     names = [f"user{number}" for number in range(max(COUNTS))]
     rows = []
@@ -47,11 +51,11 @@ def curve(state, load):
 
 
 def table(rows):
-    lines = ["| users | a dialer's own KiB | all of it | a worker's own KiB | all of it | portal | broker | agents |", "| --- " * 8 + "|"]
+    names = (*OF_A_USER, "user", "portal", "broker", "agents")
+    lines = ["| users | " + " | ".join(f"{name}, KiB" for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
     for row in rows:
-        cells = [f"{row['each'][one][what]:,.0f}" for one in ("dialer", "worker") for what in ("own_kib", "pss_kib")]
-        cells += [f"{row['all_kib'][one]:,.0f}" for one in ("portal", "broker", "agents")]
-        lines.append(f"| {row['count']} | " + " | ".join(cells) + " |")
+        cells = [*(row["each"][one] for one in OF_A_USER), sum(row["each"].values()), *(row["all"][one] for one in names[4:])]
+        lines.append(f"| {row['count']} | " + " | ".join(f"{cell:,.0f}" for cell in cells) + " |")
     return "\n".join(lines)
 
 
@@ -91,25 +95,21 @@ def _come(portal, application, name):
 def _row(units, count):
     seen = defaultdict(list)
     for pid in units.look():
-        if role := ROLES.get(_program(pid)):
-            seen[role].append(_memory(pid))
-    for role in ("dialer", "worker"):
-        # alice's are there as well: the run has signed her in.
+        if role := _role(pid):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            seen[role].append(int(re.search(r"^Pss: +(\d+)", text, re.M)[1]))
+    for role in OF_A_USER:
+        # alice's dialer is there as well: the run has signed her in.
         if not count <= len(seen[role]) <= count + 1:
-            raise BenchError(f"{count} users have {len(seen[role])} {role}s")
-    each = {role: {key: statistics.median(one[key] for one in seen[role]) for key in ("own_kib", "pss_kib")} for role in ("dialer", "worker")}
-    return {"count": count, "each": each, "all_kib": {role: sum(one["pss_kib"] for one in ones) for role, ones in seen.items()}}
+            raise BenchError(f"{count} users have {len(seen[role])} x {role}")
+    return {"count": count, "each": {role: statistics.median(seen[role]) for role in OF_A_USER},
+            "all": {role: sum(ones) for role, ones in seen.items()}}
 
 
-def _program(pid):
+def _role(pid):
     try:
-        return Path(os.readlink(f"/proc/{pid}/exe")).name
+        name, uid = Path(os.readlink(f"/proc/{pid}/exe")).name, os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
-
-
-def _memory(pid):
-    """`own_kib`: pages that no other process has; `pss_kib`: these, and its share of the others."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
-    return {"own_kib": kib["Private_Clean"] + kib["Private_Dirty"], "pss_kib": kib["Pss"]}
+    # A dialer is the broker's own program, forked.
+    return "dialer" if name == "portreeve-broker" and uid >= PEOPLE_FROM else ROLES.get(name)

@@ -46,8 +46,12 @@ pub(crate) struct Visit<'a> {
 /// Fields of one hop (RFC 9110 section 7.6.1), and those that `Connection` names. Returns whether the sender takes
 /// trailers.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
-    // Most have none, and to look at each name once is less than to look for each of these.
-    if !headers.keys().any(is_of_one_hop) {
+    // To look at each name once is less than to look for each of these.
+    let mut of_one_hop = headers.keys().filter(|name| is_of_one_hop(name));
+    let Some(first) = of_one_hop.next() else { return false };
+    // All that most applications say: that they keep the connection.
+    if *first == header::CONNECTION && of_one_hop.next().is_none() && is_kept(headers) {
+        headers.remove(header::CONNECTION);
         return false;
     }
     let named: Vec<HeaderName> = headers
@@ -69,6 +73,13 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> bool {
         headers.remove(name);
     }
     trailers
+}
+
+/// Whether `Connection` says that alone, once.
+fn is_kept(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONNECTION).iter();
+    values.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"))
+        && values.next().is_none()
 }
 
 /// Whether a comma-separated field has this token, in any case.
@@ -237,6 +248,13 @@ mod tests {
         assert!(remove_hop_by_hop(&mut headers));
         let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["host", "accept"]);
+        let mut kept = map(&[("connection", "Keep-Alive"), ("accept", "*/*")]);
+        assert!(!remove_hop_by_hop(&mut kept));
+        assert_eq!(kept, map(&[("accept", "*/*")]));
+        let mut named_after =
+            map(&[("connection", "keep-alive"), ("connection", "x-secret"), ("x-secret", "1")]);
+        remove_hop_by_hop(&mut named_after);
+        assert!(named_after.is_empty());
     }
 
     #[test]
