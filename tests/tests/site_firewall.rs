@@ -106,6 +106,32 @@ fn a_listener_that_runs_with_a_projects_group_is_reached_by_the_project() {
 }
 
 #[test]
+fn a_listener_of_a_shell_that_newgrp_began_is_reached_by_the_project() {
+    guarded("a_listener_of_a_shell_that_newgrp_began", |site| async {
+        let mut bobs = ["c1", "c2"].map(|node| site.player(node, "bob", None));
+        let mut carols = ["c1", "c2"].map(|node| site.player(node, "carol", None));
+        // As it is typed: the second line is read by the shell that newgrp begins, the rest by its program.
+        let typed = "{ echo \"exec python3 $file\"; exec cat; } | newgrp proj";
+        let mut alice = site.player_by("c1", "alice", typed);
+        assert_eq!(alice.does("os.getegid()").said, "20100");
+        let port = alice.listens("::");
+        for address in ["10.77.0.11", "fd77::11"] {
+            for bob in &mut bobs {
+                assert_eq!(bob.connects((address, port)).said, "connected");
+            }
+            for carol in &mut carols {
+                assert_refused(&carol.connects((address, port)), address);
+            }
+        }
+        assert_eq!(site.player("c2", "alice", None).connects(("10.77.0.11", port)).said, "connected");
+        // A shell without it opens nothing.
+        let mut plain = site.player_by("c1", "alice", "{ echo \"exec python3 $file\"; exec cat; } | bash");
+        let own = plain.listens("::");
+        assert_refused(&bobs[1].connects(("10.77.0.11", own)), "10.77.0.11");
+    });
+}
+
+#[test]
 fn a_login_group_shares_nothing() {
     guarded("a_login_group_shares_nothing", |site| async {
         // Alice and bob are in carol's login group.
