@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use portreeve_tests::world::site::{PROGRAMS, Player, Site, guarded};
+use portreeve_tests::world::skip;
 
 /// A SYN is sent again after one second, two more, and four more.
 const RETRANSMITTED: Duration = Duration::from_secs(9);
@@ -390,5 +391,64 @@ fn the_check_sees_a_daemon_that_is_stuck_or_dead() {
         enabled.mend();
         dead.mend();
         assert_eq!(checked(site).status, 0);
+    });
+}
+
+#[test]
+fn two_queues_decide_as_one_does() {
+    let name = "two_queues_decide_as_one_does";
+    guarded(name, move |site| async move {
+        alone!(site);
+        let two = site.restarted("c1", "queues", "\"0-1\"");
+        let live = site.shell("c1", "root", "portreeve check --live");
+        assert_eq!(live.status, 0, "{live:?}");
+        for queue in ["firewall: ok: queue 0: ", "firewall: ok: queue 1: "] {
+            assert!(live.out.contains(queue), "{queue}: {live:?}");
+        }
+        let mut alice = site.player("c1", "alice", None);
+        let mut of_proj = site.player("c1", "alice", Some("proj"));
+        let ports = [&mut alice, &mut of_proj].map(|listener| {
+            let port = listener.listens("0.0.0.0");
+            listener.must("accept_all('l')", "accepting");
+            port
+        });
+        // The kernel picks a queue by the processor on which a packet comes: here the one on which it was sent.
+        let mut callers = Vec::new();
+        for parity in [0, 1] {
+            for node in ["c1", "c2"] {
+                for user in ["alice", "bob", "carol"] {
+                    let mut caller = site.player(node, user, None);
+                    if caller.does(&format!("on_processors({parity})")).said != "there" {
+                        return skip(name, "needs two processors, to fill two queues");
+                    }
+                    callers.push((node, user, caller));
+                }
+            }
+        }
+        let packets =
+            || [0, 1].map(|queue| site.firewalls_count("c1", &format!("packets_total{{queue=\"{queue}\"}}")));
+        let before = packets();
+        for (port, bobs) in [(ports[0], REFUSED), (ports[1], "connected")] {
+            for (_, _, caller) in &mut callers {
+                caller.begins(&format!("connects(40, '10.77.0.11', {port})"));
+            }
+            for (node, user, caller) in &mut callers {
+                let expected = match *user {
+                    "alice" => "connected",
+                    "bob" => bobs,
+                    _ => REFUSED,
+                };
+                assert_eq!(caller.ends("connects").said, format!("{expected}:40"), "{user} on {node}");
+            }
+        }
+        let after = packets();
+        println!("    packets of the two queues: {before:?}, then {after:?}");
+        for (before, after) in before.into_iter().zip(after) {
+            // Half of 12 callers, twice 40 connections each.
+            assert!(after - before >= 480, "{after} - {before}");
+        }
+        drop(two);
+        let live = site.shell("c1", "root", "portreeve check --live");
+        assert!(live.out.contains("queue 0: ") && !live.out.contains("queue 1: "), "{live:?}");
     });
 }

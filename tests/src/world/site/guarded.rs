@@ -85,10 +85,30 @@ impl Site {
     /// # Panics
     /// When it does not take it into use.
     pub fn reconfigured(&'static self, node: &'static str, key: &str, value: &str) -> Reconfigured {
-        let reconfigured = Reconfigured(self, node);
+        self.guarded_by(node, key, value, Self::reload_firewall)
+    }
+
+    /// The same for a key that takes effect at the start alone.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restarted(&'static self, node: &'static str, key: &str, value: &str) -> Reconfigured {
+        self.guarded_by(node, key, value, |site, node| {
+            site.root(node, "systemctl restart portreeve-firewall");
+        })
+    }
+
+    fn guarded_by(
+        &'static self,
+        node: &'static str,
+        key: &str,
+        value: &str,
+        take: fn(&Self, &str),
+    ) -> Reconfigured {
+        let reconfigured = Reconfigured { site: self, node, take };
         let others = GUARDED.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>().join("\n");
         self.configure_firewall(node, &format!("{others}\n{key} = {value}\n"));
-        self.reload_firewall(node);
+        take(self, node);
         reconfigured
     }
 
@@ -137,14 +157,19 @@ impl Site {
 
 /// A firewall that decides by something else, until this is dropped.
 #[must_use = "it is given back when this is dropped"]
-pub struct Reconfigured(&'static Site, &'static str);
+pub struct Reconfigured {
+    site: &'static Site,
+    node: &'static str,
+    /// Has the daemon take into use what is in the file.
+    take: fn(&Site, &str),
+}
 
 impl Drop for Reconfigured {
     fn drop(&mut self) {
-        let Self(site, node) = *self;
+        let Self { site, node, take } = *self;
         let back = std::panic::catch_unwind(|| {
             site.configure_firewall(node, GUARDED);
-            site.reload_firewall(node);
+            take(site, node);
         });
         assert!(back.is_ok() || std::thread::panicking(), "{node}: the firewall is not as it was");
     }

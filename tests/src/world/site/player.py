@@ -83,6 +83,12 @@ def accept_all(name):
     return "accepting"
 
 
+def on_processors(parity):
+    """Runs on the processors with even numbers from now on (0), or on the others (1)."""
+    os.sched_setaffinity(0, [one for one in os.sched_getaffinity(0) if one % 2 == parity])
+    return "there"
+
+
 def begin(name, address, port):
     """Begins to connect, and does not wait: see `connected`."""
     one = sockets[name] = socket.socket(family(address))
