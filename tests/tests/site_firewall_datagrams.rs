@@ -143,3 +143,66 @@ fn a_flow_that_goes_on_is_asked_about_again_and_loses_nothing() {
         println!("    {datagrams} datagrams there and back in {:?}", began.elapsed());
     });
 }
+
+/// Addresses for many, and what a socket is bound to that sends to them.
+const GROUPS: [(&str, &str); 2] = [("239.77.0.1", "0.0.0.0"), ("ff15::77", "::")];
+const INSIDE: &str = "inside";
+
+/// A program that sends datagrams to a group.
+fn sender_to_many(site: &Site, node: &str, user: &str, group: (&str, &str), port: u16) -> Player {
+    let mut player = site.player(node, user, None);
+    player.takes_datagrams(group.1);
+    player.must(&format!("towards_many('d', '{}', {port}, '{INSIDE}')", group.0), "towards");
+    player
+}
+
+#[test]
+fn what_is_sent_to_many_comes_if_all_who_may_hear_it_are_the_senders_own() {
+    guarded("what_is_sent_to_many_comes", |site| async {
+        for group in GROUPS {
+            let (mut alice, mut second, mut bob) = (
+                site.player("c1", "alice", None),
+                site.player("c1", "alice", None),
+                site.player("c1", "bob", None),
+            );
+            let joins = |port| format!("member('m', '{}', '{INSIDE}', {port})", group.0);
+            let port: u16 = alice.does(&joins(0)).said.parse().unwrap();
+            second.must(&joins(port), &port.to_string());
+            // From the node itself as well: what is sent to many is heard there, too.
+            for node in ["c2", "c1"] {
+                let case = format!("{} from {node}", group.0);
+                let mut own = sender_to_many(site, node, "alice", group, port);
+                let mut others = sender_to_many(site, node, "bob", group, port);
+                let hears = "hear('m', 3)";
+                for word in ["one", "two"] {
+                    own.must(&format!("say('d', '{word}')"), "said");
+                    alice.must(hears, word);
+                    second.must(hears, word);
+                }
+                let refused = |reason: &str| {
+                    site.firewalls_count("c1", &format!("refused_total{{reason=\"{reason}\"}}"))
+                };
+                // Another's datagram, and then her own with another among those who would hear it.
+                let before = refused("other-user");
+                others.must("say('d', 'from bob')", "said");
+                alice.must("hear('m', 0.3)", "timeout");
+                second.must("hear('m', 0.05)", "timeout");
+                assert!(refused("other-user") > before, "{case}");
+                bob.must(&joins(port), &port.to_string());
+                let before = refused("other-user");
+                for sender in [&mut own, &mut others] {
+                    sender.must("say('d', 'to both')", "said");
+                }
+                for hearer in [&mut alice, &mut second, &mut bob] {
+                    hearer.must("hear('m', 0.3)", "timeout");
+                }
+                assert!(refused("other-user") >= before + 2, "{case}");
+                // He leaves, and she is heard again, by the flow of before as well.
+                bob.must("close('m')", "closed");
+                own.must("say('d', 'three')", "said");
+                alice.must(hears, "three");
+                second.must(hears, "three");
+            }
+        }
+    });
+}

@@ -160,6 +160,32 @@ def write_as(source, own, port, address, to):
     return "sent"
 
 
+def member(name, group, interface, port=0):
+    """A socket for datagrams to a group, by this interface; others may have the port as well. Returns it."""
+    one = sockets[name] = socket.socket(family(group), socket.SOCK_DGRAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("::" if ":" in group else "0.0.0.0", port))
+    number = socket.if_nametoindex(interface)
+    if ":" in group:
+        joined = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", number)
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, joined)
+    else:
+        joined = socket.inet_aton(group) + bytes(4) + struct.pack("@i", number)
+        one.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
+    return port_of(name)
+
+
+def towards_many(name, group, port, interface):
+    """The same as `towards`, to a group."""
+    number = socket.if_nametoindex(interface)
+    if ":" in group:
+        sockets[name].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, number)
+    else:
+        by = bytes(8) + struct.pack("@i", number)
+        sockets[name].setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, by)
+    return towards(name, group, port)
+
+
 def told(name, patience=3.0):
     """Waits for a datagram, and answers it with its text backwards."""
     sockets[name].settimeout(patience)
