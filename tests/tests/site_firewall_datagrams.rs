@@ -206,3 +206,41 @@ fn what_is_sent_to_many_comes_if_all_who_may_hear_it_are_the_senders_own() {
         }
     });
 }
+
+/// The kernel takes packets of IPv4 in that come from outside with an address of its own; those of IPv6 it takes anyway.
+const TAKES_OWN: &str = "cd /proc/sys/net/ipv4/conf && cat all/rp_filter inside/rp_filter >/run/rp_filter && echo 0 >all/rp_filter && echo 0 >inside/rp_filter && echo 1 >inside/accept_local";
+const TAKES_NONE: &str = "cd /proc/sys/net/ipv4/conf && echo 0 >inside/accept_local && { read all; read inside; } </run/rp_filter && echo $all >all/rp_filter && echo $inside >inside/rp_filter && rm /run/rp_filter";
+
+#[test]
+fn whoever_writes_a_nodes_own_address_on_a_packet_from_outside_is_not_heard() {
+    guarded("whoever_writes_a_nodes_own_address", |site| async {
+        let _takes = site.breaks("c1", TAKES_OWN, TAKES_NONE);
+        let mut root = site.player("c2", "root", None);
+        let refused = || site.firewalls_count("c1", "refused_total{reason=\"forged\"}");
+        for address in ["10.77.0.11", "fd77::11"] {
+            let any = if address.contains(':') { "::" } else { "0.0.0.0" };
+            let (mut alice, mut other) = (site.player("c1", "alice", None), site.player("c1", "alice", None));
+            let (to, from) = (alice.takes_datagrams(any), other.takes_datagrams(any));
+            let cursor = site.journals_end("c1");
+            let before = refused();
+            // As if another program of alice's had sent it, on the same node.
+            root.must(&format!("forge('udp', '{address}', {from}, '{address}', {to})"), "sent");
+            alice.must("hear('d', 0.5)", "timeout");
+            assert_eq!(refused(), before + 1, "{address}");
+            let port = alice.listens(any);
+            root.must(&format!("forge('tcp', '{address}', {from}, '{address}', {port})"), "sent");
+            alice.must("accept('l', 'a', 0.5)", "timeout");
+            assert_eq!(refused(), before + 2, "{address}");
+            let records = site.refusals("c1", &cursor);
+            for transport in ["Udp", "Tcp"] {
+                let is_it = |line: &&String| {
+                    line.contains("reason=\"forged\"") && line.contains(&format!("transport={transport}"))
+                };
+                assert_eq!(records.iter().filter(is_it).count(), 1, "{transport}: {records:#?}");
+            }
+            // The program itself is heard: what was lost was another's.
+            other.must(&format!("towards('d', '{address}', {to})"), "towards");
+            talk(&mut other, &mut alice);
+        }
+    });
+}

@@ -186,6 +186,41 @@ def towards_many(name, group, port, interface):
     return towards(name, group, port)
 
 
+def checksum(content):
+    """RFC 1071."""
+    content += bytes(len(content) % 2)
+    total = sum(struct.unpack(f"!{len(content) // 2}H", content))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def forge(kind, source, port, address, to):
+    """Sends a packet with a source that need not be ours: a datagram ("udp"), or what begins a connection ("tcp")."""
+    if kind == "udp":
+        number, at, rest = socket.IPPROTO_UDP, 6, b"forged"
+        head = struct.pack("!HHHH", port, to, 8 + len(rest), 0)
+    else:
+        number, at, rest = socket.IPPROTO_TCP, 16, b""
+        head = struct.pack("!HHIIBBHHH", port, to, 1, 0, 5 << 4, 2, 1024, 0, 0)
+    of = family(address)
+    ends = socket.inet_pton(of, source) + socket.inet_pton(of, address)
+    content = head + rest
+    lengths = struct.pack("!I3xB" if of == socket.AF_INET6 else "!HxB", len(content), number)
+    content = content[:at] + struct.pack("!H", checksum(ends + lengths + content)) + content[at + 2 :]
+    if of == socket.AF_INET6:
+        IPV6_HDRINCL = 36
+        head = struct.pack("!IHBB", 6 << 28, len(content), number, 64) + ends
+    else:
+        # The kernel fills in the length, and the sum.
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, number, 0) + ends
+    with socket.socket(of, socket.SOCK_RAW, socket.IPPROTO_RAW) as one:
+        if of == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
+        one.sendto(head + content, (address, 0))
+    return "sent"
+
+
 def told(name, patience=3.0):
     """Waits for a datagram, and answers it with its text backwards."""
     sockets[name].settimeout(patience)
