@@ -96,13 +96,15 @@ impl Pool {
 pub(crate) mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
+    use http::Request;
     use hyper_util::rt::TokioIo;
     use portreeve_model::{ListenerId, Owner, OwnerGroups, Tuple};
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::task::LocalSet;
     use tokio_util::task::TaskTracker;
 
     use super::*;
+    use crate::request_body::RequestBody;
 
     /// Connections that stay open for as long as the other half is held.
     pub(crate) async fn links(port: u16, count: usize) -> (Vec<Box<Link>>, Vec<DuplexStream>) {
@@ -180,5 +182,37 @@ pub(crate) mod tests {
         assert_eq!(pool.count.get(), 1, "the last one has closed");
         assert!(pool.take(&key, start).is_some(), "this is the one before");
         assert!(pool.take(&key, start).is_none() && pool.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_closed_or_spoke_unasked_while_it_rested_carries_no_request() {
+        let (pool, start) = (Pool::default(), Instant::now());
+        let long = limits::POOL_LOOK_AFTER + Duration::from_millis(1);
+        // After a moment nobody looks, and it is found out before anything leaves.
+        for (rested, is_looked_at) in [(long, true), (limits::POOL_LOOK_AFTER, false)] {
+            for what in ["nothing", "closed", "spoke"] {
+                let (mut links, mut held) = links(1, 1).await;
+                let (link, mut application) = (links.remove(0), held.remove(0));
+                let key = link.key.clone();
+                pool.put(link, start);
+                match what {
+                    "closed" => application.shutdown().await.unwrap(),
+                    "spoke" => application.write_all(b"H").await.unwrap(),
+                    _ => {}
+                }
+                let mut link = pool.take(&key, start + rested).unwrap();
+                assert!(pool.is_empty());
+                assert_eq!(link.is_closed(), is_looked_at && what != "nothing", "{what}, {rested:?}");
+                if what == "nothing" {
+                    continue;
+                }
+                let mut unsent = link.send(Request::new(RequestBody::none())).await.unwrap_err();
+                assert!(unsent.take_message().is_some(), "{what}, {rested:?}: it can be sent elsewhere");
+                drop(link);
+                let mut heard = Vec::new();
+                application.read_to_end(&mut heard).await.unwrap();
+                assert_eq!(heard, b"", "{what}, {rested:?}");
+            }
+        }
     }
 }
