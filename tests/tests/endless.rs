@@ -6,8 +6,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
+use portreeve_tests::wire::application::{Application, OK};
+use portreeve_tests::wire::frames::{END_HEADERS, END_STREAM, block, frame, kind};
+use portreeve_tests::wire::rig::Rig;
 use portreeve_tests::world::{App, PATIENCE, Portal, text, until};
 
 /// Bytes that are under way, so that the portal has seen many.
@@ -58,6 +62,70 @@ async fn interim_answers() {
     for method in ["GET", "POST"] {
         holds_up_nobody(method, b"", b"HTTP/1.1 102 \r\n\r\n").await;
     }
+}
+
+/// The browser asks and takes nothing for as long as there are interim answers. What it takes at last is no more than what was
+/// kept, on the way and in the portal, and the answer comes behind it.
+#[tokio::test]
+async fn interim_answers_that_a_browser_does_not_take_need_no_memory() {
+    const HINTS: usize = 1200;
+    let said = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&said);
+    let app = Application::start(move |mut caller, _| {
+        let counted = Arc::clone(&counted);
+        async move {
+            while let Ok(Some(_)) = caller.request().await {
+                for number in 0..HINTS {
+                    // None is like another, so that none is compressed to a byte.
+                    let link = format!("{number}{}", "x".repeat(15_000));
+                    let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: </{link}>\r\n\r\n");
+                    caller.send(hint).await.unwrap();
+                    // Not faster than they are passed on: what comes at once is dropped at once.
+                    if number % 4 == 3 {
+                        tokio::time::sleep(Duration::from_millis(8)).await;
+                    }
+                }
+                caller.send(OK).await.unwrap();
+                counted.fetch_add(1, SeqCst);
+            }
+        }
+    })
+    .await;
+    let rig = Rig::new(app).await;
+    assert_eq!(rig.get_health().await, 200);
+    let before = rig.resident_kib();
+    let all_said = |times| {
+        until("the application has said all", PATIENCE, move || {
+            let is_said = said.load(SeqCst) == times;
+            async move { is_said.then_some(()) }
+        })
+    };
+    let mut http1 = rig.http1().await;
+    http1.send(rig.head("GET", "/", "")).await.unwrap();
+    let mut http2 = rig.frames().await;
+    let head = block(&[
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", &rig.host()),
+        (":path", &rig.path("/")),
+        ("cookie", &rig.cookie()),
+    ]);
+    http2.send(&frame(kind::HEADERS, END_HEADERS | END_STREAM, 1, head)).await.unwrap();
+    all_said(2).await;
+    let grown = rig.peak_kib().saturating_sub(before);
+    println!("the portal grew by {grown} KiB");
+    assert!(grown < 5 << 10, "the portal grew by {grown} KiB");
+    let answer = http1.answer().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!((1..HINTS).contains(&answer.interim.len()), "{}", answer.interim.len());
+    let (mut heads, mut is_over) = (0, false);
+    while !is_over {
+        let frame = http2.next().await.unwrap();
+        assert!(frame.kind != kind::RST_STREAM && frame.kind != kind::GOAWAY, "{frame:?}");
+        heads += usize::from(frame.kind == kind::HEADERS);
+        is_over = frame.stream == 1 && frame.flags & END_STREAM != 0;
+    }
+    assert!((2..HINTS).contains(&heads), "{heads}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::audit;
 use crate::authenticate::Memo;
 use crate::chain::chain;
 use crate::front_body::FrontBody;
-use crate::front_io::{FrontIo, Interim, Stall};
+use crate::front_io::{Beside, Flushed, FrontIo, Interim, Stall};
 use crate::http2::serve_http2;
 use crate::interim::InterimSink;
 use crate::limits;
@@ -150,10 +150,12 @@ pub(crate) async fn serve_connection(room: Rc<Room>, stream: TcpStream, peer: So
     let Some(connection) = Connection::new(room, peer).map(Rc::new) else { return };
     let stall = Stall::after(connection.limits.write_stall);
     if http2 {
-        Box::pin(serve_http2(connection, FrontIo::new(tls, None, stall))).await;
+        let flushed = Flushed::default();
+        let io = FrontIo::new(tls, Beside::Http2(flushed.clone()), stall);
+        Box::pin(serve_http2(connection, io, flushed)).await;
     } else {
         let interim = Interim::default();
-        let io = TokioIo::new(FrontIo::new(tls, Some(interim.clone()), stall));
+        let io = TokioIo::new(FrontIo::new(tls, Beside::Http1(interim.clone()), stall));
         serve_http1(connection, io, interim).await;
     }
 }

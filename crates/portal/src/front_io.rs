@@ -4,6 +4,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -52,6 +53,24 @@ impl Interim {
     }
 }
 
+/// Whether everything that the HTTP library had to write was taken, the last time that it wrote. What it is given while that is not
+/// so waits in its memory.
+#[derive(Clone, Default)]
+pub(crate) struct Flushed(Arc<AtomicBool>);
+
+impl Flushed {
+    /// Says so once, and again when something more has been flushed.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Relaxed)
+    }
+}
+
+/// What goes with the connection, by its protocol.
+pub(crate) enum Beside {
+    Http1(Interim),
+    Http2(Flushed),
+}
+
 /// A limit on how long a peer may take nothing of what is ready for it.
 pub(crate) struct Stall {
     after: Duration,
@@ -85,7 +104,7 @@ impl Stall {
 /// A stream towards a browser.
 pub(crate) struct FrontIo<S> {
     inner: S,
-    interim: Option<Interim>,
+    beside: Beside,
     /// What of the interim answers is being written.
     writing: Vec<u8>,
     stall: Stall,
@@ -94,14 +113,13 @@ pub(crate) struct FrontIo<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> FrontIo<S> {
-    /// `interim` goes with HTTP/1.1.
-    pub(crate) fn new(inner: S, interim: Option<Interim>, stall: Stall) -> Self {
-        Self { inner, interim, writing: Vec::new(), stall, lingering: None }
+    pub(crate) fn new(inner: S, beside: Beside, stall: Stall) -> Self {
+        Self { inner, beside, writing: Vec::new(), stall, lingering: None }
     }
 
     /// Writes queued interim answers; called whenever the library polls, which reading wakes it for.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(interim) = &self.interim else { return Ok(()) };
+        let Beside::Http1(interim) = &self.beside else { return Ok(()) };
         let mut written = false;
         loop {
             // One that the browser does not take holds up those behind it, which are no more than so much.
@@ -161,13 +179,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrontIo<S> {
     }
 
     fn note_flushed(&mut self, flushed: bool) {
-        if let Some(interim) = &self.interim {
-            let mut state = interim.state();
-            state.flushed = flushed;
-            // They came while all was flushed, so they go before the answer that begins here.
-            if !flushed {
-                self.writing.append(&mut state.pending);
+        match &self.beside {
+            Beside::Http1(interim) => {
+                let mut state = interim.state();
+                state.flushed = flushed;
+                // They came while all was flushed, so they go before the answer that begins here.
+                if !flushed {
+                    self.writing.append(&mut state.pending);
+                }
             }
+            Beside::Http2(all) => all.0.store(flushed, Relaxed),
         }
     }
 }
@@ -224,11 +245,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for FrontIo<S> {
         if self.lingering.is_none() {
             let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
             ready!(self.stall.watch(cx, outcome))?;
-            if self.interim.as_ref().is_none_or(|interim| interim.state().upgraded) {
-                return Poll::Ready(Ok(()));
+            match &self.beside {
+                Beside::Http1(interim) if !interim.state().upgraded => {}
+                Beside::Http1(_) | Beside::Http2(_) => return Poll::Ready(Ok(())),
             }
             self.lingering = Some(Box::pin(tokio::time::sleep(limits::LINGER)));
         }
         self.poll_linger(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const HINT: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n";
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+    #[tokio::test]
+    async fn of_interim_answers_that_a_browser_does_not_take_so_many_are_kept() {
+        let (ours, mut browser) = tokio::io::duplex(64);
+        let interim = Interim::default();
+        let mut front =
+            FrontIo::new(ours, Beside::Http1(interim.clone()), Stall::after(Duration::from_secs(60)));
+        interim.push(HINT);
+        assert_eq!(interim.state().pending, b"", "what was written before may not be a whole message");
+        front.flush().await.unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        // What is being written, and what waits for that.
+        let most = 2 * limits::HEAD_BYTES;
+        for _ in 0..2 * most / HINT.len() {
+            interim.push(HINT);
+            let read = Pin::new(&mut front).poll_read(&mut cx, &mut ReadBuf::new(&mut [0]));
+            assert!(read.is_pending());
+            let kept = front.writing.len() + interim.state().pending.len();
+            assert!(kept <= most, "{kept} bytes are kept");
+        }
+        // What was kept comes whole, and before the answer.
+        let answers = async {
+            front.write_all(ANSWER).await.unwrap();
+            interim.push(HINT);
+            assert_eq!(interim.state().pending, b"", "nothing gets into the middle of an answer");
+            front.flush().await.unwrap();
+            drop(front);
+        };
+        let mut taken = Vec::new();
+        let (_, read) = tokio::join!(answers, browser.read_to_end(&mut taken));
+        read.unwrap();
+        let hints = taken.strip_suffix(ANSWER).unwrap();
+        assert!(hints.chunks(HINT.len()).all(|hint| hint == HINT));
+        assert!((limits::HEAD_BYTES..most + 64).contains(&hints.len()), "{}", hints.len());
     }
 }

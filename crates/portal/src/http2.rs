@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::header::{DATE, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::chain::chain;
 use crate::front::{Connection, idle};
 use crate::front_body::{FrontBody, StreamIo};
-use crate::front_io::Stall;
+use crate::front_io::{Flushed, Stall};
 use crate::interim::{InterimSink, Interims};
 use crate::limits;
 use crate::record::Sent;
@@ -28,7 +28,7 @@ use crate::serve::serve;
 use crate::upgrade::Pending;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve_http2<S>(connection: Rc<Connection>, io: S)
+pub(crate) async fn serve_http2<S>(connection: Rc<Connection>, io: S, flushed: Flushed)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -73,11 +73,11 @@ where
         };
         match next {
             Some(Ok((request, respond))) => {
-                let connection = Rc::clone(&connection);
+                let (connection, hints) = (Rc::clone(&connection), Hints::after(&flushed));
                 // Moved by its address: a task is moved whole several times before it runs.
                 room.tasks.spawn_local(Box::pin(async move {
                     let _active = connection.begin();
-                    serve_stream(&connection, request, respond).await;
+                    serve_stream(&connection, request, respond, hints).await;
                 }));
             }
             Some(Err(error)) => return tracing::debug!(error = %chain(&error), "an HTTP/2 connection ended"),
@@ -99,10 +99,36 @@ async fn keep_alive(ping_pong: Option<PingPong>, every: Duration) {
     }
 }
 
+/// Gives the library one stream's interim answers. It keeps what the browser does not take, however much that is; so it gets
+/// no more of them than may wait.
+struct Hints {
+    flushed: Flushed,
+    /// So many were sent since the browser had taken all.
+    waiting: usize,
+}
+
+impl Hints {
+    fn after(flushed: &Flushed) -> Self {
+        Self { flushed: flushed.clone(), waiting: 0 }
+    }
+
+    fn send(&mut self, respond: &mut SendResponse<Bytes>, head: Response<()>) {
+        if self.flushed.take() {
+            self.waiting = 0;
+        }
+        // Whoever holds a body back hears once that it may come.
+        if self.waiting < limits::HTTP2_INTERIMS || head.status() == StatusCode::CONTINUE {
+            self.waiting += 1;
+            let _ = respond.send_informational(head);
+        }
+    }
+}
+
 async fn serve_stream(
     connection: &Rc<Connection>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    mut hints: Hints,
 ) {
     let (parts, incoming) = request.into_parts();
     let is_connect = parts.method == Method::CONNECT;
@@ -121,16 +147,14 @@ async fn serve_stream(
             tokio::select! {
                 biased;
                 response = &mut answering => break response,
-                head = poll_fn(|cx| interims.poll_next(cx)) => {
-                    let _ = respond.send_informational(head);
-                }
+                head = poll_fn(|cx| interims.poll_next(cx)) => hints.send(&mut respond, head),
                 // The browser left: dropping the answer in the making cancels what was asked of the application.
                 _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             }
         }
     };
     while let Some(head) = interims.next() {
-        let _ = respond.send_informational(head);
+        hints.send(&mut respond, head);
     }
     let (mut head, answer) = response.into_parts();
     head.version = http::Version::HTTP_2;

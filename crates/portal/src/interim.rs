@@ -90,3 +90,25 @@ impl InterimSink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_http2_one_too_many_is_dropped() {
+        let interims = Interims::default();
+        let sink = InterimSink::Http2(interims.clone());
+        for number in 0..limits::HTTP2_INTERIMS + 3 {
+            let link = HeaderMap::from_iter([(LINK, number.to_string().parse().unwrap())]);
+            sink.send(StatusCode::EARLY_HINTS, &link);
+        }
+        for number in 0..limits::HTTP2_INTERIMS {
+            assert_eq!(interims.next().unwrap().headers()[LINK], *number.to_string());
+        }
+        assert!(interims.next().is_none());
+        // There is room again.
+        sink.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        assert!(interims.next().is_some());
+    }
+}
