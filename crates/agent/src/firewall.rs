@@ -214,4 +214,4 @@ pub fn metrics(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -94,9 +94,11 @@ fn host_name() -> anyhow::Result<NodeName> {
 mod tests {
     use super::*;
     use crate::channel::Identity;
+    use crate::firewall::tests::{ALICE, skip};
+    use nix::unistd::Uid;
     use portreeve_model::{KeyFile, Secret};
     use std::fs::Permissions;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
     fn key_file() -> KeyFile {
         let pem = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
@@ -131,6 +133,39 @@ mod tests {
         }
         std::fs::remove_file(&key).unwrap();
         assert!(Settings::read(&config).is_err());
+    }
+
+    #[test]
+    fn a_configuration_that_others_may_write_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("agent.toml");
+        std::fs::write(&config, "plain = true\nnode = 'c9'\nportals = ['p:1']").unwrap();
+        let set = |mode| std::fs::set_permissions(&config, Permissions::from_mode(mode)).unwrap();
+        let refused = |what: &str| {
+            for error in [Settings::read(&config).err(), check(&config).err()] {
+                let error = format!("{:#}", error.unwrap_or_else(|| panic!("{what}: it was used")));
+                assert!(error.contains("nobody else may write it"), "{what}: {error}");
+                assert!(error.contains("agent.toml") && error.contains("it was not used"), "{what}: {error}");
+            }
+        };
+        for mode in [0o600, 0o644, 0o444] {
+            set(mode);
+            assert!(Settings::read(&config).is_ok(), "{mode:o}");
+        }
+        for mode in [0o664, 0o646, 0o666, 0o620, 0o602] {
+            set(mode);
+            refused(&format!("{mode:o}"));
+        }
+        set(0o644);
+        if !Uid::effective().is_root() {
+            return skip("to give a file to somebody else needs root");
+        }
+        chown(&config, Some(ALICE), None).unwrap();
+        refused("alice's");
+        chown(&config, Some(0), None).unwrap();
+        assert!(Settings::read(&config).is_ok());
+        // What is no file can't be looked at for who may write it.
+        assert!(Settings::read(dir.path()).is_err());
     }
 
     #[test]

@@ -20,12 +20,12 @@ use crate::channel::Identity;
 use crate::lookup::tests::FORKS;
 
 /// Users of nobody's: nobody is exempt here.
-pub(super) const ALICE: u32 = 20_900;
+pub(crate) const ALICE: u32 = 20_900;
 /// See [`ALICE`].
 pub(super) const BOB: u32 = 20_901;
 
 /// Says aloud that the test which runs in this thread, or a part of it, does not run here.
-pub(super) fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     println!("SKIPPED: {}: {why}", current().name().unwrap_or_default());
 }
 
