@@ -40,6 +40,10 @@ pub(super) struct Desk {
     /// Connections that have shown no key yet, by where they come from: any user of a node can open some, and must not take
     /// other nodes' places.
     strangers: Shares<IpAddr>,
+    /// Places for all of those together.
+    unknown: Arc<Semaphore>,
+    /// Places for all connections.
+    all: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -52,6 +56,8 @@ impl Desk {
             shared: Arc::clone(shared),
             connections: Shares::default(),
             strangers: Shares::default(),
+            unknown: Arc::new(Semaphore::new(limits::STRANGERS)),
+            all: Arc::new(Semaphore::new(limits::CONNECTIONS)),
         })
     }
 
@@ -60,7 +66,6 @@ impl Desk {
         let listening = tokio::net::TcpListener::from_std(self.socket.try_clone()?)?;
         let desk = Arc::new(self);
         Ok(async move {
-            let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
             let mut callers = JoinSet::new();
             loop {
                 while callers.try_join_next().is_some() {}
@@ -77,18 +82,20 @@ impl Desk {
                 let known = desk.shared.settings.load().nodes.at(from.ip()).is_some()
                     && PRIVILEGED.contains(&from.port());
                 let one = desk.strangers.take(from.ip(), limits::STRANGERS_OF_ONE);
-                let (Ok(place), Some(one), true) = (
-                    Arc::clone(&strangers).try_acquire_owned(),
+                let (Ok(place), Ok(unknown), Some(one), true) = (
+                    Arc::clone(&desk.all).try_acquire_owned(),
+                    Arc::clone(&desk.unknown).try_acquire_owned(),
                     one,
-                    known && callers.len() < limits::CONNECTIONS,
+                    known,
                 ) else {
                     tracing::debug!(%from, "turned away");
                     continue;
                 };
                 let desk = Arc::clone(&desk);
                 callers.spawn(async move {
+                    let _place = place;
                     let greeted = desk.greet(stream).await;
-                    drop((place, one));
+                    drop((unknown, one));
                     match greeted {
                         Ok((stream, key)) => {
                             let ended = desk.converse(stream, key).await;

@@ -126,3 +126,40 @@ fn who_is_not_a_node_or_has_all_its_places_is_not_heard() {
         });
     });
 }
+
+#[test]
+fn with_the_last_place_taken_nobody_is_heard_until_one_is_given_back() {
+    alone(&["10.9.0.1/32", "10.9.0.2/32", "10.9.0.3/32"], || {
+        let [own, c2, c3] = [(); 3].map(|()| identity());
+        let nodes: [(&str, AgentKey, &[&str]); 2] =
+            [("c2", c2.public(), &["10.9.0.2"]), ("c3", c3.public(), &["10.9.0.3"])];
+        let desk = Desk::listen(0, &shared(settings(&own, &nodes))).unwrap();
+        let at = SocketAddr::from(([10, 9, 0, 1], desk.socket.local_addr().unwrap().port()));
+        let places =
+            [(Arc::clone(&desk.unknown), limits::STRANGERS), (Arc::clone(&desk.all), limits::CONNECTIONS)];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::spawn(desk.serve().unwrap());
+            let desk = own.public();
+            let mut port = 600;
+            for (places, most) in places {
+                // What was heard before has given its places back.
+                let whole = timeout(PATIENCE, Arc::clone(&places).acquire_many_owned(most as u32)).await;
+                let mut taken = whole.unwrap().unwrap();
+                for heard in [false, true] {
+                    for (from, key) in [("10.9.0.2", &c2), ("10.9.0.3", &c3)] {
+                        port += 1;
+                        let answer = answer(key, desk, &format!("{from}:{port}"), at).await;
+                        assert_eq!(answer.is_ok(), heard, "{from}, of {most}: {answer:?}");
+                        if heard {
+                            // The one that was just heard is ending, and may still have its place.
+                            let again = Arc::clone(&places).acquire_owned();
+                            drop(timeout(PATIENCE, again).await.unwrap());
+                        }
+                    }
+                    drop(taken.split(1));
+                }
+            }
+        });
+    });
+}
