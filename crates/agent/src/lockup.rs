@@ -122,6 +122,8 @@ const NEVER: &[i64] = &[
     libc::SYS_linkat,
     libc::SYS_symlinkat,
     libc::SYS_unlinkat,
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_mkdirat,
     libc::SYS_truncate,
@@ -161,7 +163,6 @@ const NEVER_ON_X86_64: &[i64] = &[
     libc::SYS_symlink,
     libc::SYS_unlink,
     libc::SYS_rename,
-    libc::SYS_renameat,
     libc::SYS_mkdir,
     libc::SYS_rmdir,
     libc::SYS_chmod,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::header::{DATE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ use crate::chain::chain;
 use crate::front::{Connection, idle};
 use crate::front_body::{FrontBody, StreamIo};
 use crate::front_io::{Flushed, Stall};
-use crate::interim::{InterimSink, Interims};
+use crate::interim::{Bound, InterimSink, Interims};
 use crate::limits;
 use crate::record::Sent;
 use crate::serve::serve;
@@ -103,22 +103,20 @@ async fn keep_alive(ping_pong: Option<PingPong>, every: Duration) {
 /// no more of them than may wait.
 struct Hints {
     flushed: Flushed,
-    /// So many were sent since the browser had taken all.
-    waiting: usize,
+    /// Of what was sent since the browser had taken all.
+    waiting: Bound,
 }
 
 impl Hints {
     fn after(flushed: &Flushed) -> Self {
-        Self { flushed: flushed.clone(), waiting: 0 }
+        Self { flushed: flushed.clone(), waiting: Bound::default() }
     }
 
     fn send(&mut self, respond: &mut SendResponse<Bytes>, head: Response<()>) {
         if self.flushed.take() {
-            self.waiting = 0;
+            self.waiting = Bound::default();
         }
-        // Whoever holds a body back hears once that it may come.
-        if self.waiting < limits::HTTP2_INTERIMS || head.status() == StatusCode::CONTINUE {
-            self.waiting += 1;
+        if self.waiting.takes(&head) {
             let _ = respond.send_informational(head);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use http::header::LINK;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::front_io::Interim;
 use crate::limits;
@@ -18,14 +18,48 @@ pub(crate) enum InterimSink {
     Http2(Interims),
 }
 
-/// Interim answers of one HTTP/2 request that wait to be sent. They are few and small; one too many is dropped.
+/// Interim answers of one HTTP/2 request that wait to be sent, as far as [`Bound`] lets them.
 #[derive(Clone, Default)]
 pub(crate) struct Interims(Arc<Mutex<Waiting>>);
 
 #[derive(Default)]
 struct Waiting {
     heads: VecDeque<Response<()>>,
+    bound: Bound,
     waker: Option<Waker>,
+}
+
+/// How many of one stream's heads wait somewhere, and how long they are. What would be too many is not to be kept.
+#[derive(Default)]
+pub(crate) struct Bound {
+    heads: usize,
+    bytes: usize,
+}
+
+impl Bound {
+    /// Whether one more may wait; if so, it is counted.
+    pub(crate) fn takes(&mut self, head: &Response<()>) -> bool {
+        let bytes = bytes_of(head);
+        let has_room =
+            self.heads < limits::HTTP2_INTERIMS && self.bytes.saturating_add(bytes) <= limits::HEAD_BYTES;
+        // It has no fields, comes once, and whoever holds a body back waits for it.
+        let takes = has_room || head.status() == StatusCode::CONTINUE;
+        if takes {
+            self.heads += 1;
+            self.bytes += bytes;
+        }
+        takes
+    }
+
+    /// One waits no longer.
+    fn let_go(&mut self, head: &Response<()>) {
+        self.heads -= 1;
+        self.bytes -= bytes_of(head);
+    }
+}
+
+fn bytes_of(head: &Response<()>) -> usize {
+    head.headers().values().map(HeaderValue::len).sum()
 }
 
 impl Interims {
@@ -35,7 +69,7 @@ impl Interims {
 
     fn push(&self, head: Response<()>) {
         let mut waiting = self.waiting();
-        if waiting.heads.len() < limits::HTTP2_INTERIMS {
+        if waiting.bound.takes(&head) {
             waiting.heads.push_back(head);
             if let Some(waker) = waiting.waker.take() {
                 waker.wake();
@@ -45,19 +79,19 @@ impl Interims {
 
     /// The one that waits longest.
     pub(crate) fn next(&self) -> Option<Response<()>> {
-        self.waiting().heads.pop_front()
+        let mut waiting = self.waiting();
+        let head = waiting.heads.pop_front()?;
+        waiting.bound.let_go(&head);
+        Some(head)
     }
 
     /// The same, once there is one.
     pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Response<()>> {
-        let mut waiting = self.waiting();
-        match waiting.heads.pop_front() {
-            Some(head) => Poll::Ready(head),
-            None => {
-                waiting.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(head) = self.next() {
+            return Poll::Ready(head);
         }
+        self.waiting().waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -110,5 +144,31 @@ mod tests {
         // There is room again.
         sink.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
         assert!(interims.next().is_some());
+    }
+
+    #[test]
+    fn over_http2_they_are_no_longer_than_a_head_together() {
+        let interims = Interims::default();
+        let sink = InterimSink::Http2(interims.clone());
+        let link = |length| HeaderMap::from_iter([(LINK, "l".repeat(length).parse().unwrap())]);
+        for _ in 0..3 {
+            sink.send(StatusCode::EARLY_HINTS, &link(limits::HEAD_BYTES / 2));
+        }
+        let kept: Vec<usize> = std::iter::from_fn(|| interims.next()).map(|head| bytes_of(&head)).collect();
+        assert_eq!(kept, [limits::HEAD_BYTES / 2; 2]);
+        sink.send(StatusCode::EARLY_HINTS, &link(limits::HEAD_BYTES + 1));
+        assert!(interims.next().is_none());
+    }
+
+    #[test]
+    fn over_http2_whoever_holds_a_body_back_is_told_to_go_on_whatever_waits() {
+        let interims = Interims::default();
+        let sink = InterimSink::Http2(interims.clone());
+        for _ in 0..limits::HTTP2_INTERIMS {
+            sink.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        }
+        sink.send(StatusCode::CONTINUE, &HeaderMap::new());
+        let last = std::iter::from_fn(|| interims.next()).last().unwrap();
+        assert_eq!(last.status(), StatusCode::CONTINUE);
     }
 }

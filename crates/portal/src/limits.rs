@@ -108,7 +108,7 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 pub const HTTP2_SEND_BUFFER: usize = 256 * 1024;
 /// Streams that a peer opened and reset before they were looked at ("rapid reset", CVE-2023-44487).
 pub const HTTP2_PENDING_RESETS: usize = 20;
-/// Interim (1xx) answers that wait to be sent on one HTTP/2 stream; one too many is dropped.
+/// Interim (1xx) answers that wait to be sent on one HTTP/2 stream, with `HEAD_BYTES` of fields at most; one too many is dropped.
 pub const HTTP2_INTERIMS: usize = 4;
 /// The body of a form of our own, in bytes.
 pub const FORM_BYTES: usize = 4 * 1024;

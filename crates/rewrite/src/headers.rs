@@ -39,6 +39,10 @@ static ORIGINS: [HeaderName; 2] =
 static POLICIES: [HeaderName; 2] =
     [header::CONTENT_SECURITY_POLICY, header::CONTENT_SECURITY_POLICY_REPORT_ONLY];
 
+/// How long the values of one field may be together once they are mapped, in bytes. A list of addresses of a byte each grows
+/// twentyfold, and an answer's head is kept for a browser that does not take it.
+const MOST: usize = 64 << 10;
+
 /// Whether this field is looked at in an answer.
 fn is_looked_at(name: &HeaderName) -> bool {
     matches!(
@@ -107,7 +111,7 @@ pub(crate) fn towards_browser(
         let mut ignored = Effects::default();
         let noted = if *name == POLICIES[0] { &mut effects } else { &mut ignored };
         if place.rewrites_bodies() {
-            change(headers, name, |text| {
+            change_or(headers, name, Some("default-src 'none'"), |text| {
                 let Ok(text) = std::str::from_utf8(text) else { return Some(text.to_vec()) };
                 let mapped = policy::map(text, place, injection, noted);
                 Some(mapped.unwrap_or_else(|| text.to_owned()).into_bytes())
@@ -140,21 +144,35 @@ pub fn links_towards_browser(headers: &mut HeaderMap, place: &Place) {
     change(headers, &header::LINK, |text| Some(links(text, place)));
 }
 
-/// Maps each value of a field, or drops it. What stays as it is costs a look.
-fn change(headers: &mut HeaderMap, name: &HeaderName, mut map: impl FnMut(&[u8]) -> Option<Vec<u8>>) {
+/// Maps each value of a field, or drops it. What stays as it is costs a look. Of what grows beyond [`MOST`] nothing is said.
+fn change(headers: &mut HeaderMap, name: &HeaderName, map: impl FnMut(&[u8]) -> Option<Vec<u8>>) {
+    change_or(headers, name, None, map);
+}
+
+/// The same, with something else in the place of what grows beyond [`MOST`].
+fn change_or(
+    headers: &mut HeaderMap,
+    name: &HeaderName,
+    too_long: Option<&'static str>,
+    mut map: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) {
     if !headers.contains_key(name) {
         return;
     }
+    let mut room = MOST;
     let values: Vec<HeaderValue> = headers
         .get_all(name)
         .iter()
         .filter_map(|value| {
             let mapped = map(value.as_bytes())?;
             if mapped == value.as_bytes() {
-                Some(value.clone())
-            } else {
-                HeaderValue::from_bytes(&mapped).ok()
+                return Some(value.clone());
             }
+            room = room.saturating_sub(mapped.len());
+            if room == 0 {
+                return too_long.map(HeaderValue::from_static);
+            }
+            HeaderValue::from_bytes(&mapped).ok()
         })
         .collect();
     headers.remove(name);
@@ -310,6 +328,24 @@ mod tests {
             assert!(is_looked_at(name), "{name}");
         }
         assert!(!is_looked_at(&header::CONTENT_TYPE));
+    }
+
+    #[test]
+    fn what_grows_without_measure_is_not_said_and_no_policy_gets_weaker_by_it() {
+        let place = place(Mode::Strip);
+        let links = "</>,".repeat(16_000);
+        assert_eq!(one("link", &links, &place), None);
+        let some = "</>,".repeat(100);
+        assert_eq!(one("link", &some, &place).unwrap(), "</fw/tb/>,".repeat(100));
+        let policy = format!("script-src 'none'; report-uri {}", "/ ".repeat(16_000));
+        let policy = one("content-security-policy", &policy, &place).unwrap();
+        assert!(policy == "default-src 'none'", "{} bytes", policy.len());
+        let mut headers = HeaderMap::new();
+        for _ in 0..10 {
+            headers.append(header::LINK, HeaderValue::from_str(&"</>,".repeat(1_000)).unwrap());
+        }
+        links_towards_browser(&mut headers, &place);
+        assert_eq!(headers.get_all(header::LINK).iter().count(), 6, "together they are no longer");
     }
 
     #[test]
