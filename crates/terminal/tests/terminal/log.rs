@@ -58,20 +58,20 @@ async fn after_the_log_has_run_over_a_picture_shows_the_rest() {
             printf '\033[%d;3Hstep %d' $((i + 5)) $i
             i=$((i + 1))
         done
-        echo; read go
+        printf ' ready'; read go
         printf '\033[?1049l after'
         read go
     "#;
     let server = Server::of(script);
     let mut whole = server.browser().await;
-    whole.until_shown("step 3").await;
+    whole.until_shown("step 3 ready").await;
     assert!(
         whole.last("snapshot").unwrap()["offset"] == 0
             && whole.said.iter().filter(|m| m["type"] == "snapshot").count() == 1
     );
 
     let mut late = server.browser().await;
-    late.until_shown("step 3").await;
+    late.until_shown("step 3 ready").await;
     late.until("all of it", |late| late.offset == whole.offset).await;
     assert!(late.last("snapshot").unwrap()["offset"].as_u64().unwrap() > 7_000_000);
     assert!(late.shows("frame") && late.shows("bottom €"));
