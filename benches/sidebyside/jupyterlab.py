@@ -88,6 +88,8 @@ def measure(sample, shop, lab, certificate, child, end, seconds):
     if child:
         sample.rss_after_mib, sample.log_bytes = child.rss_mib(), child.log_bytes() - log
     read(sample, text, end.path.removesuffix("/lab"))
+    if child and sample.requests:
+        sample.cpu_us_per_request = cpu * 1e6 / sample.requests
 
 
 def _cookies(end, place):

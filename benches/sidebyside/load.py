@@ -293,6 +293,7 @@ def _measure_idle(sample, shop, generator, child, end, connections, seconds):
     sample.problems += meanwhile.problems
     sample.requests, sample.p50_us, sample.p99_us, sample.p999_us = (
         meanwhile.requests, meanwhile.p50_us, meanwhile.p99_us, meanwhile.p999_us)
+    sample.requests_per_second = meanwhile.requests / meanwhile.seconds
     _wait_said(opener, f"alive {connections}", hold + GRACE_SECONDS)
 
 

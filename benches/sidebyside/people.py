@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from .cluster import Deployed
 from .places import BenchError
 from .process import Workshop
 from .targets import Backend, Targets, session
@@ -28,10 +27,9 @@ OF_A_USER = ("dialer", "worker", "session")
 SETTLE_SECONDS = 2.0
 
 
-def curve(state, load):
+def curve(form, load):
     """Rows with so many users, each of whom has had the workspace and asked for an application: KiB of memory, where a page that
     processes share counts as its share for each of them (Pss), for the median process of a user, and for all of each sort."""
-    form = Deployed(state)
     names = [f"user{number}" for number in range(max(COUNTS))]
     rows = []
     with form.installed(), Workshop(form.place) as shop, _accounts(form.cluster, names):
@@ -43,7 +41,7 @@ def curve(state, load):
                     _come(portal, f"{form.place.prefix(targets.backend.port)}/", name)
                 time.sleep(SETTLE_SECONDS)
                 rows.append(_row(units, count))
-                print(f"people, {count}: {rows[-1]['each']}", file=sys.stderr, flush=True)
+                print(f"people, {count}: KiB {rows[-1]['kib_each']}", file=sys.stderr, flush=True)
         finally:
             for one in list(shop.children):
                 shop.end(one)
@@ -54,7 +52,8 @@ def table(rows):
     names = (*OF_A_USER, "user", "portal", "broker", "agents")
     lines = ["| users | " + " | ".join(f"{name}, KiB" for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
     for row in rows:
-        cells = [*(row["each"][one] for one in OF_A_USER), sum(row["each"].values()), *(row["all"][one] for one in names[4:])]
+        each = [row["kib_each"][one] for one in OF_A_USER]
+        cells = [*each, sum(each), *(row["kib_all"][one] for one in names if one in row["kib_all"] and one not in OF_A_USER)]
         lines.append(f"| {row['count']} | " + " | ".join(f"{cell:,.0f}" for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -72,7 +71,7 @@ def _accounts(cluster, names):
                 passwd.write(f"{name}:x:{uid}:{uid}::/home/{name}:/bin/bash\n")
                 shadow.write(f"{name}:{password}:20000:0:99999:7:::\n")
         for uid, home in enumerate(homes, FIRST):
-            home.mkdir(mode=0o700)
+            home.mkdir(mode=0o700, exist_ok=True)
             os.chown(home, uid, uid)
         yield
     finally:
@@ -83,7 +82,8 @@ def _accounts(cluster, names):
 
 
 def _come(portal, application, name):
-    """Signs in, asks for an application, which is another user's, and for the workspace's page."""
+    """Signs in, asks for an application and for the workspace's page. The application is another user's: the visitor's dialer connects all
+    the same, and then it is judged."""
     cookie = session(portal.get("/-/sign-in", {"user": name, "password": "alice-password"}))
     there = replace(portal, headers={"Cookie": cookie})
     if (status := there.get(application)[0]) != 403:
@@ -95,21 +95,24 @@ def _come(portal, application, name):
 def _row(units, count):
     seen = defaultdict(list)
     for pid in units.look():
-        if role := _role(pid):
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            seen[role].append(int(re.search(r"^Pss: +(\d+)", text, re.M)[1]))
+        try:
+            role, text = _role(pid), Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue  # it has ended
+        seen[role].append(int(re.search(r"^Pss: +(\d+)", text, re.M)[1]))
     for role in OF_A_USER:
         # alice's dialer is there as well: the run has signed her in.
         if not count <= len(seen[role]) <= count + 1:
             raise BenchError(f"{count} users have {len(seen[role])} x {role}")
-    return {"count": count, "each": {role: statistics.median(seen[role]) for role in OF_A_USER},
-            "all": {role: sum(ones) for role, ones in seen.items()}}
+    return {"count": count, "kib_each": {role: statistics.median(seen[role]) for role in OF_A_USER},
+            "kib_all": {role: sum(ones) for role, ones in seen.items()}}
 
 
 def _role(pid):
-    try:
-        name, uid = Path(os.readlink(f"/proc/{pid}/exe")).name, os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return None
+    name, uid = Path(os.readlink(f"/proc/{pid}/exe")).name, os.stat(f"/proc/{pid}").st_uid
     # A dialer is the broker's own program, forked.
-    return "dialer" if name == "portreeve-broker" and uid >= PEOPLE_FROM else ROLES.get(name)
+    if name == "portreeve-broker" and uid >= PEOPLE_FROM:
+        return "dialer"
+    if name not in ROLES:
+        raise BenchError(f"{name} is among Portreeve's processes, and nobody knows what it is")
+    return ROLES[name]

@@ -120,6 +120,13 @@ def document(tables, versions, missing, note):
             "versions": versions, "missing": missing, "note": note, "valid": all(t["valid"] for t in tables), "tables": tables}
 
 
+def unused(folder, name):
+    """Where a document of this name goes: a second one of the day stands beside the first."""
+    folder.mkdir(exist_ok=True)
+    names = [name] + [f"{name}-{n}" for n in range(2, 1000)]
+    return next(p for n in names if not (p := folder / f"{n}.json").exists())
+
+
 def as_json(doc):
     """Indented, but lists of mere values on one line each: the requests of a page are many."""
     text = json.dumps(doc, indent=1)
@@ -154,8 +161,22 @@ def _markdown_of(part, workload):
     for r in part["rows"]:
         lines += [f"- INVALID: {r['target']}, {r['connections']} {workload.unit}, {p}" for p in r["problems"]]
     lines += [f"- {'reached' if g['reached'] else 'MISSED'}: {g['what']}" for g in part["goals"]]
+    lines += [f"- {said}" for said in _beside_the_best(part["rows"], workload)]
     lines += [f"- note: {w}" for w in part["warnings"]]
     return lines
+
+
+def _beside_the_best(rows, workload):
+    """Portreeve's main number beside that of the peer for which it is best."""
+    head, form = NUMBERS[workload.main]
+    best = max if workload.main.endswith("_per_second") else min
+    for connections in workload.connections:
+        shown = {r["target"]: value for r in rows if r["connections"] == connections and r["valid"] and (value := r["median"][workload.main])}
+        peers = [target for target in shown if target in ALL]
+        if "portreeve" in shown and peers:
+            peer = best(peers, key=shown.get)
+            yield (f"{head}, {connections:,} {workload.unit}: {shown['portreeve'] / shown[peer]:.2f} x the best peer's, which is {NAMES[peer]} "
+                   f"with {shown[peer]:{form}}")
 
 
 def _cell(r, number, base):
