@@ -88,9 +88,9 @@ const PAGES = {
     import "./module.js?relative";
     const later = await import("/module.js?later");
     const made = new URL("/data", import.meta.url).href;
-    globalThis.waits.push((async () => { if (value !== 7 || later.value !== 7) throw new Error("module"); ${expects('"/data"')} })());
+    globalThis.judged((async () => { if (value !== 7 || later.value !== 7) throw new Error("module"); ${expects('"/data"')} })());
     globalThis.made = made;
-    </script><script>globalThis.waits ??= [];</script>`),
+    </script><script>(globalThis.waits ??= []).push(new Promise((done) => { globalThis.judged = done; }));</script>`),
   imports: page('<script>globalThis.waits ??= [];</script><script type=module>import { value } from "named"; if (value !== 7) waits.push(Promise.reject(new Error("named")));</script>',
     '<script type=importmap>{"imports": {"named": "/module.js", "lib/": "/lib/"}}</script>'),
   forms: page(`<form action=/data method=post><button formaction=/data formmethod=get>x</button></form><form><input name=action value=x><input name=a></form>${wait(`
