@@ -97,9 +97,9 @@ fn it_is_said_why() {
             assert!(told.status == 1 && told.err.contains("the end that sends is not yours"), "{told:?}");
             assert!(!told.out.contains("uid"), "{told:?}");
         }
-        let nobody = site.why("c1", "alice", "c2:30303", "c1:1");
+        let nobody = site.why("c1", "alice", "c2:30303", "c1:1025");
         assert!(
-            nobody.status == 1 && nobody.out.contains("there is no such socket for 10.77.0.11:1"),
+            nobody.status == 1 && nobody.out.contains("there is no such socket for 10.77.0.11:1025"),
             "{nobody:?}"
         );
         // Before anybody connects.

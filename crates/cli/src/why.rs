@@ -65,10 +65,10 @@ pub(crate) fn why(why: &Why) -> anyhow::Result<()> {
         ControlAnswer::Why(explained) => {
             explained.steps.iter().for_each(|step| println!("{step}"));
             match explained.verdict {
-                Ok(_) => Ok(()),
+                None | Some(Ok(_)) => Ok(()),
                 // Nobody connects yet, and who may was said.
-                Err(Refused::NoConnector(_)) if flow.from.port() == 0 => Ok(()),
-                Err(why) => bail!("refused ({}): {why}", why.code()),
+                Some(Err(Refused::NoConnector(_))) if flow.from.port() == 0 => Ok(()),
+                Some(Err(why)) => bail!("refused ({}): {why}", why.code()),
             }
         }
         ControlAnswer::Refused { reason } => bail!("the firewall does not say: {reason}"),

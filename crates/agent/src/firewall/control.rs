@@ -1,15 +1,15 @@
 //! The control socket: how it goes, and why a connection would be let through or refused. SEQPACKET, one question for each
 //! connection. Counts are for everybody on the node; who owns a socket elsewhere is told to root, and to who owns an end
-//! ([`Owners::may_hear`]).
+//! ([`Owners::may_hear`]). Before: `asking`. After: `waiting` judges, as it does for the gates.
+//! Invariant: who owns an end on another node is asked for, and told, only where a gate would ask.
 
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use portreeve_model::firewall::{
-    Connector, ConnectorGroups, Judgement, LetThrough, Refused, judge_connection,
-};
+use portreeve_model::firewall::{Connector, ConnectorGroups, Judgement, LetThrough, Refused};
+use portreeve_model::wire::agent::FIRST_PORT;
 use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Explained, Flow, Status};
 use portreeve_model::wire::{self, firewall::Transport};
 use portreeve_model::{LoginGroup, OwnerGroups};
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::looks::Looks;
 use super::peers::{Failure, ask_once};
 use super::settings::Settings;
+use super::waiting::{judgement, of_several, whoever};
 use super::{Shared, limits};
 use crate::lookup::{End, Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
@@ -41,16 +42,17 @@ pub(super) struct ControlDesk {
 struct Owners {
     listeners: Vec<u32>,
     connector: Option<u32>,
+    /// It was asked who connects.
+    asked: bool,
 }
 
 impl Owners {
     /// Whether this user may be told what was found out of the flow, or why not.
     fn may_hear(&self, uid: u32, flow: Flow) -> Result<(), &'static str> {
-        // Who listens here, or that nobody does, everybody on the node can see.
-        let is_listener_alone = self.listeners.is_empty() || flow.from.port() == 0;
         let connects = self.connector == Some(uid);
         match flow.transport {
-            _ if uid == 0 || is_listener_alone || connects => Ok(()),
+            // Who listens here, or that nobody does, everybody on the node can see.
+            _ if uid == 0 || !self.asked || connects => Ok(()),
             Transport::Tcp if self.listeners.contains(&uid) => Ok(()),
             Transport::Tcp => Err("neither end is yours: ask who owns one of them, or root"),
             // Nothing shows that there is such a flow at all: naming a port tells nobody whose it is.
@@ -125,11 +127,34 @@ impl ControlDesk {
     /// What becomes of the flow, step by step, and whose its ends are.
     async fn explain(self: &Arc<Self>, settings: &Settings, flow: Flow) -> (Explained, Owners) {
         let (mut steps, mut owners) = (Vec::new(), Owners::default());
+        if let Some(why) = self.not_looked_at(flow) {
+            return (Explained { steps: vec![why], verdict: None }, owners);
+        }
         let verdict = self.decide(settings, flow, &mut steps, &mut owners).await;
         if settings.config.dry_run && verdict.is_err() {
             steps.push("It is let through all the same: the firewall only tries (dry_run).".to_owned());
         }
-        (Explained { steps, verdict }, owners)
+        (Explained { steps, verdict: Some(verdict) }, owners)
+    }
+
+    /// Why no gate of this node ever sees such a flow, where that is so. Which ports the rules protect is not known here.
+    fn not_looked_at(&self, flow: Flow) -> Option<String> {
+        if !self.own.has(flow.to.ip()) {
+            return None;
+        }
+        if !self.shared.counts.guards() {
+            return Some(
+                "This node guards nothing (queues = \"\"), it only answers others: whoever connects is not looked at."
+                    .to_owned(),
+            );
+        }
+        let port = flow.to.port();
+        (port < FIRST_PORT).then(|| {
+            format!(
+                "Port {port} is not asked about: the rules leave ports below {FIRST_PORT} alone, unless they were \
+                 installed with a lower --first-port."
+            )
+        })
     }
 
     async fn decide(
@@ -166,29 +191,36 @@ impl ControlDesk {
             steps.push(format!("On this node, {what} at {} is uid {}'s.", flow.to, end.uid));
             owners.listeners.push(end.uid);
         }
-        let Some(&listener) = ends.first() else { return Err(Refused::NoListener) };
-        if let Some(other) = ends.iter().find(|end| end.uid != listener.uid) {
-            steps.push(
-                "Sockets of several users may get it: all of them would have to be open to whoever connects."
-                    .to_owned(),
-            );
-            return Err(Refused::OtherUser { connector: listener.uid, listener: other.uid });
-        }
         if flow.from.port() == 0 {
             steps.push(self.who_may(settings, flow, &ends).await?);
             return Err(Refused::NoConnector(from));
         }
-        let connector = self.connector(settings, flow, false, steps).await?;
-        owners.connector = Some(connector.uid);
-        steps.push(format!(
-            "On {}, the program at {} is uid {}'s.",
-            settings.name_of(from),
-            flow.from,
-            connector.uid
-        ));
-        let first = judge_connection(&connector, &listener.owner(), &settings.exempt, &settings.groups, None);
-        let outcome = match first {
-            Judgement::LookForGroups => self.with_groups(settings, flow, &ends, steps).await?,
+        if ends.windows(2).any(|two| two[0].uid != two[1].uid) {
+            steps.push(
+                "Sockets of several users may get it: all of them have to be open to whoever connects."
+                    .to_owned(),
+            );
+        }
+        let connector = match whoever(&ends, settings) {
+            Some(whoever) => {
+                steps.push("Everybody may connect to it: nobody is asked who does.".to_owned());
+                whoever
+            }
+            None => {
+                owners.asked = true;
+                let connector = self.connector(settings, flow, false, steps).await?;
+                owners.connector = Some(connector.uid);
+                steps.push(format!(
+                    "On {}, the program at {} is uid {}'s.",
+                    settings.name_of(from),
+                    flow.from,
+                    connector.uid
+                ));
+                connector
+            }
+        };
+        let outcome = match judgement(&connector, &ends, None, settings) {
+            Judgement::LookForGroups => self.with_groups(settings, flow, (&connector, &ends), steps).await?,
             judged => judged,
         };
         match outcome {
@@ -245,9 +277,12 @@ impl ControlDesk {
         self: &Arc<Self>,
         settings: &Settings,
         flow: Flow,
-        ends: &[End],
+        (before, ends): (&Connector, &[End]),
         steps: &mut Vec<String>,
     ) -> Result<Judgement, Refused> {
+        if let Some(why) = of_several(before, ends) {
+            return Err(why);
+        }
         let (groups, login) = self.listeners_group(flow, ends).await?;
         match groups {
             OwnerGroups::Egid(gid) => steps.push(format!("The listener runs with group {gid}.")),
@@ -255,6 +290,10 @@ impl ControlDesk {
             OwnerGroups::NotLooked => {}
         }
         let connector = self.connector(settings, flow, true, steps).await?;
+        if connector.uid != before.uid {
+            steps.push("It is another user's by now.".to_owned());
+            return Err(Refused::NoConnector(flow.from.ip()));
+        }
         match &connector.groups {
             ConnectorGroups::Gids(gids) => steps.push(format!("The connector is in the groups {gids:?}.")),
             ConnectorGroups::Unknown(why) => {
@@ -262,9 +301,7 @@ impl ControlDesk {
             }
             ConnectorGroups::NotLooked => {}
         }
-        let Some(mut owner) = ends.first().map(End::owner) else { return Err(Refused::NoListener) };
-        owner.groups = groups;
-        Ok(judge_connection(&connector, &owner, &settings.exempt, &settings.groups, login))
+        Ok(judgement(&connector, ends, Some((groups, login)), settings))
     }
 
     async fn connector(
@@ -304,3 +341,6 @@ impl ControlDesk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,11 @@ impl Counts {
         counts
     }
 
+    /// Whether any queue is served: without, the node only answers others.
+    pub(super) fn guards(&self) -> bool {
+        !self.pulses.is_empty()
+    }
+
     pub(super) fn decided(&self, outcome: &Result<LetThrough, Refused>, spared: bool, took: Duration) {
         let (codes, code, counters) = match outcome {
             Ok(rule) => (&LetThrough::CODES[..], rule.code(), &self.let_through[..]),

@@ -25,7 +25,7 @@ use super::packet;
 use super::peers::{Failure, Peers, Reply};
 use super::refuse::Refuser;
 use super::settings::Asked;
-use super::waiting::{Found, Waiting, Work, judgement};
+use super::waiting::{Found, Waiting, Work, judgement, of_several, whoever};
 use super::{Shared, limits};
 use crate::lookup::{Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
@@ -272,9 +272,8 @@ impl Gate {
                 return Ok(Next::Known);
             }
         }
-        if waiting.to.iter().all(|end| work.settings.exempt.may_be_reached(end.uid)) {
-            // Whoever connects: nobody need be asked.
-            waiting.connector = Some(Connector { uid: u32::MAX, groups: ConnectorGroups::NotLooked });
+        if let Some(whoever) = whoever(&waiting.to, &work.settings) {
+            waiting.connector = Some(whoever);
             return Ok(Next::Judge);
         }
         let from = flow.from.ip();
@@ -351,7 +350,11 @@ impl Gate {
     /// Judges a packet of which the connector is known.
     fn judge(&mut self, work: &mut Work, of: u64) -> io::Result<()> {
         let Some(waiting) = work.waiting.get(&of) else { return Ok(()) };
-        let outcome = match judgement(waiting, &work.settings) {
+        let judged = match &waiting.connector {
+            Some(connector) => judgement(connector, &waiting.to, waiting.listener, &work.settings),
+            None => Judgement::LookForGroups,
+        };
+        let outcome = match judged {
             // Another node's answer, or a look, took its time: the packet must still go to whom it was judged for.
             Judgement::Let(_) if waiting.asked && !self.still_goes_to(waiting) => Err(Refused::Changed),
             Judgement::Let(rule) => Ok(rule),
@@ -373,10 +376,8 @@ impl Gate {
     fn look(&self, work: &mut Work, of: u64) -> Result<(), Refused> {
         let Some(waiting) = work.waiting.get_mut(&of) else { return Ok(()) };
         let (flow, from, interface, to) = (waiting.flow, waiting.from, waiting.interface, waiting.to.clone());
-        if to.windows(2).any(|two| two[0].uid != two[1].uid) {
-            let connector = waiting.connector.as_ref().map_or(u32::MAX, |connector| connector.uid);
-            let other = to.iter().find(|end| end.uid != connector);
-            return Err(Refused::OtherUser { connector, listener: other.map_or(u32::MAX, |end| end.uid) });
+        if let Some(why) = waiting.connector.as_ref().and_then(|connector| of_several(connector, &to)) {
+            return Err(why);
         }
         (waiting.looking, waiting.asked) = (true, true);
         let place = self.looks.place().ok_or(Refused::Overload)?;

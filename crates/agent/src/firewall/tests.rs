@@ -1,7 +1,7 @@
 //! For the tests: what a node's firewall is told, and a network namespace where other nodes' addresses are free.
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::thread::{Builder, current, scope};
 
 use arc_swap::ArcSwap;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use portreeve_model::firewall::Exempt;
 use portreeve_model::{AgentKey, FirewallConfig, GroupRules, NodeMap, NodeName, Secret};
 
@@ -96,4 +97,13 @@ pub(super) fn given<S: AsFd>(socket: S, uid: u32) -> S {
 
 pub(super) fn listener_of(uid: u32, at: SocketAddr) -> TcpListener {
     given(TcpListener::bind(at).unwrap(), uid)
+}
+
+/// One of several sockets of UDP on a port.
+pub(super) fn one_of(uid: u32, port: u16) -> UdpSocket {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
+    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    given(UdpSocket::from(socket), uid)
 }

@@ -1,4 +1,5 @@
-//! Packets that wait for an answer or a look, and what is made of what is known of one. Before and after: `gate`.
+//! Packets that wait for an answer or a look, and what is made of what is known of one. Before and after: `gate`;
+//! `control` judges by the same, so that it says what the gate would do.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -78,12 +79,31 @@ impl Work {
     }
 }
 
-/// The judgement of all whom the packet goes to: it is let through only if each of them is reached by a rule.
-pub(super) fn judgement(waiting: &Waiting, settings: &Settings) -> Judgement {
-    let Some(connector) = &waiting.connector else { return Judgement::LookForGroups };
+/// Whoever connects, where it makes no difference who: all whom the packet goes to may be reached by everybody, so that
+/// nobody is asked.
+pub(super) fn whoever(to: &[End], settings: &Settings) -> Option<Connector> {
+    let all = to.iter().all(|end| settings.exempt.may_be_reached(end.uid));
+    all.then_some(Connector { uid: u32::MAX, groups: ConnectorGroups::NotLooked })
+}
+
+/// Where only groups could open it, and it goes to sockets of several users: no group is looked for.
+pub(super) fn of_several(connector: &Connector, to: &[End]) -> Option<Refused> {
+    let several = to.windows(2).any(|two| two[0].uid != two[1].uid);
+    let other = to.iter().find(|end| end.uid != connector.uid).filter(|_| several)?;
+    Some(Refused::OtherUser { connector: connector.uid, listener: other.uid })
+}
+
+/// The judgement of all whom the packet goes to: it is let through only if each of them is reached by a rule. `listener`
+/// is what was found of their group, and of their owner's login group.
+pub(super) fn judgement(
+    connector: &Connector,
+    to: &[End],
+    listener: Option<(OwnerGroups, Option<LoginGroup>)>,
+    settings: &Settings,
+) -> Judgement {
+    let (groups, login) = listener.unwrap_or((OwnerGroups::NotLooked, None));
     let mut rule = None;
-    for end in &waiting.to {
-        let (groups, login) = waiting.listener.unwrap_or((OwnerGroups::NotLooked, None));
+    for end in to {
         let mut owner = end.owner();
         owner.groups = groups;
         match judge_connection(connector, &owner, &settings.exempt, &settings.groups, login) {

@@ -150,6 +150,6 @@ pub struct QueueState {
 pub struct Explained {
     /// What was found, one sentence each.
     pub steps: Vec<String>,
-    /// What becomes of it.
-    pub verdict: Result<LetThrough, Refused>,
+    /// What becomes of it; `None`: it is not looked at.
+    pub verdict: Option<Result<LetThrough, Refused>>,
 }

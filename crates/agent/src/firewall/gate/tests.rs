@@ -1,12 +1,12 @@
 //! Packets as the queue would hand them over, to a gate in a network namespace of its own.
 
 use super::*;
-use crate::firewall::tests::{ALICE, BOB, alone, given, identity, listener_of, settings, shared, skip};
+use crate::firewall::tests::{
+    ALICE, BOB, alone, given, identity, listener_of, one_of, settings, shared, skip,
+};
 use crate::lookup::tests::FORKS;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use portreeve_model::AgentKey;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{SocketAddr, TcpStream};
 
 const HERE: &str = "10.9.0.1";
 
@@ -134,15 +134,6 @@ fn our_own_address_from_outside_is_forged() {
         }
         assert!(work.waiting.is_empty());
     });
-}
-
-/// One of several sockets on a port.
-fn one_of(uid: u32, port: u16) -> UdpSocket {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
-    setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
-    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))).unwrap();
-    given(UdpSocket::from(socket), uid)
 }
 
 #[test]
