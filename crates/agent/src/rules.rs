@@ -11,8 +11,10 @@
 //! | `iptables.rs`, `nftables.rs` | how they are written for it, and what of them is there now |
 //! | `plan.rs` | the difference, shown and carried out |
 //! | `listeners.rs` | whether the firewall runs |
+//! | `in_force.rs` | what of them is in force, for whoever asks |
 
 mod backend;
+mod in_force;
 mod iptables;
 mod listeners;
 mod nftables;
@@ -32,6 +34,7 @@ use nix::unistd::Uid;
 use portreeve_model::Port;
 
 use backend::{Backend, Choice};
+pub use in_force::InForce;
 use iptables::Family;
 use plan::Plan;
 use ports::{Ports, Queues};

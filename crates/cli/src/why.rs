@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use portreeve_agent::firewall;
+use portreeve_agent::rules::InForce;
 use portreeve_model::firewall::Refused;
 use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Flow, Transport};
 use portreeve_model::{NodeName, NodePort};
@@ -64,6 +65,15 @@ pub(crate) fn why(why: &Why) -> anyhow::Result<()> {
     match firewall::ask(&socket, &ControlQuestion::Why { flow })? {
         ControlAnswer::Why(explained) => {
             explained.steps.iter().for_each(|step| println!("{step}"));
+            // What the firewall itself can't know.
+            if let Some(Err(why)) = &explained.verdict
+                && *why != Refused::UnknownNode(flow.to.ip())
+                && let Some(rules) = InForce::read()
+                && let Some(left) = rules.leave_alone(&flow)
+            {
+                println!("{left}");
+                return Ok(());
+            }
             match explained.verdict {
                 None | Some(Ok(_)) => Ok(()),
                 // Nobody connects yet, and who may was said.

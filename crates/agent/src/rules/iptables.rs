@@ -164,6 +164,13 @@ impl Table {
         builtin.chain(ours).map(|line| format!("{line}\n")).collect()
     }
 
+    /// The lines that decide about what comes in; none where nothing leads to them.
+    pub(super) fn comes_in(&self) -> String {
+        let [input, _] = &self.hooked;
+        let lines = input.chain.iter().flatten().filter(|_| !input.jumps(Hook::Input).is_empty());
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
     /// What makes this table the other one, for iptables-restore --noflush.
     pub(super) fn change(&self, to: &Self) -> String {
         let mut text = format!("*{TABLE}\n");

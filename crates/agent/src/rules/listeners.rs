@@ -6,7 +6,7 @@ use std::io;
 use super::ports::Queues;
 
 /// The kernel's list of the queues that a program has open in this network namespace.
-const OPEN: &str = "/proc/net/netfilter/nfnetlink_queue";
+pub(super) const OPEN: &str = "/proc/net/netfilter/nfnetlink_queue";
 
 /// Those of these queues that nobody serves.
 ///

@@ -1,6 +1,7 @@
 //! The firewall of this node: whether it answers, and whether its queues are served.
 
 use portreeve_agent::firewall::{ask, socket_path};
+use portreeve_agent::rules::InForce;
 use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, QueueState, Status};
 
 use super::Finding;
@@ -11,9 +12,17 @@ const STUCK_MS: u64 = 5_000;
 /// As systemd enables it.
 const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/portreeve-firewall.service";
 
-/// Whether this node is meant to have one: its configuration comes with the package, and says nothing.
+/// Whether this node is meant to have one: its configuration comes with the package, and says nothing. One that is stopped
+/// and not enabled is missed where its rules are: only root can see those.
 pub(super) fn is_here() -> bool {
-    std::fs::symlink_metadata(ENABLED).is_ok() || socket_path().is_ok_and(|path| path.exists())
+    std::fs::symlink_metadata(ENABLED).is_ok()
+        || socket_path().is_ok_and(|path| path.exists())
+        || rules_ask() == Some(true)
+}
+
+/// Whether the packet filter hands anything over; `None`: it is not known.
+fn rules_ask() -> Option<bool> {
+    InForce::read().map(|rules| rules.ask_at_all())
 }
 
 pub(super) fn check() -> Vec<Finding> {
@@ -28,11 +37,23 @@ pub(super) fn check() -> Vec<Finding> {
         Ok(_) => {
             vec![Finding::problem("it answers another question", "install agent and client of one version")]
         }
-        Err(error) => vec![Finding::problem(
-            format!("{error:#}: where its rules are in force, nobody gets in"),
-            "systemctl start portreeve-firewall, or portreeve-agent rules remove",
-        )],
+        Err(error) => vec![unanswered(&error, rules_ask())],
     }
+}
+
+fn unanswered(error: &anyhow::Error, rules_ask: Option<bool>) -> Finding {
+    let (so, remedy) = match rules_ask {
+        Some(true) => (
+            "its rules are in force, so nobody gets in",
+            "systemctl start portreeve-firewall, or portreeve-agent rules remove",
+        ),
+        Some(false) => ("it has no rules here, so nobody is kept out", "systemctl start portreeve-firewall"),
+        None => (
+            "where its rules are in force, nobody gets in",
+            "systemctl start portreeve-firewall, or portreeve-agent rules remove",
+        ),
+    };
+    Finding::problem(format!("{error:#}: {so}"), remedy)
 }
 
 fn findings(status: &Status) -> Vec<Finding> {
@@ -76,6 +97,17 @@ fn of_queue(queue: &QueueState) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_firewall_that_does_not_run_it_is_said_what_its_rules_do() {
+        let told = |rules| unanswered(&anyhow::anyhow!("no answer"), rules).to_string();
+        assert!(
+            told(Some(true)).starts_with("problem: no answer: its rules are in force, so nobody gets in;")
+        );
+        assert!(told(Some(true)).contains("portreeve-agent rules remove"));
+        assert!(told(Some(false)).contains("nobody is kept out"), "{}", told(Some(false)));
+        assert!(told(None).contains("where its rules are in force"), "{}", told(None));
+    }
 
     #[test]
     fn a_stuck_and_a_full_queue_are_seen() {
