@@ -54,6 +54,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { stream: BufReader::with_capacity(READ_AHEAD, stream), body: Vec::new() }
     }
 
+    /// What it reads from, for a test to write to.
+    #[cfg(test)]
+    pub(crate) fn stream(&mut self) -> &mut R {
+        self.stream.get_mut()
+    }
+
     /// The next message: it must begin within `idle`, and from then on end within `whole`. Not to be called again when
     /// it was dropped before it was done.
     ///

@@ -316,7 +316,8 @@ pub(super) async fn ask_once(
         FrameReader::new(stream).next::<Answer>(limits::FRAME, limits::FRAME).await
     };
     match asked.await {
-        Ok(answer) => answer.found.map_err(Failure::NoConnector),
+        Ok(answer) if answer.id == 0 => answer.found.map_err(Failure::NoConnector),
+        Ok(_) => Err(Failure::NoAnswer),
         Err(error) => {
             tracing::debug!(%error, ?at, "no answer");
             Err(Failure::NoAnswer)
@@ -358,3 +359,6 @@ async fn by_ident2(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

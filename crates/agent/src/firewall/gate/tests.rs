@@ -120,6 +120,28 @@ fn a_listener_that_took_the_others_place_gets_nothing() {
 }
 
 #[test]
+fn an_answer_after_patience_lets_nothing_through() {
+    with_gate(|gate, work| {
+        let listener = listener_of(ALICE, here(0));
+        let at = listener.local_addr().unwrap();
+        gate.gets(work, Transport::Tcp, "10.9.0.2:2000", at, gate.loopback + 1);
+        let late = *work.waiting.first_key_value().unwrap().0;
+        gate.give_up(work, work.settings.config.patience).unwrap();
+        assert_eq!(work.waiting.len(), 1, "it has time yet");
+        gate.give_up(work, Duration::ZERO).unwrap();
+        assert_eq!((work.waiting.len(), gate.decided()), (0, vec![said("no-answer", 1)]));
+        // Neither the late answer is of any use, nor one for the copy that comes next and has a number of its own.
+        let found = || Ok(Connector { uid: ALICE, groups: ConnectorGroups::NotLooked });
+        gate.replied(work, Reply { of: late, found: found() }).unwrap();
+        gate.gets(work, Transport::Tcp, "10.9.0.2:2000", at, gate.loopback + 1);
+        gate.replied(work, Reply { of: late, found: found() }).unwrap();
+        assert_eq!((work.waiting.len(), gate.decided()), (1, vec![said("no-answer", 1)]));
+        gate.hears(work, ALICE);
+        assert_eq!(gate.decided(), [said("no-answer", 1), said("same-user", 1)]);
+    });
+}
+
+#[test]
 fn our_own_address_from_outside_is_forged() {
     with_gate(|gate, work| {
         let listener = listener_of(ALICE, here(0));
