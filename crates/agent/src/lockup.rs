@@ -4,7 +4,8 @@
 //! - nothing at all to say which uid owns a connection: socket diagnosis answers everybody;
 //! - `CAP_SYS_PTRACE` and `CAP_DAC_READ_SEARCH` for the group rule, which looks at other users' processes in /proc. The
 //!   second one also names jobs by their control group, and reads a key file that is root's;
-//! - `CAP_NET_BIND_SERVICE` for the weaker way without a key, to connect from a privileged port;
+//! - `CAP_NET_BIND_SERVICE` to connect from a privileged port: for the weaker way without a key, and for a firewall that
+//!   asks other nodes;
 //! - the firewall alone `CAP_NET_ADMIN`, to take packets from the kernel's queue, and `CAP_NET_RAW`, to refuse them;
 //! - no uid in particular: a system user with these capabilities is best.
 //!

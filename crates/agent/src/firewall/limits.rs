@@ -10,7 +10,7 @@ pub(super) const PACKET_BYTES: u16 = 548;
 pub(super) const PACKETS_AT_ONCE: usize = 64;
 /// Packets of one queue that wait for an answer or a look. Past that they are dropped, and sent again.
 pub(super) const WAITING: usize = 4096;
-/// See [`WAITING`]: of those, from one address.
+/// See [`WAITING`]: of those, from one node, whatever its addresses.
 pub(super) const WAITING_OF_ONE: usize = WAITING / 4;
 /// How often a queue's thread says that it lives.
 pub(super) const PULSE: Duration = Duration::from_secs(1);
