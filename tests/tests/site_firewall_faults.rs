@@ -380,6 +380,12 @@ fn the_check_sees_a_daemon_that_is_stuck_or_dead() {
         stuck.mend();
         site.until("c2", &format!("({check}) | grep --count 'firewall: ok: queue'"), "1");
         let dead = site.breaks("c2", STOP, START);
+        // Not enabled: it is missed by its rules.
+        let stopped = checked(site);
+        assert!(
+            stopped.status == 1 && stopped.out.contains("its rules are in force, so nobody gets in"),
+            "{stopped:?}"
+        );
         // As it is where it starts at boot.
         let enabled = site.breaks(
             "c2",
