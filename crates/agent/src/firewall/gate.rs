@@ -253,7 +253,7 @@ impl Gate {
             Ok(_) | Err(NoEnd::Ambiguous | NoEnd::Nobody) => return Err(Refused::NotTheSender(uid)),
             Err(NoEnd::Lookup(error)) => return Err(Refused::ListenerUnknown(error.to_string())),
         };
-        self.shared.sent.note(flow, cookie);
+        self.shared.sent.note(flow, uid, cookie);
         Ok(rule)
     }
 

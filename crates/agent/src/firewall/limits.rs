@@ -58,8 +58,10 @@ pub(super) const FLOWS: usize = 16_384;
 pub(super) const FLOWS_LOOK: Duration = Duration::from_secs(1);
 /// How often flows of UDP that began on this node are looked at, and how many of them are known at most.
 pub(super) const OUTGOING_LOOK: Duration = Duration::from_secs(2);
-/// See [`OUTGOING_LOOK`].
+/// See [`OUTGOING_LOOK`]. One more is forgotten at the next look.
 pub(super) const OUTGOING: usize = 65_536;
+/// See [`OUTGOING`]: of those, one user's.
+pub(super) const OUTGOING_OF_ONE: usize = OUTGOING / 4;
 /// Refusals that are logged: so many at once, and then so many a second, of all; the rest is counted.
 pub(super) const AUDIT_BURST: u32 = 100;
 /// See [`AUDIT_BURST`].

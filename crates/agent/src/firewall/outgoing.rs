@@ -1,9 +1,12 @@
 //! Flows of UDP that began on this node. What comes back on them is an answer, and nobody is asked about it; so it must not
-//! go on when the port here has another owner. Who had it when the first datagram left is noted by the gates; every two
-//! seconds the kernel's table is read, and a flow whose socket is another one by now, or gone, is forgotten.
+//! go on when the port here has another owner. Before: the gates note whose socket had the port when a datagram left. After:
+//! every two seconds the kernel's table is read, and it forgets each flow whose socket is another one by now, or gone.
+//! Invariant: a flow that is not noted does not go on either: it is forgotten at the next look, and what comes then is asked
+//! about. So it costs nobody but whoever has too many flows that there is a limit.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use portreeve_model::wire::firewall::{Flow, Transport};
@@ -19,19 +22,102 @@ pub(super) const NOBODY: u64 = 0;
 
 /// Whose socket had the port when a flow began.
 #[derive(Default)]
-pub(super) struct Sent(Mutex<HashMap<Flow, u64>>);
+pub(super) struct Sent(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    notes: HashMap<Flow, Note>,
+    /// How many of them are a user's.
+    of_one: HashMap<u32, usize>,
+    /// The number of the last look.
+    look: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Note {
+    uid: u32,
+    cookie: u64,
+    /// The last look before it was noted, or that found the flow in the kernel's table.
+    look: u64,
+}
 
 impl Sent {
-    /// A datagram of the flow leaves, and this socket has the port.
-    pub(super) fn note(&self, flow: &Flow, cookie: u64) {
+    /// A datagram of the flow leaves, and this socket of this user's has the port.
+    pub(super) fn note(&self, flow: &Flow, uid: u32, cookie: u64) {
         let mut known = self.known();
-        if known.len() < limits::OUTGOING {
-            known.insert(*flow, cookie);
+        // Whoever had the port before: an answer is whose datagram was the last.
+        known.strike(flow);
+        let of_one = known.of_one.get(&uid).copied().unwrap_or(0);
+        if cookie == NOBODY || known.notes.len() >= limits::OUTGOING || of_one >= limits::OUTGOING_OF_ONE {
+            return;
+        }
+        let look = known.look;
+        known.notes.insert(*flow, Note { uid, cookie, look });
+        known.of_one.insert(uid, of_one + 1);
+    }
+
+    /// Looks at the flows that the kernel knows. `owner`: the cookie of the socket that gets what comes back on it now.
+    ///
+    /// # Errors
+    /// What `forget` failed with first: all the others have been looked at.
+    fn look(
+        &self,
+        flows: impl IntoIterator<Item = Flow>,
+        owner: impl Fn(&Flow) -> Option<u64>,
+        mut forget: impl FnMut(&Flow) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.known().look += 1;
+        let mut outcome = Ok(());
+        for flow in flows {
+            let before = self.cookie(&flow);
+            if before.is_some() && before == owner(&flow) {
+                self.known().seen(&flow);
+                continue;
+            }
+            if self.cookie(&flow) == before {
+                // Else another datagram has begun it anew.
+                self.known().strike(&flow);
+            }
+            outcome = outcome.and(forget(&flow));
+        }
+        self.known().strike_ended();
+        outcome
+    }
+
+    fn cookie(&self, flow: &Flow) -> Option<u64> {
+        self.known().notes.get(flow).map(|note| note.cookie)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn seen(&mut self, flow: &Flow) {
+        if let Some(note) = self.notes.get_mut(flow) {
+            note.look = self.look;
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Flow, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that the kernel does not know any more. What was noted while its table was read may not have been in it yet,
+    /// so that a note is kept until two looks have not found its flow.
+    fn strike_ended(&mut self) {
+        let ended: Vec<Flow> =
+            self.notes.iter().filter(|(_, note)| note.look + 1 < self.look).map(|(flow, _)| *flow).collect();
+        for flow in ended {
+            self.strike(&flow);
+        }
+    }
+
+    fn strike(&mut self, flow: &Flow) {
+        let Some(Note { uid, .. }) = self.notes.remove(flow) else { return };
+        match self.of_one.get_mut(&uid) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                self.of_one.remove(&uid);
+            }
+        }
     }
 }
 
@@ -75,28 +161,152 @@ impl Outgoing {
     }
 
     fn look(&self) -> io::Result<()> {
-        // What is noted while the table is read may not be in it yet.
-        let mut over: HashSet<Flow> = self.shared.sent.known().keys().copied().collect();
-        for (from, to) in self.connections.udp_flows()? {
-            if from.port() < portreeve_model::wire::agent::FIRST_PORT || !self.own.has(from.ip()) {
-                continue;
-            }
-            let flow = Flow { transport: Transport::Udp, from, to };
-            // Whoever gets what comes back.
-            let back = Flow { transport: Transport::Udp, from: to, to: from };
-            let now = self.lookup.datagrams_go_to(&back).ok().map(|end| end.cookie);
-            let before = self.shared.sent.known().get(&flow).copied();
-            match now {
-                Some(now) if before.is_none_or(|before| before == now) => {
-                    self.shared.sent.note(&flow, now);
-                    over.remove(&flow);
-                }
-                _ => {
-                    self.connections.forget_udp(from, to)?;
-                }
+        let flows = self.connections.udp_flows()?.into_iter().filter(|(from, _)| {
+            from.port() >= portreeve_model::wire::agent::FIRST_PORT && self.own.has(from.ip())
+        });
+        self.shared.sent.look(
+            flows.map(|(from, to)| flow(from, to)),
+            |sent| {
+                // Whoever gets what comes back.
+                let end = self.lookup.datagrams_go_to(&flow(sent.to, sent.from));
+                end.ok().map(|end| end.cookie)
+            },
+            |sent| self.connections.forget_udp(sent.from, sent.to).map(drop),
+        )
+    }
+}
+
+fn flow(from: SocketAddr, to: SocketAddr) -> Flow {
+    Flow { transport: Transport::Udp, from, to }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::firewall::tests::{ALICE, BOB};
+
+    /// The flow of this number, to one place.
+    fn nth(number: usize) -> Flow {
+        let number = u32::try_from(number).unwrap();
+        let from = Ipv4Addr::from(0x0A00_0000 + (number >> 8));
+        let port = 30_000 + u16::try_from(number & 0xFF).unwrap();
+        flow((from, port).into(), ([192, 0, 2, 9], 53).into())
+    }
+
+    /// What is forgotten of these flows, each of which has a socket now.
+    fn forgotten(sent: &Sent, now: &[(Flow, Option<u64>)]) -> Vec<Flow> {
+        let mut forgotten = Vec::new();
+        let owner = |flow: &Flow| now.iter().find(|(of, _)| of == flow).and_then(|(_, cookie)| *cookie);
+        let forget = |flow: &Flow| {
+            forgotten.push(*flow);
+            Ok(())
+        };
+        sent.look(now.iter().map(|(flow, _)| *flow), owner, forget).unwrap();
+        forgotten
+    }
+
+    /// How many notes there are, and of how many users.
+    fn counts(sent: &Sent) -> (usize, usize) {
+        let known = sent.known();
+        (known.notes.len(), known.of_one.len())
+    }
+
+    #[test]
+    fn a_flow_goes_on_while_the_same_socket_has_its_port() {
+        let sent = Sent::default();
+        let flow = nth(1);
+        sent.note(&flow, ALICE, 7);
+        for _ in 0..3 {
+            assert_eq!(forgotten(&sent, &[(flow, Some(7))]), []);
+        }
+        assert_eq!(forgotten(&sent, &[(flow, Some(8))]), [flow], "another socket");
+        assert_eq!(forgotten(&sent, &[(flow, Some(8))]), [flow], "nobody has noted it since");
+        sent.note(&flow, ALICE, 8);
+        assert_eq!(forgotten(&sent, &[(flow, Some(8))]), []);
+        assert_eq!(forgotten(&sent, &[(flow, None)]), [flow], "it is gone");
+        for cookie in [8, NOBODY] {
+            sent.note(&flow, ALICE, cookie);
+        }
+        assert_eq!(forgotten(&sent, &[(flow, Some(8))]), [flow], "who sent last had no socket");
+        assert_eq!(counts(&sent), (0, 0));
+    }
+
+    #[test]
+    fn what_was_not_noted_is_forgotten_whoever_has_its_port() {
+        let sent = Sent::default();
+        for now in [Some(7), Some(7), None] {
+            assert_eq!(forgotten(&sent, &[(nth(1), now)]), [nth(1)], "{now:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_has_too_many_flows_loses_their_own_alone() {
+        let sent = Sent::default();
+        let (first, most) = (nth(0), limits::OUTGOING_OF_ONE);
+        sent.note(&first, BOB, 1);
+        for number in 1..=most + 1 {
+            sent.note(&nth(number), ALICE, 2);
+        }
+        assert_eq!(counts(&sent), (1 + most, 2));
+        // One more of hers, and another one of his.
+        let (over, second) = (nth(most + 1), nth(most + 2));
+        sent.note(&second, BOB, 1);
+        let now = [(first, Some(1)), (over, Some(2)), (second, Some(1)), (nth(most), Some(2))];
+        assert_eq!(forgotten(&sent, &now), [over]);
+        // Where the table is full, nobody's note has made room for another's.
+        for uid in 0..4 {
+            for number in 0..most {
+                sent.note(&nth((uid + 2) * limits::OUTGOING + number), u32::try_from(uid).unwrap(), 3);
             }
         }
-        self.shared.sent.known().retain(|flow, _| !over.contains(flow));
-        Ok(())
+        assert_eq!(counts(&sent).0, limits::OUTGOING);
+        // What is noted already stays so when its owner sends again.
+        let third = nth(most + 3);
+        for flow in [&first, &third] {
+            sent.note(flow, BOB, 1);
+        }
+        assert_eq!(forgotten(&sent, &[(first, Some(1)), (third, Some(1)), (second, Some(1))]), [third]);
+        assert_eq!(forgotten(&sent, &[(first, Some(1)), (second, Some(1))]), []);
+        // All other notes have ended by now, and there is room.
+        assert_eq!(counts(&sent), (2, 1));
+        sent.note(&third, BOB, 1);
+        assert_eq!(forgotten(&sent, &[(third, Some(1))]), []);
+    }
+
+    #[test]
+    fn a_note_outlives_one_look_that_came_before_its_flow() {
+        let sent = Sent::default();
+        sent.note(&nth(1), ALICE, 7);
+        assert_eq!(forgotten(&sent, &[]), []);
+        assert_eq!(forgotten(&sent, &[(nth(1), Some(7))]), []);
+        for _ in 0..2 {
+            assert_eq!((forgotten(&sent, &[]), counts(&sent)), (vec![], (1, 1)));
+            sent.note(&nth(1), ALICE, 7);
+        }
+        for _ in 0..2 {
+            forgotten(&sent, &[]);
+        }
+        assert_eq!(counts(&sent), (0, 0));
+    }
+
+    #[test]
+    fn a_flow_that_cant_be_forgotten_keeps_none_from_it_and_is_tried_again() {
+        let sent = Sent::default();
+        sent.note(&nth(1), ALICE, 7);
+        for _ in 0..2 {
+            let mut tried = Vec::new();
+            let looked = sent.look(
+                [nth(1), nth(2)],
+                |_| Some(8),
+                |flow| {
+                    tried.push(*flow);
+                    if *flow == nth(1) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+                },
+            );
+            assert!(looked.is_err());
+            assert_eq!(tried, [nth(1), nth(2)]);
+        }
     }
 }
