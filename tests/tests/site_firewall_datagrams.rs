@@ -9,6 +9,8 @@ use portreeve_tests::world::site::{Player, Site, guarded};
 const SECONDS: Duration = Duration::from_secs(3);
 /// `udp_again` of the guarded nodes, and the same.
 const AGAIN: Duration = Duration::from_secs(5);
+/// See [`SECONDS`], on the node where a flow began: a look every two seconds.
+const WHERE_IT_BEGAN: Duration = Duration::from_secs(4);
 const ASK: &str = "ask('d', 'hello', 0.2)";
 
 /// A program that sends datagrams to a port, and hears what comes back.
@@ -123,6 +125,34 @@ fn whoever_takes_a_senders_port_is_asked_about() {
         alice.until("hear('d', 0.05)", "timeout", SECONDS);
         bob.must(ASK, "EHOSTUNREACH");
         alice.must("hear('d', 0.05)", "timeout");
+    });
+}
+
+#[test]
+fn whoever_takes_the_port_from_which_a_flow_began_gets_no_answers_on_it() {
+    guarded("whoever_takes_the_port_from_which_a_flow_began", |site| async {
+        let mut there = site.player("c2", "alice", None);
+        let port = there.takes_datagrams("0.0.0.0");
+        let mut own = sender(site, "c1", "alice", ("10.77.0.12", port));
+        talk(&mut own, &mut there);
+        let from = own.port_of("d");
+        own.must("close('d')", "closed");
+        let mut bob = site.player("c1", "bob", None);
+        bob.must(&format!("datagrams('d', '0.0.0.0', {from})"), &from.to_string());
+        // He never sends: on his side the flow is still the one that she began. Until the next look it goes on.
+        there.must(&format!("towards('d', '10.77.0.11', {from})"), "towards");
+        println!(
+            "    another has the port; refused after {:?}",
+            there.until(ASK, "EHOSTUNREACH", WHERE_IT_BEGAN)
+        );
+        // And it stays so.
+        bob.until("hear('d', 0.05)", "timeout", SECONDS);
+        for _ in 0..3 {
+            there.must(ASK, "EHOSTUNREACH");
+        }
+        bob.must("hear('d', 0.05)", "timeout");
+        // His own programs reach him there.
+        talk(&mut sender(site, "c2", "bob", ("10.77.0.11", from)), &mut bob);
     });
 }
 
