@@ -1,7 +1,8 @@
 //! Asks the nodes from which connections come: one connection to each, made when it is needed and kept. Before: `gate`, on
 //! whose thread all of this runs. After: the other node's `answer`.
 //! Invariant: each question gets one reply, an answer or that there is none; an answer comes from whoever has the key that
-//! the node map gives to the address that was asked about.
+//! the node map gives to the address that was asked about, or by the site's ident2 service if the map says that the node has
+//! none and the configuration names that service.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use portreeve_model::firewall::{Connector, ConnectorGroups};
 use portreeve_model::wire;
 use portreeve_model::wire::firewall::{AT_ONCE, Answer, Ask, Flow, NoConnector, PROTOCOL, Transport};
-use portreeve_model::wire::ident2::{Flags, Op, Protocol, TcpStates};
+use portreeve_model::wire::ident2::{Flags, Found, Op, Protocol, TcpStates};
 use portreeve_model::{AgentKey, NodeName, UnknownGroup};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncWriteExt, WriteHalf};
@@ -27,7 +28,7 @@ use super::limits;
 use super::settings::{Asked, Settings};
 use crate::channel::tls::client_config_for;
 use crate::channel::{FrameError, FrameReader, Identity};
-use crate::ident2::client::{self as ident2, Ident2};
+use crate::ident2::client::{self as ident2, Ident2, is_somebody};
 use crate::privileged::{self, NotConnected, PORTS};
 
 /// Ports to connect from that are tried.
@@ -340,19 +341,7 @@ async fn by_ident2(
     let question =
         ident2::Question { op: Op::Remote, flags, protocol, states, local: flow.from, remote: flow.to };
     match ident2.ask(question, patience).await {
-        Ok(Some(found)) => {
-            let groups = match (groups, found.gid) {
-                (false, _) => ConnectorGroups::NotLooked,
-                (true, Some(gid)) => {
-                    let mut gids = found.groups.unwrap_or_default();
-                    gids.push(gid);
-                    ConnectorGroups::Gids(gids)
-                }
-                (true, None) => ConnectorGroups::Unknown(UnknownGroup::NoHolderSeen),
-            };
-            Ok(Connector { uid: found.uid, groups })
-        }
-        Ok(None) => Err(Failure::NoConnector(NoConnector::NoSuchSocket)),
+        Ok(found) => connector(found, groups),
         Err(error) => {
             tracing::debug!(%error, ?flow, "no answer by ident2");
             Err(Failure::NoAnswer)
@@ -360,5 +349,26 @@ async fn by_ident2(
     }
 }
 
+/// What is made of such an answer. Root is named by no answer without a proof, nor is whoever has no name: root is exempt
+/// where nothing else is written, and the protocol says its uid of what is nobody's, too.
+fn connector(found: Option<Found>, groups: bool) -> Result<Connector, Failure> {
+    let Some(found) = found.filter(|found| is_somebody(found.uid)) else {
+        return Err(Failure::NoConnector(NoConnector::NoSuchSocket));
+    };
+    let is_held = found.pid.is_some_and(|pid| pid != 0);
+    let groups = match found.gid.filter(|gid| *gid != u32::MAX && is_held) {
+        _ if !groups => ConnectorGroups::NotLooked,
+        Some(gid) => {
+            let mut gids = found.groups.unwrap_or_default();
+            gids.push(gid);
+            ConnectorGroups::Gids(gids)
+        }
+        None => ConnectorGroups::Unknown(UnknownGroup::NoHolderSeen),
+    };
+    Ok(Connector { uid: found.uid, groups })
+}
+
+#[cfg(test)]
+mod ident2_tests;
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub(super) struct Settings {
 pub(super) enum Asked {
     /// Its firewall, which has this key.
     ByKey(AgentKey),
-    /// The site's ident2 service, which knows it by its address.
+    /// The site's ident2 service, which knows it by its address: it never had a key, and the node map says so.
     ByIdent2,
 }
 
@@ -77,17 +77,11 @@ impl Settings {
 
     /// How to ask about whoever connects from this address; `None`: nobody can be asked.
     pub(super) fn asked(&self, address: IpAddr) -> Option<Asked> {
-        match self.nodes.at(address) {
-            Some(node) if self.config.ident2_socket.is_none() => match node.speaker {
-                Some(Speaker::Key(key)) => Some(Asked::ByKey(key)),
-                Some(Speaker::Plain) | None => None,
-            },
-            Some(node) => match node.speaker {
-                Some(Speaker::Key(key)) => Some(Asked::ByKey(key)),
-                Some(Speaker::Plain) | None => Some(Asked::ByIdent2),
-            },
-            // A key that was revoked leaves an entry; an address that no node has is nobody's.
-            None => None,
+        // An address that no node has is nobody's. A key that was revoked leaves an entry without a speaker: less than a
+        // key must not be believed of that node.
+        match self.nodes.at(address)?.speaker? {
+            Speaker::Key(key) => Some(Asked::ByKey(key)),
+            Speaker::Plain => self.config.ident2_socket.is_some().then_some(Asked::ByIdent2),
         }
     }
 
@@ -187,7 +181,35 @@ mod tests {
     use portreeve_model::{KeyFile, NodePort, Secret};
 
     use super::*;
-    use crate::firewall::tests::{ALICE, identity, node_map, skip};
+    use crate::firewall::tests::{ALICE, identity, node_map, settings, skip};
+
+    #[test]
+    fn a_node_is_asked_by_its_key_and_by_ident2_only_if_the_map_says_that_it_has_none() {
+        let (own, key) = (identity(), identity().public());
+        let mut told = settings(&own, &[]);
+        let map = format!(
+            "{}[[node]]\nname = 'plain'\naddresses = ['192.0.2.3']\nplain = true\n\
+             [[node]]\nname = 'revoked'\naddresses = ['192.0.2.4']\n\
+             [[node]]\nname = 'not-plain'\naddresses = ['192.0.2.5']\nplain = false\n",
+            node_map(&[("keyed", key, &["192.0.2.2"])])
+        );
+        told.nodes = NodeMap::parse(&map, "nodes.toml").unwrap();
+        for (socket, plain) in [(None, None), (Some("/run/ident2d.sock".into()), Some(Asked::ByIdent2))] {
+            told.config.ident2_socket = socket;
+            for (address, asked) in [
+                ("192.0.2.2", Some(Asked::ByKey(key))),
+                ("::ffff:192.0.2.2", Some(Asked::ByKey(key))),
+                ("192.0.2.3", plain),
+                ("::ffff:192.0.2.3", plain),
+                ("192.0.2.4", None),
+                ("192.0.2.5", None),
+                ("192.0.2.6", None),
+            ] {
+                let socket = &told.config.ident2_socket;
+                assert_eq!(told.asked(address.parse().unwrap()), asked, "{address}, {socket:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_node_map_or_key_that_others_may_write_is_not_used() {

@@ -61,6 +61,13 @@ pub struct Question {
     pub remote: SocketAddr,
 }
 
+/// Whether an answer with this uid names anybody. Uid 0 is also what is said of a connection that nobody has accepted, or
+/// that is closing; 65534 is whoever has no name, and the others stand for none.
+#[must_use]
+pub const fn is_somebody(uid: u32) -> bool {
+    !matches!(uid, 0 | 65_534 | 65_535 | u32::MAX)
+}
+
 /// Why there is no answer. Each Display is a clause.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use portreeve_agent::ident2::client::{AskError, Ident2, Question};
+use portreeve_agent::ident2::client::{AskError, Ident2, Question, is_somebody};
 use portreeve_model::wire::ident2::{Flags, Found, Op, Protocol, TcpStates};
 use portreeve_model::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};
 use tokio::time::{Instant, sleep};
@@ -165,11 +165,10 @@ fn seen(listener: ListenerId) -> Seen {
     if listener.0 & 1 == 1 { Seen::Exact } else { Seen::Listener }
 }
 
-/// `None`: nobody can be told to own it. Uid 0 is also what is said of a connection that nobody has accepted, or that is
-/// closing; 65534 is whoever has no name.
+/// `None`: nobody can be told to own it.
 fn somebody(found: Found, group: bool) -> Option<Somebody> {
     let Found { uid, gid, pid, groups: _ } = found;
-    if matches!(uid, 0 | 65_534 | 65_535 | u32::MAX) {
+    if !is_somebody(uid) {
         return None;
     }
     let is_held = pid.is_some_and(|pid| pid != 0);
