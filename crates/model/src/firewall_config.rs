@@ -39,7 +39,7 @@ pub struct FirewallConfig {
     pub udp_again: Duration,
     /// Where `portreeve why` and `portreeve check --live` ask; absolute.
     pub control_socket: PathBuf,
-    /// The socket of an ident2 service, for nodes that have no key; absolute. `None`: such nodes are not asked.
+    /// The socket of an ident2 service, for nodes that are plain in the node map; absolute. `None`: such nodes are not asked.
     pub ident2_socket: Option<PathBuf>,
 }
 
