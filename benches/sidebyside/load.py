@@ -17,6 +17,7 @@ CHECK_SECONDS = 1  # the warm-up, in which every body is looked at
 GRACE_SECONDS = 15  # beyond its duration, what a load generator may take to end
 OPEN_SECONDS = 120  # to open all of many connections
 SETTLE_SECONDS = 2  # before the memory of open connections is read
+ASKED_SECONDS = 4  # beyond its duration, what the load takes that asks beside them
 CLOSED_SECONDS = 65.0  # the kernel keeps a closed connection's port for a minute
 PORTS = 25_000
 SIZE_TOLERANCE = 0.01  # of a response's mean size, between the warm-up and the measurement
@@ -278,7 +279,7 @@ def _measure_idle(sample, shop, generator, child, end, connections, seconds):
     """Opens all, waits, reads memory and CPU, asks something else meanwhile, and sees whether all of them still answer."""
     _wait_for_ports(shop.place.beside, connections)
     before = child.rss_mib() if child else 0.0
-    hold = 2 * seconds + SETTLE_SECONDS + GRACE_SECONDS
+    hold = 2 * seconds + SETTLE_SECONDS + ASKED_SECONDS
     argv = generator.own("idle", end, "--connections", str(connections), "--seconds", str(hold))
     opener = shop.start("idle", argv, end.seat)
     _wait_said(opener, f"open {connections}", OPEN_SECONDS)
