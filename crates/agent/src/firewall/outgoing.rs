@@ -1,8 +1,8 @@
 //! Flows of UDP that began on this node. What comes back on them is an answer, and nobody is asked about it; so it must not
 //! go on when the port here has another owner. Before: the gates note whose socket had the port when a datagram left. After:
 //! every two seconds the kernel's table is read, and it forgets each flow whose socket is another one by now, or gone.
-//! Invariant: a flow that is not noted does not go on either: it is forgotten at the next look, and what comes then is asked
-//! about. So it costs nobody but whoever has too many flows that there is a limit.
+//! Invariant: a flow for whose note there was no room does not go on: it is forgotten at the next look, and what comes then is
+//! asked about. One that the gates were not asked about is taken up at the first look that finds it.
 
 use std::collections::HashMap;
 use std::io;
@@ -31,11 +31,14 @@ struct Known {
     of_one: HashMap<u32, usize>,
     /// The number of the last look.
     look: u64,
+    /// Whether there has been no room for a note since then.
+    has_overflowed: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Note {
     uid: u32,
+    /// [`NOBODY`] also where it has ended: it must not be taken up again while the kernel knows it.
     cookie: u64,
     /// The last look before it was noted, or that found the flow in the kernel's table.
     look: u64,
@@ -47,45 +50,49 @@ impl Sent {
         let mut known = self.known();
         // Whoever had the port before: an answer is whose datagram was the last.
         known.strike(flow);
-        let of_one = known.of_one.get(&uid).copied().unwrap_or(0);
-        if cookie == NOBODY || known.notes.len() >= limits::OUTGOING || of_one >= limits::OUTGOING_OF_ONE {
-            return;
-        }
-        let look = known.look;
-        known.notes.insert(*flow, Note { uid, cookie, look });
-        known.of_one.insert(uid, of_one + 1);
+        known.has_overflowed |= !known.take_up(flow, uid, cookie);
     }
 
-    /// Looks at the flows that the kernel knows. `owner`: the cookie of the socket that gets what comes back on it now.
+    /// Looks at the flows that the kernel knows. `owner`: whose socket gets what comes back on it now, and its cookie.
     ///
     /// # Errors
     /// What `forget` failed with first: all the others have been looked at.
     fn look(
         &self,
         flows: impl IntoIterator<Item = Flow>,
-        owner: impl Fn(&Flow) -> Option<u64>,
+        owner: impl Fn(&Flow) -> Option<(u32, u64)>,
         mut forget: impl FnMut(&Flow) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.known().look += 1;
+        let has_overflowed = {
+            let mut known = self.known();
+            known.look += 1;
+            std::mem::take(&mut known.has_overflowed)
+        };
         let mut outcome = Ok(());
         for flow in flows {
-            let before = self.cookie(&flow);
-            if before.is_some() && before == owner(&flow) {
-                self.known().seen(&flow);
-                continue;
+            let before = self.known().cookie(&flow);
+            let now = owner(&flow);
+            let goes_on = {
+                let mut known = self.known();
+                // Another datagram may have begun it anew.
+                let is_as_before = known.cookie(&flow) == before;
+                match (before, now) {
+                    (Some(before), Some((_, cookie))) if before == cookie => known.seen(&flow),
+                    // It began at a port that the rules leave alone, or is known to the kernel by the address that was
+                    // translated.
+                    (None, Some((uid, cookie))) if is_as_before && !has_overflowed => {
+                        known.take_up(&flow, uid, cookie)
+                    }
+                    _ if is_as_before => known.end(&flow),
+                    _ => false,
+                }
+            };
+            if !goes_on {
+                outcome = outcome.and(forget(&flow));
             }
-            if self.cookie(&flow) == before {
-                // Else another datagram has begun it anew.
-                self.known().strike(&flow);
-            }
-            outcome = outcome.and(forget(&flow));
         }
         self.known().strike_ended();
         outcome
-    }
-
-    fn cookie(&self, flow: &Flow) -> Option<u64> {
-        self.known().notes.get(flow).map(|note| note.cookie)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -94,10 +101,35 @@ impl Sent {
 }
 
 impl Known {
-    fn seen(&mut self, flow: &Flow) {
+    fn cookie(&self, flow: &Flow) -> Option<u64> {
+        self.notes.get(flow).map(|note| note.cookie)
+    }
+
+    /// Notes a flow of which there is no note, and says whether there was room.
+    fn take_up(&mut self, flow: &Flow, uid: u32, cookie: u64) -> bool {
+        let of_one = self.of_one.get(&uid).copied().unwrap_or(0);
+        let has_room = self.notes.len() < limits::OUTGOING && of_one < limits::OUTGOING_OF_ONE;
+        if has_room {
+            self.notes.insert(*flow, Note { uid, cookie, look: self.look });
+            self.of_one.insert(uid, of_one + 1);
+        }
+        has_room
+    }
+
+    /// It goes on.
+    fn seen(&mut self, flow: &Flow) -> bool {
         if let Some(note) = self.notes.get_mut(flow) {
             note.look = self.look;
         }
+        true
+    }
+
+    /// It does not go on.
+    fn end(&mut self, flow: &Flow) -> bool {
+        if let Some(note) = self.notes.get_mut(flow) {
+            (note.look, note.cookie) = (self.look, NOBODY);
+        }
+        false
     }
 
     /// Those that the kernel does not know any more. What was noted while its table was read may not have been in it yet,
@@ -150,7 +182,10 @@ impl Outgoing {
                 let looked = self.look();
                 (self, looked)
             });
-            let Ok((back, looked)) = looked.await else { return };
+            let Ok((back, looked)) = looked.await else {
+                tracing::error!("what looks at flows of UDP that began here has ended");
+                std::process::exit(1);
+            };
             self = back;
             if let Err(error) = looked
                 && self.failed.now()
@@ -169,7 +204,7 @@ impl Outgoing {
             |sent| {
                 // Whoever gets what comes back.
                 let end = self.lookup.datagrams_go_to(&flow(sent.to, sent.from));
-                end.ok().map(|end| end.cookie)
+                end.ok().map(|end| (end.uid, end.cookie))
             },
             |sent| self.connections.forget_udp(sent.from, sent.to).map(drop),
         )
@@ -198,7 +233,8 @@ mod tests {
     /// What is forgotten of these flows, each of which has a socket now.
     fn forgotten(sent: &Sent, now: &[(Flow, Option<u64>)]) -> Vec<Flow> {
         let mut forgotten = Vec::new();
-        let owner = |flow: &Flow| now.iter().find(|(of, _)| of == flow).and_then(|(_, cookie)| *cookie);
+        let cookie = |flow: &Flow| now.iter().find(|(of, _)| of == flow).and_then(|(_, cookie)| *cookie);
+        let owner = |flow: &Flow| cookie(flow).map(|cookie| (ALICE, cookie));
         let forget = |flow: &Flow| {
             forgotten.push(*flow);
             Ok(())
@@ -230,15 +266,21 @@ mod tests {
             sent.note(&flow, ALICE, cookie);
         }
         assert_eq!(forgotten(&sent, &[(flow, Some(8))]), [flow], "who sent last had no socket");
+        for _ in 0..2 {
+            forgotten(&sent, &[]);
+        }
         assert_eq!(counts(&sent), (0, 0));
     }
 
     #[test]
-    fn what_was_not_noted_is_forgotten_whoever_has_its_port() {
+    fn a_flow_that_the_gates_were_not_asked_about_is_whose_socket_has_the_port_at_first() {
         let sent = Sent::default();
-        for now in [Some(7), Some(7), None] {
-            assert_eq!(forgotten(&sent, &[(nth(1), now)]), [nth(1)], "{now:?}");
+        for (now, ends) in
+            [(Some(7), false), (Some(7), false), (Some(8), true), (Some(8), true), (None, true)]
+        {
+            assert_eq!(forgotten(&sent, &[(nth(1), now)]).len(), usize::from(ends), "{now:?}");
         }
+        assert_eq!(forgotten(&sent, &[(nth(2), None)]), [nth(2)]);
     }
 
     #[test]
@@ -294,12 +336,14 @@ mod tests {
     #[test]
     fn a_flow_that_cant_be_forgotten_keeps_none_from_it_and_is_tried_again() {
         let sent = Sent::default();
-        sent.note(&nth(1), ALICE, 7);
+        for number in [1, 2] {
+            sent.note(&nth(number), ALICE, 7);
+        }
         for _ in 0..2 {
             let mut tried = Vec::new();
             let looked = sent.look(
                 [nth(1), nth(2)],
-                |_| Some(8),
+                |_| Some((ALICE, 8)),
                 |flow| {
                     tried.push(*flow);
                     if *flow == nth(1) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }

@@ -10,35 +10,49 @@ use portreeve_model::wire::firewall::{Flow, Transport};
 use super::iptables::{self, Family};
 use super::{listeners, nftables};
 
-/// Our rules for what comes in, as the packet filters have them, each of these with its own lines.
+const BOTH: &[Family] = &[Family::V4, Family::V6];
+
+/// Our rules for what comes in, as the packet filters have them.
 #[derive(Debug)]
-pub struct InForce(Vec<Vec<String>>);
+pub struct InForce(Vec<Rules>);
+
+/// What one packet filter has, for these families.
+#[derive(Debug)]
+struct Rules {
+    families: &'static [Family],
+    lines: Vec<String>,
+}
 
 impl InForce {
-    /// `None`: only root can look, or the kernel has no queues. To ask iptables would load its tables, on a node that never
-    /// had a firewall.
+    /// `None`: only root can look, the kernel has no queues, or a packet filter can't be read. To ask iptables would load its
+    /// tables, on a node that never had a firewall.
     #[must_use]
     pub fn read() -> Option<Self> {
         if !Uid::effective().is_root() || !Path::new(listeners::OPEN).exists() {
             return None;
         }
-        let iptables = [Family::V4, Family::V6].map(|family| iptables::Table::read(family).ok().flatten());
-        let nftables = nftables::Table::read().ok().flatten();
-        if iptables.iter().all(Option::is_none) && nftables.is_none() {
-            return None;
+        let mut texts = Vec::new();
+        for of_one in BOTH.chunks(1) {
+            for family in of_one {
+                texts.extend(iptables::Table::read(*family).ok()?.map(|table| (of_one, table.comes_in())));
+            }
         }
-        let texts = iptables.into_iter().flatten().map(|table| table.comes_in());
-        Some(Self::of(texts.chain(nftables.map(|table| table.lines()))))
+        texts.extend(nftables::Table::read().ok()?.map(|table| (BOTH, table.lines())));
+        (!texts.is_empty()).then(|| Self::of(texts))
     }
 
-    fn of(texts: impl Iterator<Item = String>) -> Self {
-        Self(texts.map(|text| text.lines().map(str::to_owned).collect()).collect())
+    fn of(texts: impl IntoIterator<Item = (&'static [Family], String)>) -> Self {
+        let rules = |(families, text): (_, String)| Rules {
+            families,
+            lines: text.lines().map(str::to_owned).collect(),
+        };
+        Self(texts.into_iter().map(rules).collect())
     }
 
     /// Whether there is any rule by which something waits for the firewall.
     #[must_use]
     pub fn ask_at_all(&self) -> bool {
-        self.0.iter().flatten().any(|line| read(line).is_some_and(|(.., asks)| asks))
+        self.0.iter().flat_map(|rules| &rules.lines).any(|line| read(line).is_some_and(|(.., asks)| asks))
     }
 
     /// Why no packet of such a flow to this node is ever handed over, where that is so.
@@ -50,15 +64,16 @@ impl InForce {
                 "But no rules are in force on this node: nobody is asked, and it goes on.".to_owned(),
             );
         }
-        (!self.ask_about(flow.transport, port)).then(|| {
+        (!self.ask_about(flow)).then(|| {
             format!(
                 "But the rules leave port {port} alone: nobody is asked, and the site's own rules decide."
             )
         })
     }
 
-    fn ask_about(&self, transport: Transport, port: u16) -> bool {
-        let protocol = match transport {
+    fn ask_about(&self, flow: &Flow) -> bool {
+        let (port, family) = (flow.to.port(), if flow.to.is_ipv4() { Family::V4 } else { Family::V6 });
+        let protocol = match flow.transport {
             Transport::Tcp => "tcp",
             Transport::Udp => "udp",
         };
@@ -66,8 +81,8 @@ impl InForce {
             *of == protocol && (ports.0..=ports.1).contains(&port)
         };
         // The first rule that is met decides.
-        self.0.iter().any(|lines| {
-            let mut rules = lines.iter().filter_map(|line| read(line));
+        self.0.iter().filter(|rules| rules.families.contains(&family)).any(|rules| {
+            let mut rules = rules.lines.iter().filter_map(|line| read(line));
             rules.find(is_met).is_some_and(|(.., asks)| asks)
         })
     }
@@ -104,8 +119,11 @@ mod tests {
             let iptables = iptables::Table::default().with(Some(&wanted)).comes_in();
             let nftables = nftables::Table::with(Some(&wanted)).lines();
             for text in [&iptables, &nftables] {
-                let rules = InForce::of([String::new(), text.clone()].into_iter());
+                let rules = InForce::of([(BOTH, String::new()), (&BOTH[..1], text.clone())]);
                 assert!(rules.ask_at_all(), "{text}");
+                let at = SocketAddr::from(([0xFD77, 0, 0, 0, 0, 0, 0, 0x11], 5000));
+                let left = rules.leave_alone(&Flow { transport: Tcp, from: at, to: at });
+                assert!(left.is_some(), "IPv6 has no rules: {text}");
                 for (transport, port, asks) in [
                     (Tcp, 1999, false),
                     (Tcp, 2000, true),
@@ -130,7 +148,7 @@ mod tests {
     #[test]
     fn where_none_of_our_rules_is_nothing_is_asked_about() {
         let none = [iptables::Table::default().comes_in(), nftables::Table::with(None).lines()];
-        let rules = InForce::of(none.into_iter());
+        let rules = InForce::of(none.map(|text| (BOTH, text)));
         assert!(!rules.ask_at_all());
         let at = SocketAddr::from(([10, 9, 0, 1], 5000));
         let left = rules.leave_alone(&Flow { transport: Tcp, from: at, to: at });
