@@ -114,15 +114,15 @@ WORKLOADS = {
         main="mb_per_second"),
     "files-put": Workload(
         "1 GiB into a file, by WebDAV", "puts", AS_FAST_AS_ANY, peers=("apache", "rclone"), ours=("portreeve",), bare=(),
-        baseline="apache", quick=(1,), options=("--bytes", str(files.LARGE)), asks="files-put", columns=(*MOVED, "rss_idle_mib"),
+        baseline="apache", options=("--bytes", str(files.LARGE)), asks="files-put", columns=(*MOVED, "rss_idle_mib"),
         main="mb_per_second"),
     "files-list": Workload(
         "a directory of 10,000 entries, by WebDAV", "lists", (Goal("p50_us", "apache", 1 / 3),), peers=("apache", "rclone"),
-        ours=("portreeve",), bare=(), quick=(1,), baseline="apache", options=("--entries", str(files.ENTRIES)), asks="files-many",
+        ours=("portreeve",), bare=(), baseline="apache", options=("--entries", str(files.ENTRIES)), asks="files-many",
         columns=("requests_per_second", "p50_us", "cpu_us_per_request", "rss_after_mib", "rss_idle_mib"), main="p50_us"),
     "files-new": Workload(
         "new files of 1 KiB, one after the other on each connection, by WebDAV", "puts",
-        (Goal("requests_per_second", "apache", least=True),), peers=("apache", "rclone"), ours=("portreeve",), bare=(), quick=(1,),
+        (Goal("requests_per_second", "apache", least=True),), peers=("apache", "rclone"), ours=("portreeve",), bare=(),
         baseline="apache", connections=(1, 8), options=("--bytes", str(files.SMALL), "--new"), asks="files-new",
         columns=("requests_per_second", "p50_us", "p99_us", "cpu_us_per_request", "rss_after_mib", "rss_idle_mib"),
         main="requests_per_second"),
