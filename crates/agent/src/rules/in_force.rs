@@ -32,10 +32,9 @@ impl InForce {
             return None;
         }
         let mut texts = Vec::new();
-        for of_one in BOTH.chunks(1) {
-            for family in of_one {
-                texts.extend(iptables::Table::read(*family).ok()?.map(|table| (of_one, table.comes_in())));
-            }
+        for family in BOTH {
+            let table = iptables::Table::read(*family).ok()?;
+            texts.extend(table.map(|table| (std::slice::from_ref(family), table.comes_in())));
         }
         texts.extend(nftables::Table::read().ok()?.map(|table| (BOTH, table.lines())));
         (!texts.is_empty()).then(|| Self::of(texts))
