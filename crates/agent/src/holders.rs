@@ -10,8 +10,10 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many listeners are remembered.
+/// How many listeners and users are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not 0");
+/// How many processes at most are remembered of a user, and looked at in a glance.
+const FEW: usize = 4;
 /// How long the holders found are looked at alone: the set changes when a process forks.
 const HOLDERS_AGE: Duration = Duration::from_secs(2);
 /// How long a fruitless look is not repeated, so that refused visitors can't keep the node busy.
@@ -29,7 +31,7 @@ pub(crate) struct Sockets {
 
 /// Finds holders, and remembers where they were.
 pub(crate) struct Holders {
-    remembered: Mutex<LruCache<ListenerId, (Instant, Memory)>>,
+    remembered: Mutex<LruCache<Of, (Instant, Memory)>>,
     /// What the kernel shows for a gid without a name in this user namespace: no group at all.
     no_group: u32,
 }
@@ -45,10 +47,27 @@ pub(crate) struct Holder {
     pub(crate) groups: Option<Vec<u32>>,
 }
 
+/// What is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Of {
+    /// Who holds this one.
+    Listener(ListenerId),
+    /// Which processes of this user's have held connections that were asked about alone: whose next one it may be. Each is
+    /// another socket, and one that none of these holds is searched for. That one of them holds it is enough: whoever made
+    /// it can have closed it since, or keep it where no look finds it (on its way in a socket of AF_UNIX).
+    ConnectionsOf(u32),
+}
+
 #[derive(Clone)]
 enum Memory {
-    Pids { uid: u32, pids: Vec<u32> },
+    Held { uid: u32, inodes: Vec<u32>, pids: Vec<u32> },
     Refused { uid: u32, why: UnknownGroup },
+}
+
+impl Sockets {
+    fn of(&self, uid: u32) -> Of {
+        if self.listening.is_empty() { Of::ConnectionsOf(uid) } else { Of::Listener(self.listener) }
+    }
 }
 
 impl Holders {
@@ -72,25 +91,11 @@ impl Holders {
         with_groups: bool,
         now: Instant,
     ) -> Result<Holder, UnknownGroup> {
-        match self.recall(uid, sockets.listener, now) {
-            Some(Memory::Refused { why, .. }) => return Err(why),
-            Some(Memory::Pids { pids, .. }) => {
-                let mut look = Look::new(uid, sockets, with_groups);
-                for pid in pids {
-                    if look.visit(Process::open(pid, uid)).is_break() {
-                        break;
-                    }
-                }
-                // Anything but a full answer may only mean that a new process holds the connection.
-                if let Ok(holder) = look.verdict() {
-                    return self.named(holder);
-                }
-            }
-            None => {}
+        let of = sockets.of(uid);
+        if let Some(found) = self.look_again(uid, sockets, with_groups, now, usize::MAX) {
+            return found;
         }
         let mut look = Look::new(uid, sockets, with_groups);
-        // A connection that was asked about alone is hardly asked about again.
-        let is_listener = !sockets.listening.is_empty();
         let walked = each_of_uid(uid, |process| look.visit(process));
         if let Err(error) = walked {
             tracing::warn!(%error, "/proc can't be read");
@@ -98,21 +103,68 @@ impl Holders {
         }
         match look.verdict() {
             Ok(holder) => {
-                if is_listener {
-                    self.remember(sockets.listener, now, Memory::Pids { uid, pids: look.pids });
-                }
+                self.remember(
+                    of,
+                    now,
+                    Memory::Held { uid, inodes: sockets.listening.clone(), pids: look.pids },
+                );
                 self.named(holder)
             }
             Err(why) => {
                 // A connection that ended meanwhile says nothing about the next one to the same listener.
                 let only_the_connection_is_missing = why == UnknownGroup::NoHolderSeen
                     && look.missing.iter().all(|m| Some(*m) == sockets.accepted);
-                if is_listener && !only_the_connection_is_missing {
-                    self.remember(sockets.listener, now, Memory::Refused { uid, why });
+                if matches!(of, Of::Listener(_)) && !only_the_connection_is_missing {
+                    self.remember(of, now, Memory::Refused { uid, why });
                 }
                 Err(why)
             }
         }
+    }
+
+    /// The same if it takes no more than a look at a few processes, 20 microseconds each. Of a listener `sockets` may leave
+    /// out those that share its address: those of before are looked for as well. `None`: it must be searched for.
+    pub(crate) fn glance(
+        &self,
+        uid: u32,
+        sockets: &Sockets,
+        with_groups: bool,
+        now: Instant,
+    ) -> Option<Result<Holder, UnknownGroup>> {
+        self.look_again(uid, sockets, with_groups, now, FEW)
+    }
+
+    /// Whether it is known who holds this listener.
+    pub(crate) fn know(&self, uid: u32, listener: ListenerId, now: Instant) -> bool {
+        matches!(self.recall(uid, Of::Listener(listener), now), Some(Memory::Held { .. }))
+    }
+
+    /// Looks where the holders were, if those were no more than so many.
+    fn look_again(
+        &self,
+        uid: u32,
+        sockets: &Sockets,
+        with_groups: bool,
+        now: Instant,
+        most: usize,
+    ) -> Option<Result<Holder, UnknownGroup>> {
+        let (inodes, pids) = match self.recall(uid, sockets.of(uid), now)? {
+            Memory::Refused { why, .. } => return Some(Err(why)),
+            Memory::Held { pids, .. } if pids.len() > most => return None,
+            Memory::Held { inodes, pids, .. } => (inodes, pids),
+        };
+        let mut look = Look::new(uid, sockets, with_groups);
+        look.want(&inodes);
+        if most != usize::MAX {
+            look.budget = Budget::small();
+        }
+        for pid in pids {
+            if look.visit(Process::open(pid, uid)).is_break() {
+                break;
+            }
+        }
+        // Anything but a full answer may only mean that a new process holds the connection.
+        Some(self.named(look.verdict().ok()?))
     }
 
     fn named(&self, mut holder: Holder) -> Result<Holder, UnknownGroup> {
@@ -123,18 +175,31 @@ impl Holders {
         if is_one(holder.gid) { Ok(holder) } else { Err(UnknownGroup::NotPermitted) }
     }
 
-    fn recall(&self, uid: u32, listener: ListenerId, now: Instant) -> Option<Memory> {
+    fn recall(&self, uid: u32, of: Of, now: Instant) -> Option<Memory> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, memory) = remembered.get(&listener)?;
+        let (since, memory) = remembered.get(&of)?;
         let (of, age) = match memory {
-            Memory::Pids { uid, .. } => (*uid, HOLDERS_AGE),
+            Memory::Held { uid, .. } => (*uid, HOLDERS_AGE),
             Memory::Refused { uid, .. } => (*uid, REFUSAL_AGE),
         };
         (of == uid && now.saturating_duration_since(*since) < age).then(|| memory.clone())
     }
 
-    fn remember(&self, listener: ListenerId, now: Instant, memory: Memory) {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(listener, (now, memory));
+    fn remember(&self, of: Of, now: Instant, mut memory: Memory) {
+        let mut since = now;
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Of::ConnectionsOf(_), Memory::Held { pids, .. }) = (of, &mut memory) {
+            // A user's other programs, as long as they would have been remembered without this one.
+            if let Some((before, Memory::Held { pids: others, .. })) = remembered.get(&of)
+                && now.saturating_duration_since(*before) < HOLDERS_AGE
+            {
+                since = *before;
+                let others: Vec<u32> = others.iter().copied().filter(|pid| !pids.contains(pid)).collect();
+                pids.extend(others);
+            }
+            pids.truncate(FEW);
+        }
+        remembered.put(of, (since, memory));
     }
 }
 
@@ -177,6 +242,16 @@ impl Look {
         }
     }
 
+    /// These are to be held as well.
+    fn want(&mut self, inodes: &[u32]) {
+        for inode in inodes {
+            if !self.wanted.contains(inode) {
+                self.wanted.push(*inode);
+                self.missing.push(*inode);
+            }
+        }
+    }
+
     fn visit(&mut self, process: Result<Process, Unread>) -> ControlFlow<()> {
         match process.and_then(|process| self.examine(&process)) {
             Ok(()) | Err(Unread::Gone) => {}
@@ -188,15 +263,17 @@ impl Look {
     fn examine(&mut self, process: &Process) -> Result<(), Unread> {
         let (wanted, mut held) = (&self.wanted, Vec::new());
         process.each_socket(&mut self.budget, |inode| {
-            if wanted.contains(&inode) {
+            if wanted.contains(&inode) && !held.contains(&inode) {
                 held.push(inode);
             }
-            ControlFlow::Continue(())
+            if held.len() < wanted.len() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         if held.is_empty() {
             return Ok(());
         }
-        let credentials = process.credentials()?;
+        let wants_groups = matches!(self.groups, Groups::Wanted | Groups::Shared(_));
+        let status = process.status(wants_groups)?;
+        let credentials = status.credentials()?;
         // A set-user-id program carries the group of whoever started it, who is not the owner.
         let is_the_owners = credentials.real_uid == self.uid && credentials.effective_uid == self.uid;
         let gid = *self.gid.get_or_insert(credentials.effective_gid);
@@ -209,9 +286,9 @@ impl Look {
         match &mut self.groups {
             Groups::NotWanted | Groups::Unread => {}
             Groups::Wanted => {
-                self.groups = process.supplementary_groups().map_or(Groups::Unread, Groups::Shared);
+                self.groups = status.supplementary_groups().map_or(Groups::Unread, Groups::Shared);
             }
-            Groups::Shared(shared) => match process.supplementary_groups() {
+            Groups::Shared(shared) => match status.supplementary_groups() {
                 Ok(groups) => shared.retain(|gid| groups.contains(gid)),
                 Err(_) => self.groups = Groups::Unread,
             },

@@ -18,8 +18,12 @@ use std::os::unix::fs::MetadataExt;
 const MAX_PROCESSES: usize = 32_768;
 /// How many descriptors are looked at in one go, over all processes.
 const MAX_DESCRIPTORS: usize = 262_144;
+/// The same where others wait for the one who looks: a tenth of a millisecond.
+const FEW_DESCRIPTORS: usize = 128;
 /// The identities stand at the top of `status`, before the one line that can get long (`Groups:`).
 const STATUS_BYTES: u64 = 2048;
+/// What a file in proc(5) mostly fits into.
+const PAGE: usize = 4096;
 /// With that line: some 6,000 groups.
 const GROUPS_BYTES: u64 = 64 * 1024;
 
@@ -57,6 +61,9 @@ fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|number| Unread::from(Errno::from_raw(number)) == Unread::Gone)
 }
 
+/// What a process' `status` says at one moment.
+pub(crate) struct Status(Vec<u8>);
+
 /// Whose authority a process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Credentials {
@@ -72,6 +79,10 @@ pub(crate) struct Budget(usize);
 impl Budget {
     pub(crate) fn new() -> Self {
         Self(MAX_DESCRIPTORS)
+    }
+
+    pub(crate) fn small() -> Self {
+        Self(FEW_DESCRIPTORS)
     }
 }
 
@@ -148,16 +159,8 @@ impl Process {
     }
 
     /// Who the process is now.
-    pub(crate) fn credentials(&self) -> Result<Credentials, Unread> {
-        let status = self.read("status", STATUS_BYTES)?;
-        // A status that can't be understood must not read as "no such process".
-        parse_credentials(&status).ok_or(Unread::Hidden)
-    }
-
-    /// Its supplementary groups. More than are read here are `Hidden`, not cut.
-    pub(crate) fn supplementary_groups(&self) -> Result<Vec<u32>, Unread> {
-        let status = self.read("status", GROUPS_BYTES)?;
-        parse_groups(&status).ok_or(Unread::Hidden)
+    pub(crate) fn status(&self, with_groups: bool) -> Result<Status, Unread> {
+        self.read("status", if with_groups { GROUPS_BYTES } else { STATUS_BYTES }).map(Status)
     }
 
     /// The program's name (at most 15 bytes, chosen by the process itself), made printable.
@@ -169,9 +172,21 @@ impl Process {
 
     fn read(&self, name: &str, at_most: u64) -> Result<Vec<u8>, Unread> {
         let file = openat(&self.directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(PAGE.min(usize::try_from(at_most).unwrap_or(PAGE)));
         File::from(file).take(at_most).read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+impl Status {
+    /// A status that can't be understood must not read as "no such process".
+    pub(crate) fn credentials(&self) -> Result<Credentials, Unread> {
+        parse_credentials(&self.0).ok_or(Unread::Hidden)
+    }
+
+    /// Supplementary groups. More than were read are `Hidden`, not cut.
+    pub(crate) fn supplementary_groups(&self) -> Result<Vec<u32>, Unread> {
+        parse_groups(&self.0).ok_or(Unread::Hidden)
     }
 }
 
@@ -275,7 +290,7 @@ mod tests {
     fn our_own_groups() {
         let process = Process::open(std::process::id(), nix::unistd::geteuid().as_raw()).unwrap();
         let mut ours: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|gid| gid.as_raw()).collect();
-        let mut read = process.supplementary_groups().unwrap();
+        let mut read = process.status(true).unwrap().supplementary_groups().unwrap();
         ours.sort_unstable();
         read.sort_unstable();
         assert_eq!(read, ours);
@@ -299,7 +314,8 @@ mod tests {
                         ControlFlow::Continue(())
                     })
                     .unwrap();
-                assert_eq!(process.credentials().unwrap().effective_gid, nix::unistd::getegid().as_raw());
+                let credentials = process.status(false).unwrap().credentials().unwrap();
+                assert_eq!(credentials.effective_gid, nix::unistd::getegid().as_raw());
                 assert!(process.command().is_some());
             }
             ControlFlow::Continue(())

@@ -157,8 +157,9 @@ impl Desk {
                 Err(why) => Err(NoConnector::Refused(why)),
             };
             let found = match end {
-                Ok(end) if ask.groups => match self.looks.place() {
-                    Some(place) => {
+                Ok(end) if ask.groups => match (self.looks.connector_at_a_glance(&end), self.looks.place()) {
+                    (Some(groups), _) => Ok(Connector { uid: end.uid, groups }),
+                    (None, Some(place)) => {
                         self.shared.counts.looks.inc();
                         let (desk, queue) = (Arc::clone(self), queue.clone());
                         looks.spawn(async move {
@@ -175,7 +176,9 @@ impl Desk {
                         });
                         continue;
                     }
-                    None => Err(NoConnector::Lookup("too many looks at processes at once".to_owned())),
+                    (None, None) => {
+                        Err(NoConnector::Lookup("too many looks at processes at once".to_owned()))
+                    }
                 },
                 Ok(End { uid, .. }) => Ok(Connector { uid, groups: ConnectorGroups::NotLooked }),
                 Err(why) => Err(why),

@@ -28,7 +28,7 @@ pub(super) struct Counts {
     latency: Histogram,
     /// Questions to the kernel about an end.
     pub(super) lookups: Counter,
-    /// Looks at processes.
+    /// Searches for processes. Those that take a glance are not counted.
     pub(super) looks: Counter,
     /// Questions to other nodes.
     pub(super) asked: Counter,
@@ -83,7 +83,7 @@ impl Counts {
             counts.latency.clone(),
         );
         registry.register("lookups", "Questions to the kernel about an end", counts.lookups.clone());
-        registry.register("looks", "Looks at processes, for the group rule", counts.looks.clone());
+        registry.register("looks", "Searches for processes, for the group rule", counts.looks.clone());
         registry.register("asked", "Questions to other nodes", counts.asked.clone());
         registry.register("answered", "Questions of other nodes", counts.answered.clone());
         registry.register("remembered", "Datagrams of flows let through before", counts.remembered.clone());

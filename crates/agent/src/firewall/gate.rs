@@ -231,8 +231,9 @@ impl Gate {
                     return self.decide(work, &waiting, Err(Refused::Overload));
                 }
                 (waiting.origin, waiting.asked) = (Some(origin), true);
+                let groups = self.looks.expects_groups(&waiting.to);
                 let of = work.keep(waiting);
-                self.ask(work, asked, of, flow, false);
+                self.ask(work, asked, of, flow, groups);
                 Ok(())
             }
             Err(why) => self.decide(work, &waiting, Err(why)),
@@ -361,7 +362,8 @@ impl Gate {
             Judgement::Refuse(why) => Err(why),
             Judgement::LookForGroups if waiting.looking => return Ok(()),
             Judgement::LookForGroups => match self.look(work, of) {
-                Ok(()) => return Ok(()),
+                Ok(true) => return self.judge(work, of),
+                Ok(false) => return Ok(()),
                 Err(why) => Err(why),
             },
         };
@@ -372,31 +374,37 @@ impl Gate {
         self.lookup.goes_to(&waiting.flow, waiting.interface).is_ok_and(|now| now == waiting.to)
     }
 
-    /// Has both ends' groups looked for.
-    fn look(&self, work: &mut Work, of: u64) -> Result<(), Refused> {
-        let Some(waiting) = work.waiting.get_mut(&of) else { return Ok(()) };
-        let (flow, from, interface, to) = (waiting.flow, waiting.from, waiting.interface, waiting.to.clone());
-        if let Some(why) = waiting.connector.as_ref().and_then(|connector| of_several(connector, &to)) {
+    /// Looks for what is not known of both ends' groups: at a glance, else on another thread or on the other node. Whether
+    /// all is known now.
+    fn look(&self, work: &mut Work, of: u64) -> Result<bool, Refused> {
+        let Some(waiting) = work.waiting.get_mut(&of) else { return Ok(false) };
+        let Some(connector) = &mut waiting.connector else { return Ok(false) };
+        if let Some(why) = of_several(connector, &waiting.to) {
             return Err(why);
         }
         (waiting.looking, waiting.asked) = (true, true);
-        let place = self.looks.place().ok_or(Refused::Overload)?;
-        let (looks, found) = (Arc::clone(&self.looks), work.found.clone());
-        self.shared.counts.looks.inc();
-        tokio::task::spawn_blocking(move || {
-            let _kept = place;
-            let (group, login) = looks.listener(&flow, interface, &to);
-            let _ = found.send(Found::Listener(of, group, login));
-        });
+        let (flow, from, interface) = (waiting.flow, waiting.from, waiting.interface);
+        if waiting.listener.is_none() {
+            waiting.listener = self.looks.listener_at_a_glance(&waiting.to);
+        }
+        if let (ConnectorGroups::NotLooked, Some(from)) = (&connector.groups, &from)
+            && let Some(groups) = self.looks.connector_at_a_glance(from)
+        {
+            connector.groups = groups;
+        }
+        let of_listener = waiting.listener.is_none().then(|| waiting.to.clone());
+        let of_connector = connector.groups == ConnectorGroups::NotLooked;
+        let is_all = of_listener.is_none() && !of_connector;
+        if let Some(ends) = of_listener {
+            self.look_on_a_thread(work, move |looks| {
+                let (group, login) = looks.listener(&flow, interface, &ends);
+                Found::Listener(of, group, login)
+            })?;
+        }
         match from {
+            _ if !of_connector => {}
             Some(from) => {
-                let place = self.looks.place().ok_or(Refused::Overload)?;
-                let (looks, found) = (Arc::clone(&self.looks), work.found.clone());
-                self.shared.counts.looks.inc();
-                tokio::task::spawn_blocking(move || {
-                    let _kept = place;
-                    let _ = found.send(Found::Connector(of, looks.connector(&from)));
-                });
+                self.look_on_a_thread(work, move |looks| Found::Connector(of, looks.connector(&from)))?;
             }
             None => {
                 let from = flow.from.ip();
@@ -404,6 +412,21 @@ impl Gate {
                 self.ask(work, asked, of, flow, true);
             }
         }
+        Ok(is_all)
+    }
+
+    fn look_on_a_thread(
+        &self,
+        work: &Work,
+        look: impl FnOnce(&Looks) -> Found + Send + 'static,
+    ) -> Result<(), Refused> {
+        let place = self.looks.place().ok_or(Refused::Overload)?;
+        let (looks, found) = (Arc::clone(&self.looks), work.found.clone());
+        self.shared.counts.looks.inc();
+        tokio::task::spawn_blocking(move || {
+            let _kept = place;
+            let _ = found.send(look(&looks));
+        });
         Ok(())
     }
 

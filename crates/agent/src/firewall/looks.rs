@@ -1,4 +1,5 @@
-//! Looks at processes, for the group rule: milliseconds, on threads of their own, so that no other packet waits for them.
+//! Looks at processes, for the group rule. To search for them takes milliseconds, on threads of their own, so that no other
+//! packet waits for it; a glance at the few that were found a moment ago takes less than a thread's turn.
 //! What is looked for are the listener's effective group, its owner's login group, and the connector's groups.
 
 use std::num::NonZeroUsize;
@@ -53,6 +54,26 @@ impl Looks {
         (group, login)
     }
 
+    /// The same if it is known where to look; takes less time than to have another thread do it.
+    pub(super) fn listener_at_a_glance(&self, ends: &[End]) -> Option<(OwnerGroups, Option<LoginGroup>)> {
+        let group = self.lookup.listeners_group_at_a_glance(ends)?;
+        let login = match (group, ends.first()) {
+            (OwnerGroups::Egid(_), Some(end)) => self.known_login_group(end.uid)?,
+            _ => None,
+        };
+        Some((group, login))
+    }
+
+    /// Whether one who connects to these is likely to be let through by a group.
+    pub(super) fn expects_groups(&self, ends: &[End]) -> bool {
+        self.lookup.expects_groups(ends)
+    }
+
+    /// As [`Self::listener_at_a_glance`].
+    pub(super) fn connector_at_a_glance(&self, end: &End) -> Option<ConnectorGroups> {
+        self.lookup.connectors_groups_at_a_glance(end)
+    }
+
     /// Blocks for milliseconds.
     pub(super) fn connector(&self, end: &End) -> ConnectorGroups {
         self.lookup.connectors_groups(end)
@@ -60,13 +81,9 @@ impl Looks {
 
     /// From the user database, which may be far away.
     fn login_group(&self, uid: u32) -> Option<LoginGroup> {
-        let mut known = self.login_groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((since, group)) = known.get(&uid)
-            && since.elapsed() < limits::LOGIN_GROUP_FRESH
-        {
-            return *group;
+        if let Some(known) = self.known_login_group(uid) {
+            return known;
         }
-        drop(known);
         let found = match User::from_uid(Uid::from_raw(uid)) {
             // Whether it is private is of no account here: whoever connects is somebody else.
             Ok(Some(user)) => Some(LoginGroup { gid: user.gid.as_raw(), private: false }),
@@ -76,8 +93,14 @@ impl Looks {
                 return None;
             }
         };
-        known = self.login_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.login_groups.lock().unwrap_or_else(PoisonError::into_inner);
         known.put(uid, (Instant::now(), found));
         found
+    }
+
+    fn known_login_group(&self, uid: u32) -> Option<Option<LoginGroup>> {
+        let mut known = self.login_groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, group) = known.get(&uid)?;
+        (since.elapsed() < limits::LOGIN_GROUP_FRESH).then_some(*group)
     }
 }

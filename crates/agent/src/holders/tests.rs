@@ -44,7 +44,12 @@ fn only_a_full_answer_names_a_group() {
 fn supplementary_groups_are_those_of_all_holders() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let sockets = Sockets { listener: ListenerId(1), listening: vec![inode(&listener)], accepted: None };
-    let ours = Process::open(std::process::id(), me()).unwrap().supplementary_groups().unwrap();
+    let ours = Process::open(std::process::id(), me())
+        .unwrap()
+        .status(true)
+        .unwrap()
+        .supplementary_groups()
+        .unwrap();
     for (before, after) in [
         (Groups::NotWanted, None),
         (Groups::Wanted, Some(ours.clone())),
@@ -72,7 +77,8 @@ fn ours_first() -> u32 {
 /// the outcome depend on what else does.
 fn found_before(no_group: u32, now: Instant) -> Holders {
     let holders = Holders::new(no_group);
-    holders.remember(ListenerId(1), now, Memory::Pids { uid: me(), pids: vec![std::process::id()] });
+    let held = Memory::Held { uid: me(), inodes: Vec::new(), pids: vec![std::process::id()] };
+    holders.remember(Of::Listener(ListenerId(1)), now, held);
     holders
 }
 
@@ -94,12 +100,121 @@ fn our_own_listener_is_held_by_our_own_group() {
     assert!(matches!(found_before(no_group, now).group(me(), &sockets, now), OwnerGroups::Unknown(_)));
 }
 
+/// Memories as if these processes had been found to hold a user's connections.
+fn connected_before(now: Instant, pids: &[u32]) -> Holders {
+    let holders = Holders::new(3_999_999_999);
+    let held = Memory::Held { uid: me(), inodes: Vec::new(), pids: pids.to_vec() };
+    holders.remember(Of::ConnectionsOf(me()), now, held);
+    holders
+}
+
+#[test]
+fn a_glance_finds_a_users_next_connection_where_the_last_one_was() {
+    let (now, ours) = (Instant::now(), std::process::id());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connector = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let next = |inode: u32| Sockets {
+        listener: ListenerId(inode.into()),
+        listening: Vec::new(),
+        accepted: Some(inode),
+    };
+    let sockets = next(inode(&connector));
+    let holder = connected_before(now, &[ours]).glance(me(), &sockets, true, now).unwrap().unwrap();
+    let groups = Process::open(ours, me()).unwrap().status(true).unwrap().supplementary_groups().unwrap();
+    assert_eq!((holder.pid, holder.gid), (ours, nix::unistd::getegid().as_raw()));
+    assert_eq!(holder.groups, Some(groups));
+    // One that nobody remembered holds, one of a process that has ended, another user's, one of too many processes, and
+    // one that is looked for too late must be searched for.
+    for (of, pids, sockets, after) in [
+        (me(), vec![ours], next(1), Duration::ZERO),
+        (me(), vec![u32::MAX], next(inode(&connector)), Duration::ZERO),
+        (3_999_999_999, vec![ours], next(inode(&connector)), Duration::ZERO),
+        (me(), vec![ours], next(inode(&connector)), HOLDERS_AGE),
+    ] {
+        let glance = connected_before(now, &pids).glance(of, &sockets, true, now + after);
+        assert_eq!(glance, None, "{of} {pids:?} {:?} {after:?}", sockets.accepted);
+    }
+}
+
+#[test]
+fn a_glance_at_a_listener_is_at_all_that_shared_its_address() {
+    let (now, ours) = (Instant::now(), std::process::id());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = inode(&listener);
+    let sockets = Sockets { listener: ListenerId(1), listening: vec![one], accepted: None };
+    let glance = |inodes: &[u32], pids: &[u32]| {
+        let holders = Holders::new(3_999_999_999);
+        assert_eq!(
+            (holders.glance(me(), &sockets, false, now), holders.know(me(), ListenerId(1), now)),
+            (None, false)
+        );
+        let held = Memory::Held { uid: me(), inodes: inodes.to_vec(), pids: pids.to_vec() };
+        holders.remember(Of::Listener(ListenerId(1)), now, held);
+        assert!(holders.know(me(), ListenerId(1), now));
+        assert!(!holders.know(me() ^ 1, ListenerId(1), now), "another user's");
+        holders.glance(me(), &sockets, false, now)
+    };
+    for inodes in [&[][..], &[one], &[one, one]] {
+        assert_eq!(glance(inodes, &[ours]).unwrap().unwrap().pid, ours, "{inodes:?}");
+    }
+    assert_eq!(glance(&[one, 1], &[ours]), None, "nobody holds the other one any more");
+    let many: Vec<u32> =
+        (0..u32::try_from(FEW).unwrap()).map(|number| u32::MAX - number).chain([ours]).collect();
+    assert_eq!(glance(&[one], &many), None, "too many processes");
+    assert!(glance(&[one], &many[1..]).unwrap().is_ok(), "as many as there may be");
+}
+
+#[test]
+fn a_glance_is_not_at_a_process_with_many_descriptors() {
+    let now = Instant::now();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more: Vec<_> = (0..300).map(|_| listener.try_clone().unwrap()).collect();
+    let last = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockets = Sockets { listener: ListenerId(1), listening: Vec::new(), accepted: Some(inode(&last)) };
+    let holders = connected_before(now, &[std::process::id()]);
+    assert_eq!(holders.glance(me(), &sockets, false, now), None);
+    assert!(holders.holder(me(), &sockets, false, now).is_ok(), "whoever may take the time looks at all");
+    drop(more);
+}
+
+#[test]
+fn a_refusal_is_told_at_a_glance() {
+    let (holders, now) = (Holders::new(65_534), Instant::now());
+    let sockets = Sockets { listener: ListenerId(1), listening: vec![1], accepted: None };
+    let refused = Memory::Refused { uid: 5, why: UnknownGroup::Disagree };
+    holders.remember(Of::Listener(ListenerId(1)), now, refused);
+    assert_eq!(holders.glance(5, &sockets, false, now), Some(Err(UnknownGroup::Disagree)));
+    assert!(!holders.know(5, ListenerId(1), now), "no group is to be expected");
+}
+
+#[test]
+fn a_user_has_several_programs() {
+    let (holders, now) = (Holders::new(65_534), Instant::now());
+    let of = Of::ConnectionsOf(5);
+    let found = |pid, at| {
+        holders.remember(of, at, Memory::Held { uid: 5, inodes: Vec::new(), pids: vec![pid] });
+    };
+    let pids = |at| match holders.recall(5, of, at) {
+        Some(Memory::Held { pids, .. }) => pids,
+        _ => Vec::new(),
+    };
+    let later = now + HOLDERS_AGE / 2;
+    for (pid, at) in [(1, now), (2, later), (1, later), (3, later), (4, later), (5, later)] {
+        found(pid, at);
+    }
+    assert_eq!(pids(later), [5, 4, 3, 1]);
+    // All together are as old as the first: a program that goes on does not keep the others.
+    assert_eq!(pids(now + HOLDERS_AGE), [0; 0]);
+    found(6, now + HOLDERS_AGE);
+    assert_eq!(pids(now + HOLDERS_AGE), [6]);
+}
+
 #[test]
 fn memories_end() {
     let holders = Holders::new(65_534);
     let now = Instant::now();
-    let (one, two) = (ListenerId(1), ListenerId(2));
-    holders.remember(one, now, Memory::Pids { uid: 5, pids: vec![1] });
+    let (one, two) = (Of::Listener(ListenerId(1)), Of::Listener(ListenerId(2)));
+    holders.remember(one, now, Memory::Held { uid: 5, inodes: Vec::new(), pids: vec![1] });
     holders.remember(two, now, Memory::Refused { uid: 5, why: UnknownGroup::Disagree });
     for (listener, uid, after, kept) in [
         (one, 5, Duration::ZERO, true),
@@ -108,7 +223,7 @@ fn memories_end() {
         (one, 5, HOLDERS_AGE, false),
         (two, 5, REFUSAL_AGE - Duration::from_millis(1), true),
         (two, 5, REFUSAL_AGE, false),
-        (ListenerId(3), 5, Duration::ZERO, false),
+        (Of::Listener(ListenerId(3)), 5, Duration::ZERO, false),
     ] {
         assert_eq!(
             holders.recall(uid, listener, now + after).is_some(),

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use portreeve_model::firewall::ConnectorGroups;
 use portreeve_model::wire::firewall::{Flow, Transport};
@@ -37,6 +38,11 @@ impl End {
             listener: ListenerId(self.cookie),
             accepted: !self.listens,
         }
+    }
+
+    /// What is to be held of it by whoever connects.
+    fn alone(&self) -> Sockets {
+        Sockets { listener: ListenerId(self.cookie), listening: Vec::new(), accepted: Some(self.inode) }
     }
 }
 
@@ -137,16 +143,15 @@ impl Lookup {
     /// processes.
     pub fn listeners_group(&self, flow: &Flow, interface: u32, ends: &[End]) -> OwnerGroups {
         let unseen = OwnerGroups::Unknown(UnknownGroup::NoHolderSeen);
-        let Some(first) = ends.first() else { return unseen };
-        if ends.iter().any(|other| other.uid != first.uid) {
-            return OwnerGroups::Unknown(UnknownGroup::Disagree);
-        }
-        let mut listening: Vec<u32> = ends.iter().filter(|end| end.listens).map(|end| end.inode).collect();
+        let (first, mut sockets) = match of_one(ends) {
+            Ok(of_one) => of_one,
+            Err(why) => return OwnerGroups::Unknown(why),
+        };
         if flow.transport == Transport::Tcp
             && let Some(listener) = ends.iter().find(|end| end.listens)
         {
             let mut diag = self.diag();
-            listening = match diag.listener_by(flow.to, interface) {
+            sockets.listening = match diag.listener_by(flow.to, interface) {
                 Ok(Some(record)) if record.cookie == listener.cookie => match sharing(&mut diag, &record) {
                     Ok(sharing) => inodes(sharing.iter().filter(|other| other.uid == first.uid)),
                     Err(_) => return unseen,
@@ -154,24 +159,32 @@ impl Lookup {
                 _ => return unseen,
             };
         }
-        let accepted = ends.iter().find(|end| !end.listens).map(|end| end.inode);
-        let sockets = Sockets { listener: ListenerId(first.cookie), listening, accepted };
-        self.holders.group(first.uid, &sockets, std::time::Instant::now())
+        self.holders.group(first.uid, &sockets, Instant::now())
+    }
+
+    /// The same, if it was found a moment ago which few processes hold them. Whether those are still the ends must be seen
+    /// afterwards.
+    pub fn listeners_group_at_a_glance(&self, ends: &[End]) -> Option<OwnerGroups> {
+        let (first, sockets) = of_one(ends).ok()?;
+        let holder = self.holders.glance(first.uid, &sockets, false, Instant::now())?;
+        Some(holder.map_or_else(OwnerGroups::Unknown, |holder| OwnerGroups::Egid(holder.gid)))
+    }
+
+    /// Whether a group of these ends was found a moment ago, so that one who connects is likely to come by it as well.
+    pub fn expects_groups(&self, ends: &[End]) -> bool {
+        of_one(ends)
+            .is_ok_and(|(first, sockets)| self.holders.know(first.uid, sockets.listener, Instant::now()))
     }
 
     /// The groups of an end that [`comes_from`](Self::comes_from) found. Looks at processes. A set-group-id program has a
     /// group of somebody else's choice, so that it names none.
     pub fn connectors_groups(&self, end: &End) -> ConnectorGroups {
-        let listener = ListenerId(end.cookie);
-        let sockets = Sockets { listener, listening: Vec::new(), accepted: Some(end.inode) };
-        match self.holders.holder(end.uid, &sockets, true, std::time::Instant::now()) {
-            Ok(Holder { gid, groups: Some(mut gids), .. }) => {
-                gids.push(gid);
-                ConnectorGroups::Gids(gids)
-            }
-            Ok(Holder { groups: None, .. }) => ConnectorGroups::Unknown(UnknownGroup::NotPermitted),
-            Err(why) => ConnectorGroups::Unknown(why),
-        }
+        groups_of(self.holders.holder(end.uid, &end.alone(), true, Instant::now()))
+    }
+
+    /// The same, if one of the few processes of this user's holds it that were found a moment ago to hold others.
+    pub fn connectors_groups_at_a_glance(&self, end: &End) -> Option<ConnectorGroups> {
+        self.holders.glance(end.uid, &end.alone(), true, Instant::now()).map(groups_of)
     }
 
     fn end(&self, transport: Transport, record: &SocketRecord) -> Result<End, NoEnd> {
@@ -180,6 +193,28 @@ impl Lookup {
         }
         let listens = transport == Transport::Udp || record.state == TcpState::Listen;
         Ok(End { uid: record.uid, inode: record.inode, cookie: record.cookie, listens })
+    }
+}
+
+/// The first of the ends, and what is to be held of all; unless they are of several users.
+fn of_one(ends: &[End]) -> Result<(End, Sockets), UnknownGroup> {
+    let first = *ends.first().ok_or(UnknownGroup::NoHolderSeen)?;
+    if ends.iter().any(|other| other.uid != first.uid) {
+        return Err(UnknownGroup::Disagree);
+    }
+    let listening = ends.iter().filter(|end| end.listens).map(|end| end.inode).collect();
+    let accepted = ends.iter().find(|end| !end.listens).map(|end| end.inode);
+    Ok((first, Sockets { listener: ListenerId(first.cookie), listening, accepted }))
+}
+
+fn groups_of(holder: Result<Holder, UnknownGroup>) -> ConnectorGroups {
+    match holder {
+        Ok(Holder { gid, groups: Some(mut gids), .. }) => {
+            gids.push(gid);
+            ConnectorGroups::Gids(gids)
+        }
+        Ok(Holder { groups: None, .. }) => ConnectorGroups::Unknown(UnknownGroup::NotPermitted),
+        Err(why) => ConnectorGroups::Unknown(why),
     }
 }
 

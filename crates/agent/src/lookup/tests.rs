@@ -7,7 +7,7 @@ use std::sync::RwLock;
 
 mod groups;
 mod growth;
-mod other_users;
+pub(crate) mod other_users;
 
 /// Written to while a process is started: until it execs, the child holds every socket of every test, so that none
 /// really closes. Tests that rely on closing read it.

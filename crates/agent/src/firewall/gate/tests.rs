@@ -5,7 +5,8 @@ use crate::firewall::tests::{
     ALICE, BOB, alone, given, identity, listener_of, one_of, settings, shared, skip,
 };
 use crate::lookup::tests::FORKS;
-use portreeve_model::AgentKey;
+use crate::lookup::tests::other_users::Other;
+use portreeve_model::{AgentKey, OwnerGroups};
 use std::net::{SocketAddr, TcpStream};
 
 const HERE: &str = "10.9.0.1";
@@ -54,6 +55,13 @@ impl Gate {
     fn hears(&mut self, work: &mut Work, uid: u32) {
         let of = *work.waiting.first_key_value().unwrap().0;
         let found = Ok(Connector { uid, groups: ConnectorGroups::NotLooked });
+        self.replied(work, Reply { of, found }).unwrap();
+    }
+
+    /// The other node says so, and which groups the connector has.
+    fn hears_groups(&mut self, work: &mut Work, uid: u32, gids: &[u32]) {
+        let of = *work.waiting.first_key_value().unwrap().0;
+        let found = Ok(Connector { uid, groups: ConnectorGroups::Gids(gids.into()) });
         self.replied(work, Reply { of, found }).unwrap();
     }
 
@@ -176,5 +184,48 @@ fn a_flow_to_many_is_not_known_to_whoever_joins_them() {
         assert_eq!((work.waiting.len(), gate.shared.counts.remembered.get()), (1, 1));
         gate.hears(work, ALICE);
         assert_eq!(gate.decided(), [said("other-user", 1), said("same-user", 1)]);
+    });
+}
+
+/// Bob has no account, so that no group opens anything of his: what decides is seen all the same.
+#[test]
+fn where_groups_decided_a_moment_ago_they_do_at_once() {
+    with_gate(|gate, work| {
+        let listener = listener_of(BOB, here(0));
+        let holder = Other::holds(&listener, BOB, 7);
+        let at = listener.local_addr().unwrap();
+        let outside = gate.loopback + 1;
+        gate.gets(work, Transport::Tcp, "10.9.0.2:2000", at, outside);
+        gate.hears_groups(work, ALICE, &[7]);
+        let (_, waiting) = work.waiting.first_key_value().expect("nobody knows who holds the listener");
+        let (flow, to) = (waiting.flow, waiting.to.clone());
+        assert!(!gate.looks.expects_groups(&to));
+        assert_eq!(gate.looks.listener_at_a_glance(&to), None);
+        // What the thread does which it waits for.
+        let (group, login) = gate.looks.listener(&flow, outside, &to);
+        assert_eq!(group, OwnerGroups::Egid(7));
+        assert!(gate.looks.expects_groups(&to));
+        assert_eq!(gate.looks.listener_at_a_glance(&to), Some((group, login)));
+        let of = *work.waiting.first_key_value().unwrap().0;
+        gate.looked(work, Found::Listener(of, group, login)).unwrap();
+        assert_eq!((work.waiting.len(), gate.decided()), (0, vec![said("group-grants-nothing", 1)]));
+        // The next one: no thread, no second question.
+        let asked = gate.shared.counts.asked.get();
+        gate.gets(work, Transport::Tcp, "10.9.0.2:2001", at, outside);
+        gate.hears_groups(work, ALICE, &[7]);
+        assert_eq!((work.waiting.len(), gate.decided()), (0, vec![said("group-grants-nothing", 2)]));
+        assert_eq!(gate.shared.counts.asked.get(), asked + 1);
+        // It is asked for all the same where the other node told none.
+        gate.gets(work, Transport::Tcp, "10.9.0.2:2002", at, outside);
+        gate.hears(work, ALICE);
+        assert_eq!((work.waiting.len(), gate.shared.counts.asked.get()), (1, asked + 3));
+        gate.hears_groups(work, ALICE, &[7]);
+        assert_eq!(gate.decided(), [said("group-grants-nothing", 3)]);
+        // And of another one that listens there now nothing was seen.
+        drop((holder, listener));
+        let _second = listener_of(BOB, at);
+        gate.gets(work, Transport::Tcp, "10.9.0.2:2003", at, outside);
+        gate.hears_groups(work, ALICE, &[7]);
+        assert_eq!((work.waiting.len(), gate.decided()), (1, vec![said("group-grants-nothing", 3)]));
     });
 }

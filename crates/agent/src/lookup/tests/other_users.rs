@@ -32,7 +32,7 @@ pub(super) fn users() -> Option<(u32, u32)> {
 }
 
 /// A process of another user, ended with the test.
-pub(super) struct Other(pub(super) Child);
+pub(crate) struct Other(pub(super) Child);
 
 impl Drop for Other {
     fn drop(&mut self) {
@@ -53,7 +53,7 @@ impl Other {
     }
 
     /// Holds the socket as its standard input, and does nothing.
-    pub(super) fn holds(socket: &impl AsFd, uid: u32, gid: u32) -> Self {
+    pub(crate) fn holds(socket: &impl AsFd, uid: u32, gid: u32) -> Self {
         let _alone = FORKS.write().unwrap();
         let socket = Stdio::from(socket.as_fd().try_clone_to_owned().unwrap());
         let mut command = Command::new("sleep");
