@@ -1,10 +1,13 @@
 //! The packages: what is in them, and what they do to a node that is installed, configured, upgraded and cleared.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use portreeve_tests::world::testbed::{Testbed, packages, progress};
-use portreeve_tests::world::{built_if_possible, skip, system};
+use portreeve_tests::world::{built_if_possible, repository, skip, system};
 
 /// The node that is used, which no other test needs.
 const NODE: &str = "c2";
@@ -66,6 +69,37 @@ const FILES_OF_THE_AGENT: &[&str] = &[
     "/usr/share/doc/portreeve-agent/copyright",
     "/usr/share/doc/portreeve-agent/ident2.md",
 ];
+
+/// Before it builds for half an hour.
+#[test]
+fn a_training_says_what_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = repository().join("systemd/packages/build");
+    let target = dir.path().join("target");
+    let lacks = |arguments: &[&str], expected: &str| {
+        let mut build = Command::new("/bin/bash");
+        build.arg(&script).args(arguments).env("PATH", dir.path()).env("CARGO_TARGET_DIR", &target);
+        let output = build.env_remove("LLVM_PROFDATA").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.trim_end().ends_with(expected), "{said}");
+        assert!(!target.exists());
+    };
+    let put = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(dir.path().join(name), Permissions::from_mode(0o755)).unwrap();
+    };
+    for name in ["dirname", "sed", "git", "date", "mktemp", "rm"] {
+        put(name, &format!("PATH=/usr/local/bin:/usr/bin:/bin exec {name} \"$@\""));
+    }
+    lacks(&["--trained", "--profile", "dev"], "--trained and --profile dev exclude each other");
+    for name in ["nginx", "wrk", "h2load", "openssl", "python3"] {
+        lacks(&["--trained"], &format!("--trained needs {name}, for the load"));
+        put(name, "exit 1");
+    }
+    put("rustc", "echo LLVM version: 7.1.0");
+    put("llvm-profdata-8", "exit 1");
+    lacks(&["--trained"], "rustup component add llvm-tools, or the package llvm-7");
+}
 
 #[test]
 fn debian_packages() {

@@ -361,6 +361,25 @@ fn whoever_asks_is_told_what_was_counted() {
 }
 
 #[test]
+fn where_a_group_opened_a_port_a_moment_ago_one_question_is_enough() {
+    guarded("where_a_group_opened_a_port_a_moment_ago", |site| async {
+        alone!(site);
+        let mut of_proj = site.player("c1", "alice", Some("proj"));
+        let port = of_proj.listens("0.0.0.0");
+        let mut bob = site.player("c2", "bob", None);
+        let mut questions = || {
+            let before = site.firewalls_count("c1", "asked_total");
+            assert_eq!(bob.connects(("10.77.0.11", port)).said, "connected");
+            site.firewalls_count("c1", "asked_total") - before
+        };
+        // Who connects, and once that is another user, with which groups. Two seconds may be over on a busy machine.
+        assert_eq!(questions(), 2);
+        let later: Vec<u64> = (0..10).map(|_| questions()).collect();
+        assert!(later.contains(&1) && later.iter().all(|count| [1, 2].contains(count)), "{later:?}");
+    });
+}
+
+#[test]
 fn the_check_sees_a_daemon_that_is_stuck_or_dead() {
     guarded("the_check_sees_a_daemon_that_is_stuck_or_dead", |site| async {
         alone!(site);
