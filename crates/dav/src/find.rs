@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::{HeaderValue, Response, StatusCode, header};
 use portreeve_files::address::push_segment;
-use portreeve_files::{Entries, Error, Found, Kind, RelPath, Root, Status};
+use portreeve_files::{Error, Found, Kind, Overview, RelPath, Root, Status};
 
 use crate::locks::Lock;
 use crate::properties::{LIVE, Resource, is_live};
@@ -49,7 +49,7 @@ pub struct Listing {
 #[derive(Debug)]
 enum Members {
     None,
-    Entries(Entries),
+    Entries(Overview),
     /// Above the roots.
     Names(std::collections::btree_set::IntoIter<OsString>),
 }
@@ -72,7 +72,7 @@ impl Dav {
                     // In a file there is nothing.
                     (Kind::Directory, Depth::Infinity) => return Err(too_deep()),
                     (Kind::Directory, Depth::One | Depth::Members) => {
-                        Members::Entries(root.entries(below.as_ref())?)
+                        Members::Entries(root.overview(below.as_ref())?)
                     }
                     _ => Members::None,
                 };

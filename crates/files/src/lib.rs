@@ -10,6 +10,7 @@
 //! | [`reading`] | opens regular files, and takes pieces of those that grow |
 //! | [`put`] | replaces a file whole, or not at all |
 //! | [`listing`] | what a directory holds |
+//! | [`ahead`] | the same, looked at ahead of time |
 //! | [`tree`] | makes directories, removes and renames |
 //! | [`copy`] | copies and moves, in the place of what has the new name |
 //! | [`remove`] | removes a directory with all that is in it |
@@ -29,6 +30,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod address;
+pub mod ahead;
 pub mod attributes;
 pub mod copy;
 pub mod error;
@@ -48,6 +50,7 @@ pub mod tree;
 mod turn;
 
 pub use address::{Address, AddressError};
+pub use ahead::Overview;
 pub use copy::{Deep, To};
 pub use error::Error;
 pub use listing::{Entries, Entry, Listed};

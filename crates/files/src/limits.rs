@@ -1,5 +1,7 @@
 //! Every bound of this crate, by name.
 
+use std::time::Duration;
+
 /// A name, in bytes: NAME_MAX of Linux, which few file systems undercut and none that matters exceeds.
 pub const NAME: usize = 255;
 /// A path, in bytes. The kernel's PATH_MAX of 4096 counts the zero byte at the end.
@@ -23,3 +25,16 @@ pub const ATTRIBUTE: usize = 64 * 1024;
 pub const ATTRIBUTES: usize = 64 * 1024;
 /// Entries of a directory that are told of. Who asks for more gets so many.
 pub const ENTRIES: usize = 1_000_000;
+/// Entries of a directory whose names are read at once, and that are looked at before they are asked for,
+pub const BATCH: usize = 1024;
+/// unless there are fewer than this.
+pub const FEW: usize = 64;
+/// Looks by which is judged whether they wait for a server or a disk.
+pub const TIMED: usize = 8;
+const _: () = assert!(TIMED < FEW && FEW < BATCH);
+/// One that takes so long waits.
+pub const WAITS: Duration = Duration::from_micros(20);
+/// Threads that look ahead for one request,
+pub const HELPERS_EACH: usize = 4;
+/// and for all of a process. One that hangs is counted.
+pub const HELPERS: usize = 16;

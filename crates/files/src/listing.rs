@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
-use rustix::fs::Dir;
+use rustix::fs::{Dir, DirEntry, FileType};
 
 use crate::error::{Error, failed};
 use crate::limits;
@@ -48,8 +48,6 @@ pub enum Listed {
 #[derive(Debug)]
 pub struct Entries {
     names: Dir,
-    /// Its path, to follow links from; `None`: they are not followed.
-    base: Option<Vec<u8>>,
 }
 
 impl Root {
@@ -64,7 +62,7 @@ impl Root {
         most: usize,
         mut visit: impl FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<Listed, Error> {
-        let mut entries = self.entries(path)?;
+        let mut entries = self.overview(path)?;
         let mut left = most.min(limits::ENTRIES);
         while let Some(entry) = entries.next(self) {
             if left == 0 {
@@ -85,70 +83,45 @@ impl Root {
     pub fn entries(&self, path: Option<&RelPath>) -> Result<Entries, Error> {
         let base = path.map_or(&b"."[..], RelPath::as_bytes);
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
-        let mut entries = Entries::of(self.resolve(base, flags)?)?;
-        entries.base = Some(base.to_vec());
-        Ok(entries)
+        Entries::of(self.resolve(base, flags)?)
     }
 }
 
 impl Entries {
-    /// The next entry. `root` is the one that the directory was opened below.
-    ///
-    /// # Errors
-    /// When the directory can't be read on.
-    pub fn next(&mut self, root: &Root) -> Option<Result<Entry, Error>> {
-        let mut entry = self.next_itself()?;
-        if let Ok(entry) = &mut entry
-            && entry.kind == Kind::Link
-        {
-            entry.link_to = self.behind(root, &entry.name);
-        }
-        Some(entry)
-    }
-
-    /// The same, without a look at what links lead to.
+    /// The next entry; what a link leads to is not looked at.
     ///
     /// # Errors
     /// When the directory can't be read on.
     pub fn next_itself(&mut self) -> Option<Result<Entry, Error>> {
         loop {
-            let (name, told) = match self.next_told()? {
+            let told = match self.next_told()? {
                 Ok(told) => told,
                 Err(error) => return Some(Err(error)),
             };
-            let look = if told == Kind::Directory { Status::of_directory_at } else { Status::at };
-            let status = match self.inside().map(|inside| look(inside, &name)) {
-                Ok(Ok(status)) => Some(status),
-                Ok(Err(Errno::ENOENT)) => continue,
-                Ok(Err(_)) | Err(_) => None,
-            };
-            let kind = status.map_or(told, |status| status.kind);
-            return Some(Ok(Entry { name, kind, status, link_to: None }));
+            if let Some(entry) = looked(&told, self.inside().map(|inside| look(inside, &told))) {
+                return Some(Ok(entry));
+            }
         }
     }
 
     /// The next name alone.
     pub(crate) fn next_name(&mut self) -> Option<Result<OsString, Error>> {
-        Some(self.next_told()?.map(|(name, _)| name))
+        Some(self.next_told()?.map(|told| name_of(&told).to_owned()))
     }
 
     /// The next name, and what the directory says that it is.
-    fn next_told(&mut self) -> Option<Result<(OsString, Kind), Error>> {
+    pub(crate) fn next_told(&mut self) -> Option<Result<DirEntry, Error>> {
         loop {
-            let entry = match self.names.next()? {
-                Ok(entry) => entry,
-                Err(error) => return Some(Err(failed(DOING)(errno(error)))),
-            };
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                return Some(Ok((OsStr::from_bytes(name).to_owned(), entry.file_type().into())));
+            match self.names.next()? {
+                Ok(told) if matches!(told.file_name().to_bytes(), b"." | b"..") => {}
+                told => return Some(told.map_err(|error| failed(DOING)(errno(error)))),
             }
         }
     }
 
     /// Of a directory that is open.
     pub(crate) fn of(dir: OwnedFd) -> Result<Self, Error> {
-        Ok(Self { names: Dir::new(dir).map_err(|error| failed(DOING)(errno(error)))?, base: None })
+        Ok(Self { names: Dir::new(dir).map_err(|error| failed(DOING)(errno(error)))? })
     }
 
     /// The directory itself.
@@ -179,11 +152,30 @@ impl Entries {
     pub fn link(&self, name: &OsStr) -> Result<Vec<u8>, Error> {
         readlinkat(self.inside()?, name).map(OsString::into_vec).map_err(failed("read a link"))
     }
+}
 
-    fn behind(&self, root: &Root, name: &OsStr) -> Option<Status> {
-        let path = [self.base.as_deref()?, b"/", name.as_bytes()].concat();
-        Status::of(root.resolve(&path, OFlag::O_PATH).ok()?).ok()
-    }
+/// Looks at what has the name.
+pub(crate) fn look(dir: impl AsFd, told: &DirEntry) -> Result<Status, Errno> {
+    let look = match told.file_type() {
+        FileType::Directory => Status::of_directory_at,
+        _ => Status::at,
+    };
+    look(dir, told.file_name())
+}
+
+/// What has the name, by what a look found; `None` if it is gone.
+pub(crate) fn looked(told: &DirEntry, found: Result<Result<Status, Errno>, Error>) -> Option<Entry> {
+    let status = match found {
+        Ok(Ok(status)) => Some(status),
+        Ok(Err(Errno::ENOENT)) => return None,
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let kind = status.map_or(told.file_type().into(), |status| status.kind);
+    Some(Entry { name: name_of(told).to_owned(), kind, status, link_to: None })
+}
+
+pub(crate) fn name_of(told: &DirEntry) -> &OsStr {
+    OsStr::from_bytes(told.file_name().to_bytes())
 }
 
 /// The directory of that name, and nothing that a link leads to.

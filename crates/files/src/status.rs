@@ -1,12 +1,12 @@
 //! What is known of a file without opening it, and how to tell that it changed.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, statx};
+use rustix::path::Arg;
 
 use crate::error::{Error, failed};
 
@@ -81,13 +81,13 @@ impl Status {
     }
 
     /// Of what has the name in the directory; a link is a link.
-    pub(crate) fn at(dir: impl AsFd, name: &OsStr) -> Result<Self, Errno> {
+    pub(crate) fn at(dir: impl AsFd, name: impl Arg) -> Result<Self, Errno> {
         statx(dir, name, AS_LISTED, ALL).map(|stat| Self::from(&stat)).map_err(errno)
     }
 
     /// The same of what is known to be a directory: without asking a server that may be away, if the system knows enough. Where
     /// something is mounted that hangs, its name and its neighbours can still be told.
-    pub(crate) fn of_directory_at(dir: impl AsFd, name: &OsStr) -> Result<Self, Errno> {
+    pub(crate) fn of_directory_at(dir: impl AsFd, name: impl Arg) -> Result<Self, Errno> {
         let how = AS_LISTED | AtFlags::STATX_DONT_SYNC;
         statx(dir, name, how, ALL).map(|stat| Self::from(&stat)).map_err(errno)
     }
