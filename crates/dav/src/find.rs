@@ -11,9 +11,9 @@ use portreeve_files::address::push_segment;
 use portreeve_files::{Error, Found, Kind, Overview, RelPath, Root, Status};
 
 use crate::locks::Lock;
-use crate::properties::{LIVE, Resource, is_live};
+use crate::properties::{Dead, LIVE, Resource, is_live};
 use crate::refusal::Refusal;
-use crate::xml::{self, DAV, Name};
+use crate::xml::{self, Name};
 use crate::{
     Asked, Dav, Depth, MULTI_STATUS, XML_DECLARATION, XML_TYPE, address, limits, status_above, status_in,
 };
@@ -23,8 +23,8 @@ use crate::{
 enum Want {
     /// All that RFC 4918 defines, dead properties, and these.
     All(Vec<Name>),
-    /// These.
-    These(Vec<Name>),
+    /// These: live properties, and others.
+    These(Vec<Name>, Vec<Name>),
     /// What there is, without values.
     Names,
 }
@@ -114,7 +114,9 @@ fn want(body: &[u8]) -> Result<Want, Refusal> {
     if !document.root.is("propfind") {
         return Err(malformed());
     }
-    let names = |element: &xml::Element| element.children.iter().map(|child| child.name.clone()).collect();
+    let names = |element: &xml::Element| -> Vec<Name> {
+        element.children.iter().map(|child| child.name.clone()).collect()
+    };
     let root = &document.root;
     // Each is told of for each entry, also if it has none.
     if root.children.iter().any(|child| child.children.len() > limits::NAMES) {
@@ -122,7 +124,10 @@ fn want(body: &[u8]) -> Result<Want, Refusal> {
         return Err(Refusal::plain(StatusCode::BAD_REQUEST, why));
     }
     match (root.child("prop"), root.child("allprop"), root.child("propname")) {
-        (Some(these), None, None) => Ok(Want::These(names(these))),
+        (Some(these), None, None) => {
+            let (live, others) = names(these).into_iter().partition(is_live);
+            Ok(Want::These(live, others))
+        }
         (None, Some(_), None) => Ok(Want::All(root.child("include").map(names).unwrap_or_default())),
         (None, None, Some(_)) => Ok(Want::Names),
         _ => Err(malformed()),
@@ -204,7 +209,7 @@ impl Listing {
         }
         piece.push_str("</D:href>");
         match &self.want {
-            Want::These(names) => these(piece, &resource, names),
+            Want::These(live, others) => these(piece, &resource, live, others),
             Want::All(more) => all(piece, &resource, more),
             Want::Names => names_of(piece, &resource),
         }
@@ -223,29 +228,28 @@ impl Listing {
     fn tells_locks(&self) -> bool {
         match &self.want {
             Want::All(_) => true,
-            Want::These(names) => names.iter().any(|name| name.space == DAV && name.local == "lockdiscovery"),
+            Want::These(live, _) => live.iter().any(|name| name.local == "lockdiscovery"),
             Want::Names => false,
         }
     }
 }
 
-fn these(piece: &mut String, resource: &Resource<'_>, names: &[Name]) {
-    // Looked for once, and only if somebody asks.
-    let dead = names.iter().any(|name| !is_live(name)).then(|| resource.dead());
+fn these(piece: &mut String, resource: &Resource<'_>, live: &[Name], others: &[Name]) {
     let begin = piece.len();
     piece.push_str(BEGIN);
     let (none, mut missing) = (piece.len(), String::new());
-    for name in names {
-        let kept = || dead.as_ref().and_then(|dead| dead.0.get(name));
-        if is_live(name) {
-            if resource.live(name, piece) {
-                continue;
-            }
-        } else if let Some(element) = kept() {
-            piece.push_str(element);
-            continue;
+    for name in live {
+        if !resource.live(name, piece) {
+            missing.push_str(&name.empty_element());
         }
-        missing.push_str(&name.empty_element());
+    }
+    // Looked for once, and only if somebody asks.
+    let dead = if others.is_empty() { Dead::default() } else { resource.dead() };
+    for name in others {
+        match dead.0.get(name) {
+            Some(element) => piece.push_str(element),
+            None => missing.push_str(&name.empty_element()),
+        }
     }
     if piece.len() == none && !missing.is_empty() {
         piece.truncate(begin);

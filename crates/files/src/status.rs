@@ -209,17 +209,17 @@ impl fmt::Display for Identity {
         let numbers = [*device, *inode, *size]
             .into_iter()
             .chain([modified.0, modified.1, changed.0, changed.1].into_iter().map(i64::cast_unsigned));
-        let mut text = String::with_capacity(64);
+        let (mut text, mut length) = ([b'.'; 7 * 17], 0);
         for number in numbers {
-            if !text.is_empty() {
-                text.push('.');
-            }
             let digits = (67 - (number | 1).leading_zeros()) / 4;
             for place in (0..digits).rev() {
-                text.push(char::from(DIGITS[(number >> (4 * place)) as usize & 0xf]));
+                text[length] = DIGITS[(number >> (4 * place)) as usize & 0xf];
+                length += 1;
             }
+            // The dot is there.
+            length += 1;
         }
-        f.write_str(&text)
+        f.write_str(str::from_utf8(&text[..length - 1]).map_err(|_| fmt::Error)?)
     }
 }
 
