@@ -21,6 +21,8 @@ pub(crate) const SUBSYSTEM_CONNECTIONS: u8 = 1;
 pub(crate) const SUBSYSTEM_QUEUE: u8 = 3;
 /// `NLMSG_ERROR`, also for "all is well".
 const ERROR: u16 = 2;
+/// `NLMSG_DONE`, behind all that was asked for.
+const DONE: u16 = 3;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 0x8000;
 
@@ -38,7 +40,8 @@ pub(crate) fn command(socket: &Socket, message: &[u8], buffer: &mut [u8]) -> io:
     socket.send(message, 0)?;
     loop {
         let read = recv(socket.as_raw_fd(), buffer, MsgFlags::empty())?;
-        if let Some(outcome) = outcome(buffer.get(..read).unwrap_or_default()) {
+        let mut received = messages(buffer.get(..read).unwrap_or_default());
+        if let Some(outcome) = received.next().and_then(|first| first.last_word()) {
             return outcome;
         }
     }
@@ -55,7 +58,7 @@ impl Message {
         bytes.extend(0u32.to_ne_bytes());
         bytes.extend(u16::from_be_bytes([subsystem, kind]).to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
-        // Sequence and port number: one question at a time, and the kernel knows whose socket it is.
+        // Sequence and port number: the kernel knows whose socket it is.
         bytes.extend([0; 8]);
         // Family and version.
         bytes.extend([u8::try_from(family).unwrap_or_default(), 0]);
@@ -66,6 +69,12 @@ impl Message {
     /// Adds an attribute.
     pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         append(&mut self.0, kind, value);
+        self
+    }
+
+    /// Gives it a number, which the kernel's answer has as well.
+    pub(crate) fn numbered(mut self, sequence: u32) -> Self {
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
         self
     }
 
@@ -107,27 +116,42 @@ pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     None
 }
 
-/// The messages of one datagram: the type of each, and all of its bytes. Ends at what has not the form of one.
-pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// A message from the kernel.
+pub(crate) struct Received<'b> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    /// The number of the request that it answers.
+    pub(crate) sequence: u32,
+    /// All of it, its header too.
+    pub(crate) bytes: &'b [u8],
+}
+
+impl Received<'_> {
+    /// The kernel's word on the request, if it is that: nothing of the answer comes after it.
+    pub(crate) fn last_word(&self) -> Option<io::Result<()>> {
+        if ![ERROR, DONE].contains(&self.kind) {
+            return None;
+        }
+        let number = self.bytes.get(16..20).and_then(|number| number.try_into().ok()).map(i32::from_ne_bytes);
+        Some(match number {
+            Some(0) => Ok(()),
+            // The end of what was asked for need not have one.
+            None if self.kind == DONE => Ok(()),
+            None => Err(io::ErrorKind::InvalidData.into()),
+            Some(error) => Err(io::Error::from_raw_os_error(error.saturating_abs())),
+        })
+    }
+}
+
+/// The messages of one datagram. Ends at what has not the form of one.
+pub(crate) fn messages(datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let head = NetlinkBuffer::new_checked(rest).ok()?;
-        let (kind, length) = (head.message_type(), head.length() as usize);
-        let message = rest.get(..length)?;
+        let (kind, flags, sequence) = (head.message_type(), head.flags(), head.sequence_number());
+        let length = head.length() as usize;
+        let bytes = rest.get(..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, message))
-    })
-}
-
-/// The kernel's word on a command, if this datagram begins with one.
-pub(crate) fn outcome(datagram: &[u8]) -> Option<io::Result<()>> {
-    let (kind, message) = messages(datagram).next()?;
-    if kind != ERROR {
-        return None;
-    }
-    let number = i32::from_ne_bytes(message.get(16..20)?.try_into().ok()?);
-    Some(match number {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error.saturating_abs())),
+        Some(Received { kind, flags, sequence, bytes })
     })
 }

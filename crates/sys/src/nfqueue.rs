@@ -167,9 +167,9 @@ impl AsFd for Queue {
 #[doc(hidden)]
 pub fn each_packet(datagram: &[u8], number: u16, each: &mut dyn FnMut(Packet<'_>)) {
     let wanted = u16::from_be_bytes([SUBSYSTEM_QUEUE, MESSAGE_PACKET]);
-    for (kind, message) in messages(datagram) {
-        if kind == wanted
-            && let Some(body) = message.get(HEAD_BYTES - 4..)
+    for message in messages(datagram) {
+        if message.kind == wanted
+            && let Some(body) = message.bytes.get(HEAD_BYTES - 4..)
             && body.get(2..4) == Some(number.to_be_bytes().as_slice())
             && let Some(packet) = packet(body.get(4..).unwrap_or_default())
         {

@@ -24,7 +24,7 @@ pub fn firewall_packets(data: &[u8]) {
         assert!(found.bytes.len() < data.len());
     });
     let mut flows = Vec::new();
-    let _ = each_udp_flow(data, &mut flows);
+    let _ = each_udp_flow(data, 0, &mut flows);
     assert!(flows.iter().all(|(from, to)| from.is_ipv4() == to.is_ipv4()));
 }
 

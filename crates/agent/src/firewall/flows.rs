@@ -149,7 +149,7 @@ mod tests {
             }
             let [one, other] = ["10.9.0.1:0", "10.9.0.2:0"].map(|at| UdpSocket::bind(at).unwrap());
             let (to, from) = (one.local_addr().unwrap(), other.local_addr().unwrap());
-            let (mut flows, connections) = (Flows::open().unwrap(), Connections::open().unwrap());
+            let (mut flows, mut connections) = (Flows::open().unwrap(), Connections::open().unwrap());
             for is_ours in [from, to] {
                 other.send_to(b"x", to).unwrap();
                 assert_eq!(connections.udp_flows().unwrap(), [(from, to)]);
