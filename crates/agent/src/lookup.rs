@@ -9,9 +9,11 @@
 
 mod ends;
 mod one_end;
+mod takers;
 
 pub use ends::{End, NoEnd};
 pub(crate) use one_end::Held;
+pub(crate) use takers::Takers;
 
 use crate::holders::{Holders, Sockets};
 use portreeve_model::{ListenerId, Owner, OwnerGroups, Tuple, UnknownGroup, Unowned};

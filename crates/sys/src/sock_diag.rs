@@ -78,6 +78,14 @@ impl SockDiag {
         Ok((!more).then_some(found))
     }
 
+    /// Calls `each` for every UDP socket, of whatever port, address and owner, IPv4's first.
+    pub fn all_udp(&mut self, each: &mut dyn FnMut(SocketRecord)) -> io::Result<()> {
+        self.dump(IPPROTO_UDP, 0, &StateFlags::all(), &ExtensionFlags::empty(), &mut |record| {
+            each(record);
+            ControlFlow::Continue(())
+        })
+    }
+
     fn one(
         &mut self,
         protocol: u8,

@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use super::audit::{Audit, Seldom};
 use super::flows::Flows;
 use super::looks::Looks;
-use super::outgoing::NOBODY;
 use super::packet;
 use super::peers::{Failure, Peers, Reply};
 use super::refuse::Refuser;
@@ -241,20 +240,20 @@ impl Gate {
     }
 
     /// A datagram leaves. Whoever gets it asks whose the port is that it comes from, so no other user's may have sent it;
-    /// and what comes back for it is let in without a question, so it is kept who has that port now. A sender that has
-    /// closed its socket already harms nobody.
+    /// and what comes back for it is let in without a question, so it is kept who sent it. A sender that has closed its
+    /// socket already harms nobody.
     fn leaves(&self, work: &Work, flow: &Flow, uid: Option<u32>) -> Result<LetThrough, Refused> {
         self.shared.counts.lookups.inc();
         // The kernel's own sockets have none.
         let uid = uid.unwrap_or(0);
-        let (rule, cookie) = match self.lookup.comes_from(flow) {
-            Ok(end) if end.uid == uid => (LetThrough::OwnPort, end.cookie),
-            Err(NoEnd::NoSocket) => (LetThrough::OwnPort, NOBODY),
-            Ok(_) | Err(_) if work.settings.exempt.may_connect(uid) => (LetThrough::ExemptConnector, NOBODY),
+        let rule = match self.lookup.comes_from(flow) {
+            Ok(end) if end.uid == uid => LetThrough::OwnPort,
+            Err(NoEnd::NoSocket) => LetThrough::OwnPort,
+            Ok(_) | Err(_) if work.settings.exempt.may_connect(uid) => LetThrough::ExemptConnector,
             Ok(_) | Err(NoEnd::Ambiguous | NoEnd::Nobody) => return Err(Refused::NotTheSender(uid)),
             Err(NoEnd::Lookup(error)) => return Err(Refused::ListenerUnknown(error.to_string())),
         };
-        self.shared.sent.note(flow, uid, cookie);
+        self.shared.sent.note(flow, uid);
         Ok(rule)
     }
 

@@ -23,7 +23,7 @@ use crate::lookup::tests::FORKS;
 /// Users of nobody's: nobody is exempt here.
 pub(crate) const ALICE: u32 = 20_900;
 /// See [`ALICE`].
-pub(super) const BOB: u32 = 20_901;
+pub(crate) const BOB: u32 = 20_901;
 
 /// Says aloud that the test which runs in this thread, or a part of it, does not run here.
 pub(crate) fn skip(why: &str) {
@@ -32,7 +32,7 @@ pub(crate) fn skip(why: &str) {
 
 /// Runs the test in a network namespace of its own, in which these are addresses of the loopback interface. Without root
 /// it says so, and the test passes.
-pub(super) fn alone(addresses: &[&str], test: impl FnOnce() + Send) {
+pub(crate) fn alone(addresses: &[&str], test: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root");
     }
@@ -100,7 +100,7 @@ pub(super) fn listener_of(uid: u32, at: SocketAddr) -> TcpListener {
 }
 
 /// One of several sockets of UDP on a port.
-pub(super) fn one_of(uid: u32, port: u16) -> UdpSocket {
+pub(crate) fn one_of(uid: u32, port: u16) -> UdpSocket {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
     setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();

@@ -64,7 +64,7 @@ pub enum NoEnd {
 }
 
 /// Sockets of UDP on one port that are looked at. Nobody's program has more on one; of more, nobody is named.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 
 impl Lookup {
     /// Every end on this node to which a packet of the flow, come by this interface (0: whichever), may go. Of TCP that is
@@ -236,8 +236,8 @@ fn is_held(record: &SocketRecord, local: SocketAddr, remote: SocketAddr) -> bool
     of_a_process && record.is_between(local, remote)
 }
 
-/// Whether a socket of UDP takes such datagrams.
-fn takes(record: &SocketRecord, flow: &Flow) -> bool {
+/// Whether a socket of UDP takes such datagrams, if they come by the interface that it may be bound to.
+pub(super) fn takes(record: &SocketRecord, flow: &Flow) -> bool {
     let (from, to) = (canonical(flow.from), canonical(flow.to));
     let local = record.local.ip();
     let is_mine = local == to.ip() || (local.is_unspecified() && is_of_family(record, to));
