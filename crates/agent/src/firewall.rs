@@ -53,6 +53,7 @@ pub use asking::{ask, socket_path};
 use control::ControlDesk;
 use counts::Counts;
 use gate::Gate;
+use outgoing::Outgoing;
 use settings::Settings;
 pub(crate) use settings::read_config;
 
@@ -115,6 +116,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })?;
     let control = ControlDesk::listen(&control, &shared)
         .with_context(|| format!("{}: can't listen there", control.display()))?;
+    let outgoing = if gates.is_empty() { None } else { Some(Outgoing::open(&shared)?) };
     // To ask other nodes, and for each verdict.
     let kept = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_NET_ADMIN];
     crate::lockup::lock_up(if gates.is_empty() { &[] } else { &kept });
@@ -127,6 +129,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let name = format!("queue-{}", gate.number());
         // A gate that ends takes the process with it: the unit starts it again, and nothing passes meanwhile.
         std::thread::Builder::new().name(name).spawn(move || gate.serve())?;
+    }
+    if let Some(outgoing) = outgoing {
+        std::thread::Builder::new().name("udp-flows".to_owned()).spawn(move || outgoing.serve())?;
     }
     runtime.block_on(serve(arguments, &shared, desk, control))?;
     runtime.shutdown_background();
@@ -145,9 +150,6 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(desk.serve()?);
     tokio::spawn(control.serve()?);
-    if shared.settings.load().config.queues.is_some() {
-        tokio::spawn(outgoing::Outgoing::open(shared)?.watch());
-    }
     {
         let settings = shared.settings.load();
         tracing::info!(

@@ -162,21 +162,19 @@ impl Outgoing {
         })
     }
 
-    /// Looks for as long as the firewall runs.
-    pub(super) async fn watch(mut self) {
+    /// Looks until the process ends, or ends it: flows that nobody looks at would be anybody's. On a thread of its own, since a
+    /// large table takes a while, and answers must not wait for it.
+    pub(super) fn serve(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let ended = runtime.map(|runtime| runtime.block_on(runtime.spawn(self.watch())));
+        tracing::error!(?ended, "what looks at flows of UDP that began here has ended");
+        std::process::exit(1);
+    }
+
+    async fn watch(mut self) {
         loop {
             tokio::time::sleep(limits::OUTGOING_LOOK).await;
-            // A large table takes milliseconds to read.
-            let looked = tokio::task::spawn_blocking(move || {
-                let looked = self.look();
-                (self, looked)
-            });
-            let Ok((back, looked)) = looked.await else {
-                tracing::error!("what looks at flows of UDP that began here has ended");
-                std::process::exit(1);
-            };
-            self = back;
-            if let Err(error) = looked
+            if let Err(error) = self.look()
                 && self.failed.now()
             {
                 tracing::warn!(%error, "flows of UDP that began here can't be looked at as they should");
