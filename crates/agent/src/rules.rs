@@ -98,9 +98,6 @@ struct Options {
     /// The firewall's configuration; need not be there if it is not named
     #[arg(long, value_name = "FILE", default_value = crate::firewall::CONFIG)]
     config: PathBuf,
-    /// Ports from this one on are asked about
-    #[arg(long, value_name = "PORT", default_value = "1024", value_parser = port)]
-    first_port: Port,
     /// TCP ports that stay reachable without the firewall, beside those of sshd and Slurm's daemons
     #[arg(long, value_name = "PORT,...", value_delimiter = ',')]
     protect: Vec<Ports>,
@@ -115,10 +112,6 @@ enum OtherProtocols {
     Drop,
     /// They are left to the site's rules
     Allow,
-}
-
-fn port(text: &str) -> Result<Port, String> {
-    Port::parse(text).map_err(|error| error.to_string())
 }
 
 /// Prints, installs or removes the rules.
@@ -217,13 +210,9 @@ fn need_root(what: &str) -> anyhow::Result<()> {
 /// What the rules are to be, for which packet filter, and what is to be known about both. `None`: the firewall serves no
 /// queue on this node.
 fn decide(options: &Options) -> anyhow::Result<Option<(Wanted, Choice, Vec<String>)>> {
-    let queues = match options.queues {
-        Some(queues) => queues,
-        None => match read_config(&options.config)?.queues {
-            Some(queues) => Queues::from(queues),
-            None => return Ok(None),
-        },
-    };
+    let config = read_config(&options.config)?;
+    let Some(queues) = options.queues.or_else(|| config.queues.map(Queues::from)) else { return Ok(None) };
+    let first = config.first_port;
     let choice = backend::choose(options.backend, Uid::effective().is_root())?;
     let found = protected::find(&options.protect);
     let mut notes = vec![
@@ -231,17 +220,17 @@ fn decide(options: &Options) -> anyhow::Result<Option<(Wanted, Choice, Vec<Strin
         format!(
             "queues: {}; ports from {} on. What is in a queue waits for portreeve-agent firewall; when nobody serves it, it is \
              dropped",
-            queues, options.first_port
+            queues, first
         ),
     ];
     for one in &found.protected {
-        let below = if one.ports.last < options.first_port { ", below the first port" } else { "" };
+        let below = if one.ports.last < first { ", below the first port" } else { "" };
         notes.push(format!("protected: {}, {} ({}){below}", one.ports, one.what, one.from));
     }
     notes.extend(found.notes);
-    notes.extend(fs::read_to_string(UNPRIVILEGED).ok().and_then(|text| too_low(&text, options.first_port)));
+    notes.extend(fs::read_to_string(UNPRIVILEGED).ok().and_then(|text| too_low(&text, first)));
     let drop_others = options.other_protocols == OtherProtocols::Drop;
-    let wanted = Wanted::new(queues, options.first_port, found.protected, drop_others);
+    let wanted = Wanted::new(queues, first, found.protected, drop_others);
     Ok(Some((wanted, choice, notes)))
 }
 

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use crate::Port;
 use crate::config::{GroupRef, Notes, Problem, Section, WrittenGroup, check_group, duration, number, path};
 
 /// Ports that only root may take.
 pub const PRIVILEGED: RangeInclusive<u16> = 1..=1023;
+/// The port from which on any user may listen, where the kernel was not told otherwise.
+const FIRST_PORT: Port = Port::new(*PRIVILEGED.end() + 1).expect("not 0");
 /// Queues that one firewall serves at most.
 pub const MAX_QUEUES: u16 = 64;
 
@@ -25,6 +28,8 @@ pub struct FirewallConfig {
     pub port: u16,
     /// The packet filter's queues that are served; `None`: only other nodes' questions are answered.
     pub queues: Option<RangeInclusive<u16>>,
+    /// The first of the ports that are asked about: the packet filter's rules and the daemon go by it.
+    pub first_port: Port,
     /// Nothing is refused, and what would be is logged.
     pub dry_run: bool,
     /// Whoever may connect to everybody.
@@ -60,6 +65,7 @@ impl Default for FirewallConfig {
             nodes: PathBuf::from("/etc/portreeve/nodes.toml"),
             port: 849,
             queues: Some(0..=0),
+            first_port: FIRST_PORT,
             dry_run: false,
             exempt_connectors: root(),
             exempt_listeners: root(),
@@ -83,6 +89,7 @@ pub fn parse(text: &str, file: &str) -> Result<FirewallConfig, Vec<Problem>> {
     let nodes = top.string("nodes", &mut notes);
     let port = top.integer("port", &mut notes);
     let queues = top.scalar("queues", &mut notes);
+    let first_port = top.integer("first_port", &mut notes);
     let dry_run = top.boolean("dry_run", &mut notes);
     let connectors = top.array::<String>("exempt_connectors", "a user's name or \"UID\"", &mut notes);
     let listeners = top.array::<String>("exempt_listeners", "a user's name or \"UID\"", &mut notes);
@@ -120,6 +127,9 @@ pub fn parse(text: &str, file: &str) -> Result<FirewallConfig, Vec<Problem>> {
             Some(written) => check_queues(&written, &mut notes),
             None => default.queues,
         },
+        first_port: number(first_port, "first_port", 1..=u16::MAX, &mut notes)
+            .and_then(Port::new)
+            .unwrap_or(default.first_port),
         dry_run: dry_run.is_some_and(Spanned::into_inner),
         exempt_connectors,
         exempt_listeners,
@@ -194,12 +204,12 @@ mod tests {
             SHIPPED.lines().map(|line| key(line).unwrap_or_else(|| line.to_owned()) + "\n").collect();
         assert_eq!(parse(&uncommented, "firewall.toml"), Ok(FirewallConfig::default()));
         let shown: toml::Table = uncommented.parse().unwrap();
-        assert_eq!(shown.len(), 12, "{shown:?}");
+        assert_eq!(shown.len(), 13, "{shown:?}");
     }
 
     #[test]
     fn every_key_is_read() {
-        let text = "key = '/k'\nnodes = '/n'\nport = 99\nqueues = '2-5'\ndry_run = true\n\
+        let text = "key = '/k'\nnodes = '/n'\nport = 99\nqueues = '2-5'\nfirst_port = 80\ndry_run = true\n\
                     exempt_connectors = ['slurm', '33', '400-499']\nexempt_listeners = []\nnever = ['all', 7]\n\
                     patience = '500ms'\nudp_again = '1m'\ncontrol_socket = '/c'\nident2_socket = '/i'\n";
         let expected = FirewallConfig {
@@ -207,6 +217,7 @@ mod tests {
             nodes: "/n".into(),
             port: 99,
             queues: Some(2..=5),
+            first_port: Port::new(80).unwrap(),
             dry_run: true,
             exempt_connectors: vec![
                 UserRef::Name("slurm".to_owned()),
@@ -244,6 +255,9 @@ mod tests {
             assert!(told.starts_with(start), "{told}\n{start}");
         }
         assert_eq!(told.len(), 9, "{told:#?}");
+        for first_port in ["0", "-1", "65536", "'80'"] {
+            assert!(parse(&format!("first_port = {first_port}"), "-").is_err(), "{first_port}");
+        }
         for queues in ["a", "1-", "-1", "0-64", "70000", "1-2-3"] {
             assert!(parse(&format!("queues = '{queues}'"), "-").is_err(), "{queues}");
         }

@@ -9,10 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portreeve_model::firewall::{Connector, ConnectorGroups, Judgement, LetThrough, Refused};
-use portreeve_model::wire::agent::FIRST_PORT;
 use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Explained, Flow, Status};
 use portreeve_model::wire::{self, firewall::Transport};
-use portreeve_model::{LoginGroup, OwnerGroups};
+use portreeve_model::{LoginGroup, OwnerGroups, Port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -34,6 +33,8 @@ pub(super) struct ControlDesk {
     lookup: Lookup,
     looks: Looks,
     own: OwnAddresses,
+    /// As the rules have it that were installed at the start.
+    first_port: Port,
     shared: Arc<Shared>,
 }
 
@@ -68,6 +69,7 @@ impl ControlDesk {
             lookup: Lookup::open()?,
             looks: Looks::open()?,
             own: OwnAddresses::default(),
+            first_port: shared.settings.load().config.first_port,
             shared: Arc::clone(shared),
         })
     }
@@ -148,12 +150,9 @@ impl ControlDesk {
                     .to_owned(),
             );
         }
-        let port = flow.to.port();
-        (port < FIRST_PORT).then(|| {
-            format!(
-                "Port {port} is not asked about: the rules leave ports below {FIRST_PORT} alone, unless they were \
-                 installed with a lower --first-port."
-            )
+        let (port, first) = (flow.to.port(), self.first_port);
+        (port < first.get()).then(|| {
+            format!("Port {port} is not asked about: the rules leave ports below {first} alone (first_port).")
         })
     }
 

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use portreeve_model::Port;
 use portreeve_model::wire::firewall::{Flow, Transport};
 use portreeve_sys::Connections;
 
@@ -147,6 +148,8 @@ pub(super) struct Outgoing {
     connections: Connections,
     lookup: Lookup,
     own: OwnAddresses,
+    /// The rules ask about no lower one, and the gates note no flow from there.
+    first_port: Port,
     shared: Arc<Shared>,
     failed: Seldom,
 }
@@ -157,6 +160,7 @@ impl Outgoing {
             connections: Connections::open()?,
             lookup: Lookup::open()?,
             own: OwnAddresses::default(),
+            first_port: shared.settings.load().config.first_port,
             shared: Arc::clone(shared),
             failed: Seldom::new(),
         })
@@ -183,14 +187,14 @@ impl Outgoing {
     }
 
     fn look(&mut self) -> io::Result<()> {
-        let Self { connections, lookup, own, shared, .. } = self;
+        let Self { connections, lookup, own, first_port, shared, .. } = self;
         let mut seen = Ok(());
         let known = connections.udp_flows();
         let looked = shared.sent.look(
             || {
-                let flows = known?.into_iter().filter(|(from, _)| {
-                    from.port() >= portreeve_model::wire::agent::FIRST_PORT && own.has(from.ip())
-                });
+                let flows = known?
+                    .into_iter()
+                    .filter(|(from, _)| from.port() >= first_port.get() && own.has(from.ip()));
                 let flows: Vec<Flow> = flows.map(|(from, to)| flow(from, to)).collect();
                 let takers = lookup.takers(flows.iter().map(|sent| sent.from.port()));
                 let takers = takers.unwrap_or_else(|error| {
@@ -365,6 +369,11 @@ mod tests {
             assert_eq!(outgoing.connections.udp_flows().unwrap(), []);
             drop(bobs);
             assert_eq!(begins(&mut outgoing).len(), 1, "hers alone again");
+            // Below the first port the gates were asked about nothing.
+            let _bobs = one_of(BOB, port);
+            outgoing.first_port = Port::new(port + 1).unwrap();
+            outgoing.look().unwrap();
+            assert_eq!(outgoing.connections.udp_flows().unwrap().len(), 1);
         });
     }
 

@@ -100,6 +100,7 @@ impl Settings {
         let (new, old) = (&self.config, &before.config);
         for (key, changed) in [
             ("queues", new.queues != old.queues),
+            ("first_port", new.first_port != old.first_port),
             ("port", new.port != old.port),
             ("control_socket", new.control_socket != old.control_socket),
         ] {

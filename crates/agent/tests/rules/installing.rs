@@ -219,8 +219,13 @@ fn rules_of_the_other_packet_filter_go_in_the_same_go() {
 #[test]
 fn what_is_printed_can_be_loaded() {
     alone("installing::what_is_printed_can_be_loaded", || {
-        let options = "--backend iptables --queues 0-1 --protect 2222 --first-port 22";
+        // The daemon reads the same file.
+        let config = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(config.path(), "first_port = 22\n").unwrap();
+        let options =
+            format!("--backend iptables --queues 0-1 --protect 2222 --config {}", config.path().display());
         let said = rules(&format!("print {options}")).well();
+        assert!(said.contains("ports from 22 on") && said.contains(" --dport 22:65535 "), "{said}");
         let (v4, v6) = said.split_once("\n# IPv6: ").unwrap();
         let load = |program: &str, text: &str| {
             let file = tempfile::NamedTempFile::new().unwrap();
@@ -269,9 +274,7 @@ fn anybody_may_print_and_only_root_install() {
         as_nobody("install --without-daemon").refused("rules install needs root");
         as_nobody("install --dry-run").refused("rules install needs root");
         as_nobody("remove").refused("rules remove needs root");
-        for wrong in
-            ["print --queues 3-0", "print --protect 0", "print --first-port 65536", "print --backend pf"]
-        {
+        for wrong in ["print --queues 3-0", "print --protect 0", "print --backend pf"] {
             as_nobody(wrong).refused("error: invalid value");
         }
     });

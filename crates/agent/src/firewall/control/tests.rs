@@ -115,14 +115,20 @@ fn a_node_that_only_answers_says_that_it_guards_nothing() {
 #[test]
 fn a_port_below_the_first_one_is_said_not_to_be_asked_about() {
     alone(&["10.9.0.1/32"], || {
-        let shared = shared(exempt(&[], &[]));
-        for (port, looked_at) in [(22, false), (FIRST_PORT - 1, false), (FIRST_PORT, true)] {
-            let to = SocketAddr::new(at("10.9.0.1:0").ip(), port);
-            let _listener = listener_of(ALICE, to);
-            for from in [STRANGER, "10.9.0.2:0"] {
-                let (told, _) = why(&shared, Transport::Tcp, at(from), to);
-                assert_eq!(told.verdict.is_some(), looked_at, "{port} from {from}: {told:?}");
-                assert_eq!(says(&told, &format!("Port {port} is not asked about")), !looked_at, "{told:?}");
+        for first in [1024, 80] {
+            let mut told = exempt(&[], &[]);
+            told.config.first_port = Port::new(first).unwrap();
+            let shared = shared(told);
+            for (port, looked_at) in [(22, false), (first - 1, false), (first, true)] {
+                let to = SocketAddr::new(at("10.9.0.1:0").ip(), port);
+                let _listener = listener_of(ALICE, to);
+                for from in [STRANGER, "10.9.0.2:0"] {
+                    let (told, _) = why(&shared, Transport::Tcp, at(from), to);
+                    assert_eq!(told.verdict.is_some(), looked_at, "{port} from {from}: {told:?}");
+                    let said =
+                        format!("Port {port} is not asked about: the rules leave ports below {first} alone");
+                    assert_eq!(says(&told, &said), !looked_at, "{told:?}");
+                }
             }
         }
     });
