@@ -14,7 +14,6 @@ use portreeve_model::wire::{self, firewall::Transport};
 use portreeve_model::{LoginGroup, OwnerGroups, Port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -26,6 +25,7 @@ use super::{Shared, limits};
 use crate::lookup::{End, Lookup, NoEnd};
 use crate::own_addresses::OwnAddresses;
 use crate::seqpacket::{accept, listen_at};
+use crate::shares::{Share, Shares};
 
 /// The socket, and what answers.
 pub(super) struct ControlDesk {
@@ -36,6 +36,23 @@ pub(super) struct ControlDesk {
     /// As the rules have it that were installed at the start.
     first_port: Port,
     shared: Arc<Shared>,
+}
+
+/// Places for questions. No user has all of them, and root has as many again: whoever looks after the node is answered
+/// whatever its users do.
+#[derive(Default)]
+struct Places {
+    of_one: Shares<u32>,
+    /// Root's, and everybody else's.
+    of_all: Shares<bool>,
+}
+
+impl Places {
+    fn take(&self, uid: u32) -> Option<(Share<u32>, Share<bool>)> {
+        let is_root = uid == 0;
+        let most = if is_root { limits::CONTROLS } else { limits::CONTROLS_OF_ONE };
+        Some((self.of_one.take(uid, most)?, self.of_all.take(is_root, limits::CONTROLS)?))
+    }
 }
 
 /// Whose the ends of a flow are, as far as it was found out.
@@ -79,13 +96,13 @@ impl ControlDesk {
         let listening = tokio::net::UnixListener::from_std(self.socket.try_clone()?)?;
         let desk = Arc::new(self);
         Ok(async move {
-            let places = Arc::new(Semaphore::new(limits::CONTROLS));
+            let places = Places::default();
             let mut callers = JoinSet::new();
             loop {
                 while callers.try_join_next().is_some() {}
                 let (caller, uid) = accept(&listening, "the control socket", limits::PAUSE).await;
-                // With every place taken the caller is told by the closed connection.
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                // With no place left the caller is told by the closed connection.
+                let Some(place) = places.take(uid) else { continue };
                 let desk = Arc::clone(&desk);
                 callers.spawn(async move {
                     let _place = place;

@@ -72,8 +72,10 @@ pub(super) const AUDIT_SAME: Duration = Duration::from_secs(10);
 pub(super) const AUDIT_REMEMBERED: usize = 4096;
 /// ICMP errors in a second, of one queue.
 pub(super) const ICMP_PER_SECOND: u32 = 1000;
-/// Questions on the control socket at once.
+/// Questions on the control socket at once, of everybody but root; and root's.
 pub(super) const CONTROLS: usize = 16;
+/// See [`CONTROLS`]: of those, one user's.
+pub(super) const CONTROLS_OF_ONE: usize = CONTROLS / 4;
 /// Each step of one.
 pub(super) const CONTROL: Duration = Duration::from_secs(5);
 /// A question, in bytes.

@@ -133,3 +133,20 @@ fn a_port_below_the_first_one_is_said_not_to_be_asked_about() {
         }
     });
 }
+
+#[test]
+fn nobody_has_all_places_and_nobody_has_roots() {
+    let places = Places::default();
+    let all_of = |uid| std::iter::from_fn(|| places.take(uid)).collect::<Vec<_>>();
+    let hers = all_of(ALICE);
+    assert_eq!(hers.len(), limits::CONTROLS_OF_ONE);
+    let others: Vec<_> = (0..100).flat_map(|number| all_of(BOB + number)).collect();
+    assert_eq!(hers.len() + others.len(), limits::CONTROLS);
+    let roots = all_of(0);
+    assert_eq!(roots.len(), limits::CONTROLS);
+    drop(hers);
+    // What root has leaves the others theirs, and each place is given back.
+    assert_eq!(all_of(BOB + 200).len(), limits::CONTROLS_OF_ONE);
+    drop((others, roots));
+    assert_eq!(all_of(ALICE).len(), limits::CONTROLS_OF_ONE);
+}
