@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,11 +25,12 @@ use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::audit::Seldom;
 use super::limits;
 use super::settings::{Asked, Settings};
 use crate::channel::tls::client_config_for;
 use crate::channel::{FrameError, FrameReader, Identity};
-use crate::ident2::client::{self as ident2, Ident2, is_somebody};
+use crate::ident2::client::{self as ident2, AskError, Ident2, is_somebody};
 use crate::privileged::{self, NotConnected, PORTS};
 
 /// Ports to connect from that are tried.
@@ -58,8 +60,13 @@ pub(super) struct Peers {
     settings: Arc<Settings>,
     lines: HashMap<AgentKey, mpsc::Sender<Question>>,
     ident2: Option<Arc<Ident2>>,
+    silent: Rc<Silent>,
     replies: mpsc::UnboundedSender<Reply>,
 }
+
+/// Says which nodes do not answer by ident2: a line for each now and then, not one for each packet.
+#[derive(Default)]
+struct Silent(RefCell<HashMap<String, Seldom>>);
 
 struct Question {
     of: u64,
@@ -71,7 +78,7 @@ impl Peers {
     /// The replies come in `replies`: not more than were asked for.
     pub(super) fn new(settings: Arc<Settings>, replies: mpsc::UnboundedSender<Reply>) -> Self {
         let ident2 = settings.config.ident2_socket.as_ref().map(|path| Arc::new(Ident2::new(path)));
-        Self { settings, lines: HashMap::new(), ident2, replies }
+        Self { settings, lines: HashMap::new(), ident2, silent: Rc::default(), replies }
     }
 
     /// Asks whose program is at `flow.from`, in the way that the node map has for it.
@@ -79,13 +86,15 @@ impl Peers {
         match asked {
             Asked::ByKey(key) => self.ask(key, of, flow, groups),
             Asked::ByIdent2 => {
-                let (ident2, replies) = (self.ident2.clone(), self.replies.clone());
-                let patience = self.settings.config.patience;
+                let Some(ident2) = self.ident2.clone() else { return fail(&self.replies, of) };
+                let (replies, silent) = (self.replies.clone(), Rc::clone(&self.silent));
+                let settings = Arc::clone(&self.settings);
                 tokio::task::spawn_local(async move {
-                    let found = match ident2 {
-                        Some(ident2) => by_ident2(&ident2, flow, groups, patience).await,
-                        None => Err(Failure::NoAnswer),
-                    };
+                    let asked = by_ident2(&ident2, flow, groups, settings.config.patience).await;
+                    let found = asked.unwrap_or_else(|error| {
+                        silent.tell(settings.name_of(flow.from.ip()), &error);
+                        Err(Failure::NoAnswer)
+                    });
                     let _ = replies.send(Reply { of, found });
                 });
             }
@@ -109,6 +118,14 @@ impl Peers {
         if line.try_send(Question { of, flow, groups }).is_err() {
             // The connection can't keep up.
             fail(&self.replies, of);
+        }
+    }
+}
+
+impl Silent {
+    fn tell(&self, node: String, error: &AskError) {
+        if self.0.borrow_mut().entry(node.clone()).or_insert_with(Seldom::new).now() {
+            tracing::warn!(node, "{error}: nobody connects from there meanwhile");
         }
     }
 }
@@ -305,7 +322,8 @@ pub(super) async fn ask_once(
     let key = match (asked, &settings.config.ident2_socket) {
         (Asked::ByKey(key), _) => key,
         (Asked::ByIdent2, Some(path)) => {
-            return by_ident2(&Ident2::new(path), flow, groups, limits::FRAME).await;
+            let asked = by_ident2(&Ident2::new(path), flow, groups, limits::FRAME).await;
+            return asked.unwrap_or(Err(Failure::NoAnswer));
         }
         (Asked::ByIdent2, None) => return Err(Failure::NoAnswer),
     };
@@ -332,7 +350,7 @@ async fn by_ident2(
     flow: Flow,
     groups: bool,
     patience: Duration,
-) -> Result<Connector, Failure> {
+) -> Result<Result<Connector, Failure>, AskError> {
     let (protocol, states) = match flow.transport {
         Transport::Tcp => (Protocol::Tcp, TcpStates::CONNECTED),
         Transport::Udp => (Protocol::Udp, TcpStates::ANY),
@@ -340,13 +358,7 @@ async fn by_ident2(
     let flags = if groups { Flags::PROCESS.and(Flags::GROUPS) } else { Flags::default() };
     let question =
         ident2::Question { op: Op::Remote, flags, protocol, states, local: flow.from, remote: flow.to };
-    match ident2.ask(question, patience).await {
-        Ok(found) => connector(found, groups),
-        Err(error) => {
-            tracing::debug!(%error, ?flow, "no answer by ident2");
-            Err(Failure::NoAnswer)
-        }
-    }
+    Ok(connector(ident2.ask(question, patience).await?, groups))
 }
 
 /// What is made of such an answer. Root is named by no answer without a proof, nor is whoever has no name: root is exempt

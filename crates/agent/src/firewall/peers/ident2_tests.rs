@@ -89,3 +89,63 @@ async fn ident2_is_asked_about_the_socket_at_the_other_node() {
     assert_eq!(about, [over(Protocol::Tcp), over(Protocol::Tcp), over(Protocol::Udp)]);
     assert!(asked[0].flags.has(Flags::GROUPS) && !asked[1].flags.has(Flags::GROUPS));
 }
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(&mut *self.0.lock().unwrap(), bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_node_that_does_not_answer_by_ident2_is_named_in_the_log_and_not_for_each_packet() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    // It hears all questions and answers none.
+    let _listening = crate::seqpacket::listen_at(&path, 8, 0o600, None).unwrap();
+    let mut told = settings(&identity(), &[]);
+    let plain = |name, at| {
+        format!("[[node]]\nname = '{name}'\naddresses = ['192.0.2.{at}', '192.0.2.1{at}']\nplain = true\n")
+    };
+    let map = [("quiet", 2), ("dumb", 3)].map(|(name, at)| plain(name, at)).concat();
+    told.nodes = portreeve_model::NodeMap::parse(&map, "nodes.toml").unwrap();
+    (told.config.ident2_socket, told.config.patience) = (Some(path), Duration::from_millis(50));
+    let log = Log::default();
+    let writer = log.clone();
+    let logging = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let all_asked = async {
+        let (replies, mut replied) = mpsc::unbounded_channel();
+        let mut peers = Peers::new(Arc::new(told), replies);
+        let froms = ["192.0.2.2:40000", "192.0.2.2:40001", "192.0.2.12:40000", "192.0.2.3:40000"];
+        for (of, from) in (0..).zip(froms) {
+            let (from, to) = (from.parse().unwrap(), "192.0.2.1:5000".parse().unwrap());
+            let flow = Flow { transport: Transport::Tcp, from, to };
+            peers.ask_by(Asked::ByIdent2, of, flow, false);
+        }
+        for _ in froms {
+            let reply = replied.recv().await.unwrap();
+            assert!(matches!(reply.found, Err(Failure::NoAnswer)));
+        }
+    };
+    tracing::subscriber::with_default(logging, || {
+        tokio::task::LocalSet::new().block_on(&runtime, all_asked);
+    });
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for name in ["quiet", "dumb"] {
+        let lines = log.lines().filter(|line| line.contains(&format!("node=\"{name}\"")));
+        assert_eq!(
+            lines.filter(|line| line.contains("WARN") && line.contains("in time")).count(),
+            1,
+            "{log}"
+        );
+    }
+    assert_eq!(log.lines().count(), 2, "{log}");
+}
