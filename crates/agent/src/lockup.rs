@@ -12,7 +12,8 @@
 //! With the first two capabilities one could do much more than look. So the process forbids itself what it never does:
 //! starting programs, tracing or writing to processes, opening files for writing, changing any file, mounts, modules,
 //! namespaces, keys, io_uring. A list of what is forbidden, not of what is allowed: name look-ups run code of the site's
-//! choice (nsswitch.conf(5)). The unit file's sandbox stands around it.
+//! choice (nsswitch.conf(5)). What has a second name on this processor (x32), or is younger than our lists, does not exist for it.
+//! The unit file's sandbox stands around it.
 //!
 //! Landlock is no help here: it would forbid the look at other processes' descriptors, whatever the capabilities.
 
@@ -21,10 +22,8 @@ use std::collections::BTreeMap;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::libc;
 use nix::sys::prctl;
-use portreeve_sys::sandbox::denied_to_all;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
+use portreeve_sys::sandbox::{SandboxError, denied_to_all, denying};
+use seccompiler::{BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 /// What the group rule needs.
 const LOOK: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
@@ -75,7 +74,7 @@ fn keep_only(needed: &CapsHashSet) -> Result<CapsHashSet, caps::errors::CapsErro
 }
 
 /// What the agent never does.
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter() -> Result<BpfProgram, SandboxError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         denied_to_all().chain(NEVER.iter().copied()).map(|call| (call, Vec::new())).collect();
     // Opening is for reading only.
@@ -84,8 +83,7 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_open, to_write(1)?);
     #[cfg(target_arch = "x86_64")]
     rules.extend(NEVER_ON_X86_64.iter().map(|&call| (call, Vec::new())));
-    let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?.try_into()
+    denying(rules)
 }
 
 /// Rules for an open call whose flags are this argument: one for each way to write.
@@ -180,6 +178,19 @@ mod tests {
     use std::fs::{File, OpenOptions, Permissions};
     use std::io::ErrorKind::PermissionDenied;
     use std::os::unix::fs::PermissionsExt;
+
+    /// What the rules do not name is allowed, so that no other number may lead to what they name.
+    #[test]
+    fn a_call_by_another_number_is_refused_before_the_list() {
+        let program = filter().unwrap();
+        let [load, at_least, ..] = &program[..] else { panic!("{program:?}") };
+        // The number is the first word that the kernel shows; x32's begin at this one.
+        assert_eq!((load.code, load.k, at_least.code), (0x20, 0, 0x35));
+        assert!(at_least.k < 0x4000_0000, "{:#x}", at_least.k);
+        let refused = &program[2 + usize::from(at_least.jt)];
+        let errno = u32::try_from(libc::ENOSYS).unwrap();
+        assert_eq!((refused.code, refused.k), (0x06, libc::SECCOMP_RET_ERRNO | errno));
+    }
 
     #[test]
     fn what_is_forbidden_fails_and_what_is_needed_works() {

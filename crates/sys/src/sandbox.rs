@@ -72,10 +72,7 @@ impl Sandbox {
     }
 
     fn denying(rules: Rules) -> Result<Self, SandboxError> {
-        let errno = |errno: Errno| SeccompAction::Errno((errno as i32).cast_unsigned());
-        let mut program = unknown_calls(errno(Errno::ENOSYS).into());
-        program.extend(compile(rules, SeccompAction::Allow, errno(Errno::EPERM))?);
-        Ok(Self { program })
+        Ok(Self { program: denying(rules)? })
     }
 
     /// Takes this process with all its threads into the sandbox, for good. Denied calls are logged where the kernel's
@@ -112,6 +109,18 @@ impl Sandbox {
 /// whoever runs the machine.
 pub fn denied_to_all() -> impl Iterator<Item = i64> {
     lists::denied_to_all()
+}
+
+/// These calls fail with `EPERM`, whichever of their names they are called by, and those that are younger than our lists with
+/// `ENOSYS`: for a process that has a list of its own.
+///
+/// # Errors
+/// `Rules` on a processor that seccompiler does not know.
+pub fn denying(rules: BTreeMap<i64, Vec<SeccompRule>>) -> Result<BpfProgram, SandboxError> {
+    let errno = |errno: Errno| SeccompAction::Errno((errno as i32).cast_unsigned());
+    let mut program = unknown_calls(errno(Errno::ENOSYS).into());
+    program.extend(compile(rules, SeccompAction::Allow, errno(Errno::EPERM))?);
+    Ok(program)
 }
 
 fn compile(
