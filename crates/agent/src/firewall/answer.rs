@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use portreeve_model::AgentKey;
 use portreeve_model::firewall::{Connector, ConnectorGroups};
 use portreeve_model::firewall_config::PRIVILEGED;
-use portreeve_model::wire::firewall::{Answer, Ask, Flow, NoConnector, PROTOCOL, Transport};
+use portreeve_model::wire::firewall::{Answer, Ask, Flow, NoConnector, PROTOCOL};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::looks::Looks;
+use super::packet;
 use super::{Shared, limits};
 use crate::channel::tls::{peer_key, server_config_for};
 use crate::channel::{FrameError, FrameReader, queue_frame, write_queue};
@@ -196,14 +197,10 @@ impl Desk {
             return Err("your key is not in the node map any more".to_owned());
         };
         let to = flow.to.ip();
-        // An address that many have is no node's: any may ask about a datagram to it.
-        let to_many = match to {
-            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
-            IpAddr::V6(v6) => v6.is_multicast(),
-        };
         let may = match settings.nodes.at(to) {
             Some(node) => node.name == asker.name,
-            None => flow.transport == Transport::Udp && to_many,
+            // An address that many have is no node's: any may ask about a datagram to it.
+            None => packet::goes_to_many(flow),
         };
         if !may {
             return Err(format!("{to} is not an address of {}", asker.name));

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::looks::Looks;
+use super::packet::goes_to_many;
 use super::peers::{Failure, ask_once};
 use super::settings::Settings;
 use super::waiting::{judgement, of_several, whoever};
@@ -156,9 +157,14 @@ impl ControlDesk {
         (Explained { steps, verdict: Some(verdict) }, owners)
     }
 
+    /// Whether this node is one of those to which it goes.
+    fn comes_here(&self, flow: &Flow) -> bool {
+        goes_to_many(flow) || self.own.has(flow.to.ip())
+    }
+
     /// Why no gate of this node ever sees such a flow, where that is so. Which ports the rules protect is not known here.
     fn not_looked_at(&self, flow: Flow) -> Option<String> {
-        if !self.own.has(flow.to.ip()) {
+        if !self.comes_here(&flow) {
             return None;
         }
         if !self.shared.counts.guards() {
@@ -181,14 +187,21 @@ impl ControlDesk {
         owners: &mut Owners,
     ) -> Result<LetThrough, Refused> {
         let (from, to) = (flow.from.ip(), flow.to.ip());
-        if !self.own.has(to) {
+        if !self.comes_here(&flow) {
             let elsewhere = settings.name_of(to);
             steps.push(format!("{to} is not this node's: ask on {elsewhere}, whose firewall decides it."));
             return Err(Refused::UnknownNode(to));
         }
+        let is_for_many = goes_to_many(&flow);
+        if is_for_many {
+            steps.push(format!(
+                "{to} is for many: each node that gets it decides for itself, this one by all its sockets that may hear it. \
+                 Who is refused is not told."
+            ));
+        }
         // With no port to come from, there is no connection yet, and whoever listens is meant.
         let arrives = match (flow.from.port(), flow.transport) {
-            (0, transport) => self.lookup.listens_at(transport, flow.to).map(|end| vec![end]),
+            (0, transport) if !is_for_many => self.lookup.listens_at(transport, flow.to).map(|end| vec![end]),
             _ => self.lookup.goes_to(&flow, 0),
         };
         let ends = arrives.map_err(|why| {
@@ -207,15 +220,15 @@ impl ControlDesk {
             steps.push(format!("On this node, {what} at {} is uid {}'s.", flow.to, end.uid));
             owners.listeners.push(end.uid);
         }
-        if flow.from.port() == 0 {
-            steps.push(self.who_may(settings, flow, &ends).await?);
-            return Err(Refused::NoConnector(from));
-        }
-        if ends.windows(2).any(|two| two[0].uid != two[1].uid) {
+        if are_several_users(&ends) {
             steps.push(
                 "Sockets of several users may get it: all of them have to be open to whoever connects."
                     .to_owned(),
             );
+        }
+        if flow.from.port() == 0 {
+            steps.push(self.who_may(settings, flow, &ends).await?);
+            return Err(Refused::NoConnector(from));
         }
         let connector = match whoever(&ends, settings) {
             Some(whoever) => {
@@ -266,9 +279,15 @@ impl ControlDesk {
         flow: Flow,
         ends: &[End],
     ) -> Result<String, Refused> {
-        let uid = ends.first().map_or(u32::MAX, |end| end.uid);
-        if settings.exempt.may_be_reached(uid) {
+        let mut closed = ends.iter().map(|end| end.uid).filter(|uid| !settings.exempt.may_be_reached(*uid));
+        let Some(uid) = closed.next() else {
             return Ok("It is exempt: everybody may connect.".to_owned());
+        };
+        if closed.any(|other| other != uid) {
+            return Ok("Whoever is exempt may connect, and nobody else.".to_owned());
+        }
+        if are_several_users(ends) {
+            return Ok(format!("Uid {uid} and whoever is exempt may connect."));
         }
         let (groups, login) = self.listeners_group(flow, ends).await?;
         Ok(match groups {
@@ -356,6 +375,10 @@ impl ControlDesk {
             }
         })
     }
+}
+
+fn are_several_users(ends: &[End]) -> bool {
+    ends.windows(2).any(|two| two[0].uid != two[1].uid)
 }
 
 #[cfg(test)]

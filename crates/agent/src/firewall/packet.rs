@@ -2,7 +2,7 @@
 //! Invariant: nothing is believed but addresses and ports, and these only as a question to put to the kernels of both
 //! nodes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use portreeve_model::wire::firewall::{Flow, Transport};
@@ -23,10 +23,18 @@ pub(super) fn flow(bytes: &[u8]) -> Option<Flow> {
     Some(Flow { transport, from: SocketAddr::new(from, from_port), to: SocketAddr::new(to, to_port) })
 }
 
+/// Whether it is a datagram to an address that is no node's, by which every node gets it that wants to.
+pub(super) fn goes_to_many(flow: &Flow) -> bool {
+    let to_many = match flow.to.ip().to_canonical() {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    };
+    flow.transport == Transport::Udp && to_many
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use etherparse::PacketBuilder;
-    use std::net::IpAddr;
 
     use super::*;
 
@@ -62,6 +70,23 @@ pub(super) mod tests {
             // The queue hands over a part of a long one.
             let part = &whole[..whole.len().min(548)];
             assert_eq!(flow(part), Some(expected), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn many_are_reached_by_datagrams_alone() {
+        for (to, many) in [
+            ("239.77.0.1:9", true),
+            ("255.255.255.255:9", true),
+            ("[ff15::77]:9", true),
+            ("[::ffff:239.77.0.1]:9", true),
+            ("10.0.0.255:9", false),
+            ("10.0.0.2:9", false),
+            ("[fd77::2]:9", false),
+        ] {
+            let to: SocketAddr = to.parse().unwrap();
+            let over = |transport| goes_to_many(&Flow { transport, from: to, to });
+            assert_eq!((over(Transport::Udp), over(Transport::Tcp)), (many, false), "{to}");
         }
     }
 

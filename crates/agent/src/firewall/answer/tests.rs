@@ -2,7 +2,7 @@ use super::*;
 use crate::channel::Identity;
 use crate::channel::tls::client_config_for;
 use crate::firewall::tests::{alone, identity, settings, shared, skip};
-use portreeve_model::wire;
+use portreeve_model::wire::{self, firewall::Transport};
 use rustls::pki_types::ServerName;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;

@@ -150,3 +150,51 @@ fn nobody_has_all_places_and_nobody_has_roots() {
     drop((others, roots));
     assert_eq!(all_of(ALICE).len(), limits::CONTROLS_OF_ONE);
 }
+
+#[test]
+fn of_what_goes_to_many_this_node_says_what_it_does_with_it() {
+    alone(&["10.9.0.1/32"], || {
+        let alices = one_of(ALICE, 0);
+        let port = alices.local_addr().unwrap().port();
+        let hers = given(UdpSocket::bind("10.9.0.1:0").unwrap(), ALICE).local_addr().unwrap();
+        let by = |uid| given(UdpSocket::bind("10.9.0.1:0").unwrap(), uid);
+        let (own, others, nobody) = (by(ALICE), by(BOB), at("10.9.0.1:0"));
+        let sender = |socket: &UdpSocket| socket.local_addr().unwrap();
+        let told = |listeners: &[u32], group: &str, from| {
+            why(
+                &shared(exempt(&[0], listeners)),
+                Transport::Udp,
+                from,
+                SocketAddr::new(group.parse().unwrap(), port),
+            )
+            .0
+        };
+        for group in ["239.77.0.1", "255.255.255.255"] {
+            let by_herself = told(&[], group, sender(&own));
+            assert_eq!(by_herself.verdict, Some(Ok(LetThrough::SameUser)), "{by_herself:?}");
+            assert!(says(&by_herself, &format!("{group} is for many")), "{by_herself:?}");
+            let by_bob = told(&[], group, sender(&others));
+            assert!(matches!(by_bob.verdict, Some(Err(Refused::ConnectorGroupsUnknown(_)))), "{by_bob:?}");
+            let who = told(&[], group, nobody);
+            assert!(says(&who, &format!("uid {ALICE} and whoever is exempt may connect")), "{who:?}");
+        }
+        // One more hears it, and then she is not let through either.
+        let bobs = one_of(BOB, port);
+        for (listeners, who_may) in [
+            (&[][..], "Whoever is exempt may connect, and nobody else."),
+            (&[BOB], "Uid 20900 and whoever is exempt may connect."),
+            (&[ALICE, BOB], "everybody may connect"),
+        ] {
+            let outcome = told(listeners, "239.77.0.1", sender(&own)).verdict.unwrap();
+            assert_eq!(outcome.is_ok(), !listeners.is_empty(), "{listeners:?}: {outcome:?}");
+            let who = told(listeners, "239.77.0.1", nobody);
+            assert!(says(&who, "Sockets of several users") && says(&who, who_may), "{who:?}");
+        }
+        drop((alices, bobs));
+        assert_eq!(told(&[], "239.77.0.1", hers).verdict, Some(Err(Refused::NoListener)));
+        // No connection goes to many.
+        let to = SocketAddr::new("239.77.0.1".parse().unwrap(), port);
+        let (tcp, _) = why(&shared(exempt(&[], &[])), Transport::Tcp, hers, to);
+        assert_eq!(tcp.verdict, Some(Err(Refused::UnknownNode(to.ip()))), "{tcp:?}");
+    });
+}
