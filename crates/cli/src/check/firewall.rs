@@ -22,7 +22,7 @@ pub(super) fn is_here() -> bool {
 
 /// Whether the packet filter hands anything over; `None`: it is not known.
 fn rules_ask() -> Option<bool> {
-    InForce::read().map(|rules| rules.ask_at_all())
+    InForce::read()?.ask_at_all()
 }
 
 pub(super) fn check() -> Vec<Finding> {
@@ -33,7 +33,10 @@ pub(super) fn check() -> Vec<Finding> {
         }
     };
     match ask(&path, &ControlQuestion::Status) {
-        Ok(ControlAnswer::Status(status)) => findings(&status),
+        Ok(ControlAnswer::Status(status)) => {
+            let unserved = InForce::read().and_then(|rules| rules.unserved().ok()).unwrap_or_default();
+            findings(&status, &unserved)
+        }
         Ok(_) => {
             vec![Finding::problem("it answers another question", "install agent and client of one version")]
         }
@@ -56,8 +59,19 @@ fn unanswered(error: &anyhow::Error, rules_ask: Option<bool>) -> Finding {
     Finding::problem(format!("{error:#}: {so}"), remedy)
 }
 
-fn findings(status: &Status) -> Vec<Finding> {
+/// `unserved`: queues of the rules in force that nobody serves, as far as that is known.
+fn findings(status: &Status, unserved: &[u16]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if !unserved.is_empty() {
+        let numbers: Vec<String> = unserved.iter().map(u16::to_string).collect();
+        findings.push(Finding::problem(
+            format!(
+                "rules put new connections into queue {}, which nobody serves: they are lost",
+                numbers.join(", ")
+            ),
+            "portreeve-agent rules install, which takes the queues of firewall.toml, or rules remove",
+        ));
+    }
     if status.dry_run {
         findings.push(Finding::warning(
             "it refuses nothing (dry_run)",
@@ -119,7 +133,13 @@ mod tests {
         let full = QueueState { dropped_full: 7, ..fine };
         assert!(told(full).starts_with("warning: queue 3 lost 7 packets"));
         let dry = Status { dry_run: true, node: "c1".to_owned(), ..Status::default() };
-        let all: Vec<String> = findings(&dry).iter().map(Finding::to_string).collect();
+        let all: Vec<String> = findings(&dry, &[]).iter().map(Finding::to_string).collect();
         assert_eq!(all.len(), 2, "{all:?}");
+        let unserved = findings(&Status::default(), &[0, 5]);
+        let told = unserved[0].to_string();
+        assert!(
+            told.starts_with("problem: rules put new connections into queue 0, 5, which nobody"),
+            "{told}"
+        );
     }
 }
