@@ -142,7 +142,8 @@ impl Site {
     /// The refusals that the firewall of a node wrote down since, each a line.
     #[must_use]
     pub fn refusals(&self, node: &str, cursor: &str) -> Vec<String> {
-        let read = "journalctl --no-pager --output cat --unit portreeve-firewall --after-cursor";
+        // With the lines of one unit alone, journalctl leaves out the first one where the cursor is another unit's.
+        let read = "journalctl --no-pager --output cat --after-cursor";
         let said = self.root(node, &format!("{read} '{cursor}' | grep 'event=\"firewall\"' || true"));
         said.lines().map(str::to_owned).collect()
     }

@@ -127,6 +127,11 @@ def say(name, text):
     return "said"
 
 
+def say_to(name, text, address, port):
+    sockets[name].sendto(text.encode(), (address, port))
+    return "said"
+
+
 def hear(name, patience=3.0):
     sockets[name].settimeout(patience)
     return sockets[name].recv(4096).decode() or "ended"
@@ -219,6 +224,37 @@ def forge(kind, source, port, address, to):
             one.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
         one.sendto(head + content, (address, 0))
     return "sent"
+
+
+def flood(source, first, count, address, to):
+    """Sends so many of what begins a TCP connection, each from another port of this source."""
+    for port in range(first, first + count):
+        forge("tcp", source, port, address, to)
+    return "sent"
+
+
+def shared(name, port=0, interface=None):
+    """A socket for datagrams on a port that others may have as well; takes only what comes by the interface. Returns the
+    port."""
+    one = sockets[name] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if interface:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+    one.bind(("0.0.0.0", port))
+    return port_of(name)
+
+
+def knocks(path, count):
+    """Opens so many connections to a control socket (SEQPACKET); how many of them were not closed within half a second."""
+    import select
+
+    opened = []
+    for number in range(count):
+        one = sockets[f"knock{number}"] = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one.connect(path)
+        opened.append(one)
+    time.sleep(0.5)
+    return count - len(select.select(opened, [], [], 0)[0])
 
 
 def told(name, patience=3.0):
