@@ -3,8 +3,11 @@
 
 use super::other_users::{Other, PROJECT, listener_of, users};
 use super::*;
+use crate::firewall::tests::alone;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::ClockId;
+use portreeve_model::wire::firewall::{Flow, Transport};
+use std::net::UdpSocket;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -87,10 +90,54 @@ fn cost(times: u64, mut ask: impl FnMut(u64)) -> Duration {
 
 /// Holds so many sockets, both ends of each connection. It is who plays `hold`.
 pub(super) fn hold(sockets: usize) -> Vec<(TcpStream, TcpStream)> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    may_hold_many();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let pair =
         |_| (TcpStream::connect(listener.local_addr().unwrap()).unwrap(), listener.accept().unwrap().0);
     (0..sockets / 2).map(pair).collect()
+}
+
+/// The same of UDP, all at one address, which has no more than some 28,000 ports to give.
+pub(super) fn hold_datagrams(sockets: usize, at: &str) -> Vec<UdpSocket> {
+    may_hold_many();
+    (0..sockets).map(|_| UdpSocket::bind(at).unwrap()).collect()
+}
+
+fn may_hold_many() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+}
+
+#[test]
+#[ignore = "measures, with 50,000 sockets"]
+fn how_the_cost_of_datagrams_grows() {
+    alone(&[], || {
+        let on = |address: &str| UdpSocket::bind(address).unwrap();
+        // On ports that are given to nobody by themselves.
+        let (one, other) = (on("127.0.0.1:2001"), on("0.0.0.0:2002"));
+        let (from, to) = (one.local_addr().unwrap(), other.local_addr().unwrap().port());
+        let flow = Flow { transport: Transport::Udp, from, to: ([127, 0, 0, 1], to).into() };
+        let lookup = Lookup::open().unwrap();
+        println!("\n| UDP sockets | one by its ends | all that may get it | who sent it | all there are |");
+        println!("| --- | --- | --- | --- | --- |");
+        let (mut crowd, mut count) = (Vec::new(), 0);
+        for sockets in SOCKETS {
+            while count < sockets {
+                let more = (sockets - count).min(SOCKETS_EACH);
+                let holder = format!("hold-datagrams {more} 127.0.{}.1:0", 1 + crowd.len());
+                let mut holder = Other::plays(&holder, 30_000, PROJECT, Stdio::null());
+                assert_eq!(holder.says(), "holds");
+                crowd.push(holder);
+                count += more;
+            }
+            let costs = [
+                cost(1_000, |_| assert!(lookup.datagrams_go_to(&flow).is_ok())),
+                cost(200, |_| assert_eq!(lookup.goes_to(&flow, 0).unwrap().len(), 1)),
+                cost(200, |_| assert!(lookup.comes_from(&flow).is_ok())),
+                cost(20, |_| assert!(lookup.takers([to].into_iter()).unwrap().user(&flow).is_some())),
+            ];
+            let [one, all, sender, takers] = costs.map(|cost| cost.as_secs_f64() * 1e6);
+            println!("| {sockets} | {one:.1} us | {all:.0} us | {sender:.0} us | {takers:.0} us |");
+        }
+    });
 }

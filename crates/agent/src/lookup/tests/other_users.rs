@@ -90,6 +90,11 @@ fn play() {
             println!("@holds");
             stay();
         }
+        ["hold-datagrams", sockets, at] => {
+            let _held = super::growth::hold_datagrams(sockets.parse().unwrap(), at);
+            println!("@holds");
+            stay();
+        }
         ["look", client, server] => {
             let tuple = Tuple { client: client.parse().unwrap(), server: server.parse().unwrap() };
             let lookup = Lookup::open().unwrap();
