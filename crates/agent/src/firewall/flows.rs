@@ -1,5 +1,5 @@
 //! Flows of UDP that were let through. The kernel's table of connections takes a flow for the same as long as datagrams
-//! come, whoever has the port by now. So each is remembered with the socket that it went to; when that is another one, or
+//! come, whoever has the port by now. So each is remembered with the sockets that could get it; when there is another one, or
 //! after a while, the kernel is made to forget it, and its next datagram is judged anew.
 //! Invariant: a flow that is let through is either remembered here, or the kernel does not know it. What it knew before
 //! the firewall started is forgotten then.
@@ -14,7 +14,7 @@ use portreeve_sys::Connections;
 
 use super::audit::Seldom;
 use super::limits;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, Takers};
 
 const MOST: NonZeroUsize = NonZeroUsize::new(limits::FLOWS).expect("not 0");
 /// Of the flows, one part is looked at in one go: a look takes microseconds, and packets wait meanwhile.
@@ -26,10 +26,13 @@ pub(super) struct Flows {
     watched: LruCache<Flow, Watched>,
     /// Still to be looked at before the next round.
     round: Vec<Flow>,
+    /// When the round began, and which sockets there were then.
+    begun: Instant,
+    sockets: Takers,
     failed: Seldom,
 }
 
-/// To what it went, and when both ends were judged.
+/// Which sockets could get it, and when both ends were judged.
 struct Watched {
     cookies: Vec<u64>,
     judged: Instant,
@@ -39,8 +42,14 @@ struct Watched {
 
 impl Flows {
     pub(super) fn open() -> std::io::Result<Self> {
-        let (connections, watched) = (Connections::open()?, LruCache::new(MOST));
-        Ok(Self { connections, watched, round: Vec::new(), failed: Seldom::new() })
+        Ok(Self {
+            connections: Connections::open()?,
+            watched: LruCache::new(MOST),
+            round: Vec::new(),
+            begun: Instant::now(),
+            sockets: Takers::default(),
+            failed: Seldom::new(),
+        })
     }
 
     /// Has all flows to and from this node forgotten that nobody watches yet: they were let through by another firewall,
@@ -81,15 +90,15 @@ impl Flows {
 
     /// Looks at a part of them, and has those forgotten whose time is over or whose sockets are others now. How many.
     pub(super) fn look(&mut self, lookup: &Lookup, again: Duration) -> u64 {
-        if self.round.is_empty() {
-            self.round = self.watched.iter().map(|(flow, _)| *flow).collect();
+        if self.round.is_empty() && !self.watched.is_empty() {
+            self.begin_round(lookup);
         }
         let mut forgotten = 0;
         let part = self.watched.len().div_ceil(PARTS).min(self.round.len());
         for flow in self.round.split_off(self.round.len() - part) {
             let Some(watched) = self.watched.peek_mut(&flow) else { continue };
-            if !watched.over && watched.judged.elapsed() < again && is_still(lookup, &flow, &watched.cookies)
-            {
+            let is_still = watched.judged >= self.begun || self.sockets.are_among(&flow, &watched.cookies);
+            if !watched.over && watched.judged.elapsed() < again && is_still {
                 continue;
             }
             forgotten += u64::from(!watched.over);
@@ -99,6 +108,19 @@ impl Flows {
             }
         }
         forgotten
+    }
+
+    /// All sockets that could get them are looked for in one go. Where they can't be, there are none.
+    fn begin_round(&mut self, lookup: &Lookup) {
+        self.round = self.watched.iter().map(|(flow, _)| *flow).collect();
+        self.begun = Instant::now();
+        let sockets = lookup.takers(self.round.iter().map(|flow| flow.to.port()));
+        self.sockets = sockets.unwrap_or_else(|error| {
+            if self.failed.now() {
+                tracing::warn!(%error, "the sockets of UDP can't be read: flows are asked about again");
+            }
+            Takers::default()
+        });
     }
 
     /// In both directions: once a flow is forgotten, a datagram from this node begins it anew the other way round, and
@@ -123,20 +145,15 @@ impl Flows {
     }
 }
 
-/// Whether the kernel still takes it to a socket that it was judged for.
-fn is_still(lookup: &Lookup, flow: &Flow, cookies: &[u64]) -> bool {
-    let to_many = flow.to.ip().is_multicast();
-    to_many || lookup.datagrams_go_to(flow).is_ok_and(|end| cookies.contains(&end.cookie))
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
 
+    use nix::sys::socket::{setsockopt, sockopt};
     use portreeve_model::wire::firewall::Transport;
 
     use super::*;
-    use crate::firewall::tests::{alone, shell, skip};
+    use crate::firewall::tests::{ALICE, BOB, alone, one_of, shell, skip};
 
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -175,7 +192,7 @@ mod tests {
     fn a_flow_is_known_for_its_sockets_and_for_a_while() {
         let end = |text: &str| text.parse().unwrap();
         let lookup = Lookup::open().unwrap();
-        for (to, stays) in [("224.0.0.251:9", true), ("[ff02::fb]:9", true), ("127.0.0.1:9", false)] {
+        for to in ["224.0.0.251:9", "[ff02::fb]:9", "127.0.0.1:9"] {
             let from = if to.starts_with('[') { end("[2001:db8::2]:9") } else { end("192.0.2.2:9") };
             let flow = Flow { transport: Transport::Udp, from, to: end(to) };
             let mut flows = Flows::open().unwrap();
@@ -188,11 +205,58 @@ mod tests {
             assert!(!flows.knows(&flow, &[1, 2], Duration::ZERO), "its time is over");
             let back = Flow { from: flow.to, to: flow.from, ..flow };
             assert!(!flows.knows(&back, &[1, 2], LONG));
-            // Nobody has such sockets. Of a flow to many that can't be seen, so that only its time ends it.
-            assert_eq!(flows.look(&lookup, LONG), u64::from(!stays), "{to}");
-            assert_eq!(flows.knows(&flow, &[1, 2], LONG), stays);
-            assert_eq!(flows.look(&lookup, Duration::ZERO), u64::from(stays), "{to}");
+            // Nobody has such sockets.
+            assert_eq!(flows.look(&lookup, LONG), 1, "{to}");
             assert!(!flows.knows(&flow, &[1, 2], LONG));
         }
+    }
+
+    #[test]
+    fn a_flow_goes_on_while_no_other_socket_could_get_it() {
+        alone(&["10.9.0.1/32"], || {
+            let lookup = Lookup::open().unwrap();
+            let alices = one_of(ALICE, 0);
+            let to = SocketAddr::from(([10, 9, 0, 1], alices.local_addr().unwrap().port()));
+            let flow = Flow { transport: Transport::Udp, from: "192.0.2.2:9".parse().unwrap(), to };
+            let mut flows = Flows::open().unwrap();
+            let mut judged = |flows: &mut Flows| {
+                let cookies: Vec<u64> =
+                    lookup.goes_to(&flow, 0).unwrap().iter().map(|end| end.cookie).collect();
+                flows.remember(&flow, cookies.clone());
+                (0..3).map(|_| flows.look(&lookup, LONG)).sum::<u64>() == 0
+                    && flows.knows(&flow, &cookies, LONG)
+            };
+            assert!(judged(&mut flows));
+            // One more who may get it, although the kernel would not name him but for his interface.
+            let bobs = one_of(BOB, to.port());
+            setsockopt(&bobs, sockopt::BindToDevice, &"lo".into()).unwrap();
+            assert_eq!(flows.look(&lookup, LONG), 1);
+            assert!(judged(&mut flows), "both of them");
+            drop(bobs);
+            assert!(judged(&mut flows));
+            drop(alices);
+            assert_eq!(flows.look(&lookup, LONG), 1, "nobody has it");
+        });
+    }
+
+    #[test]
+    fn what_was_judged_since_the_sockets_were_read_is_for_the_next_round() {
+        alone(&["10.9.0.1/32"], || {
+            let lookup = Lookup::open().unwrap();
+            let mut flows = Flows::open().unwrap();
+            let flow = |port| {
+                let end = |port| SocketAddr::from(([10, 9, 0, 1], port));
+                Flow { transport: Transport::Udp, from: end(9), to: end(port) }
+            };
+            let all: Vec<Flow> = (5000..5000 + 2 * PARTS as u16).map(flow).collect();
+            for flow in &all {
+                flows.remember(flow, vec![1]);
+            }
+            assert_eq!(flows.look(&lookup, LONG), 2, "a part");
+            let waits = *flows.round.last().unwrap();
+            flows.remember(&waits, vec![1]);
+            assert_eq!(flows.look(&lookup, LONG), 1, "the other one of its part");
+            assert!(flows.knows(&waits, &[1], LONG));
+        });
     }
 }

@@ -95,16 +95,6 @@ impl Lookup {
         found.iter().map(|record| self.end(flow.transport, record)).collect()
     }
 
-    /// The one socket on this node that gets a datagram of this flow now, as the kernel says. To see that it is another
-    /// one than before.
-    ///
-    /// # Errors
-    /// When there is none, or its uid is nobody's.
-    pub fn datagrams_go_to(&self, flow: &Flow) -> Result<End, NoEnd> {
-        let found = self.diag().udp(flow.to, flow.from)?.filter(|record| record.inode != 0);
-        self.end(Transport::Udp, &found.ok_or(NoEnd::NoSocket)?)
-    }
-
     /// The end on this node from which a packet of the flow comes. A socket of UDP says nothing about which datagrams
     /// it sent, so all that could have sent this one must be one user's.
     ///
@@ -348,7 +338,6 @@ mod tests {
         assert_eq!(end.uid, me());
         assert_eq!(lookup.comes_from(&there).unwrap().uid, me());
         assert_eq!(lookup.listens_at(Transport::Udp, to).unwrap(), end);
-        assert_eq!(lookup.datagrams_go_to(&there).unwrap(), end);
         let shared = flow(Transport::Udp, from, SocketAddr::from(([224, 0, 0, 251], to.port())));
         assert_eq!(lookup.goes_to(&shared, 0).unwrap().len(), 1);
         // Connected to somebody else, it takes nothing of ours.

@@ -1,5 +1,5 @@
-//! To whom datagrams of many flows go. For the firewall's look at its outgoing flows. Before: the kernel's table of
-//! connections. After: whether each flow goes on.
+//! To whom datagrams of many flows go. For the firewall's looks at flows of UDP. Before: the flows. After: whether each goes
+//! on.
 //! Invariant: the kernel is asked once, however many flows there are; and a user is named only if nobody else has a socket
 //! that could take the flow's datagrams, whichever of them the kernel picks and whatever interface one is bound to.
 
@@ -43,10 +43,21 @@ impl Lookup {
 impl Takers {
     /// The one user who gets datagrams of this flow.
     pub(crate) fn user(&self, flow: &Flow) -> Option<u32> {
-        let on_port = self.on_port.get(&flow.to.port()).filter(|found| found.len() <= MOST)?;
-        let mut uids = on_port.iter().filter(|record| takes(record, flow)).map(|record| record.uid);
+        let mut uids = self.of(flow)?.map(|record| record.uid);
         let first = uids.next().filter(|uid| ![self.nobody, u32::MAX].contains(uid))?;
         uids.all(|uid| uid == first).then_some(first)
+    }
+
+    /// Whether some sockets get datagrams of this flow, and each of them has one of these cookies.
+    pub(crate) fn are_among(&self, flow: &Flow, cookies: &[u64]) -> bool {
+        let mut takers = self.of(flow).into_iter().flatten().map(|record| record.cookie).peekable();
+        takers.peek().is_some() && takers.all(|cookie| cookies.contains(&cookie))
+    }
+
+    /// All that take its datagrams; `None`: more than were looked at.
+    fn of(&self, flow: &Flow) -> Option<impl Iterator<Item = &SocketRecord>> {
+        let on_port = self.on_port.get(&flow.to.port()).filter(|found| found.len() <= MOST)?;
+        Some(on_port.iter().filter(|record| takes(record, flow)))
     }
 }
 
@@ -88,7 +99,7 @@ mod tests {
                 from: STRANGER.parse().unwrap(),
                 to: SocketAddr::from(([10, 9, 0, 1], port)),
             };
-            assert_eq!(lookup.datagrams_go_to(&flow).unwrap().uid, ALICE);
+            assert_eq!(lookup.diag().udp(flow.to, flow.from).unwrap().unwrap().uid, ALICE);
             assert_eq!(user(&lookup, STRANGER, port), None);
             // Connected to somebody else, it takes nothing of the stranger's.
             bobs.connect("10.9.0.1:9").unwrap();

@@ -131,7 +131,7 @@ fn how_the_cost_of_datagrams_grows() {
                 count += more;
             }
             let costs = [
-                cost(1_000, |_| assert!(lookup.datagrams_go_to(&flow).is_ok())),
+                cost(1_000, |_| assert!(lookup.diag().udp(flow.to, flow.from).unwrap().is_some())),
                 cost(200, |_| assert_eq!(lookup.goes_to(&flow, 0).unwrap().len(), 1)),
                 cost(200, |_| assert!(lookup.comes_from(&flow).is_ok())),
                 cost(20, |_| assert!(lookup.takers([to].into_iter()).unwrap().user(&flow).is_some())),
