@@ -219,7 +219,7 @@ mod tests {
             let to = SocketAddr::from(([10, 9, 0, 1], alices.local_addr().unwrap().port()));
             let flow = Flow { transport: Transport::Udp, from: "192.0.2.2:9".parse().unwrap(), to };
             let mut flows = Flows::open().unwrap();
-            let mut judged = |flows: &mut Flows| {
+            let judged = |flows: &mut Flows| {
                 let cookies: Vec<u64> =
                     lookup.goes_to(&flow, 0).unwrap().iter().map(|end| end.cookie).collect();
                 flows.remember(&flow, cookies.clone());
