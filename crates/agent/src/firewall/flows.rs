@@ -154,6 +154,7 @@ mod tests {
 
     use super::*;
     use crate::firewall::tests::{ALICE, BOB, alone, one_of, shell, skip};
+    use crate::lookup::tests::FORKS;
 
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -214,6 +215,7 @@ mod tests {
     #[test]
     fn a_flow_goes_on_while_no_other_socket_could_get_it() {
         alone(&["10.9.0.1/32"], || {
+            let _quiet = FORKS.read().unwrap();
             let lookup = Lookup::open().unwrap();
             let alices = one_of(ALICE, 0);
             let to = SocketAddr::from(([10, 9, 0, 1], alices.local_addr().unwrap().port()));

@@ -224,6 +224,7 @@ mod tests {
     use nix::sys::socket::{setsockopt, sockopt};
 
     use crate::firewall::tests::{ALICE, BOB, alone, given, identity, one_of, settings, shared, shell, skip};
+    use crate::lookup::tests::FORKS;
 
     /// The flow of this number, to one place.
     fn nth(number: usize) -> Flow {
@@ -349,6 +350,7 @@ mod tests {
             if !shell("iptables -t mangle -A INPUT -p udp -m conntrack --ctstate NEW") {
                 return skip("needs iptables and conntrack");
             }
+            let _quiet = FORKS.read().unwrap();
             let shared = shared(settings(&identity(), &[]));
             let mut outgoing = Outgoing::open(&shared).unwrap();
             let alices = one_of(ALICE, 0);

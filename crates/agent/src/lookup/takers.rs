@@ -84,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::firewall::tests::{ALICE, BOB, alone, one_of};
+    use crate::lookup::tests::FORKS;
 
     const STRANGER: &str = "192.0.2.9:53";
 
@@ -103,6 +104,7 @@ mod tests {
     #[test]
     fn whoever_shares_a_port_leaves_it_nobodys_alone_whatever_interface_is_theirs() {
         alone(&["10.9.0.1/32"], || {
+            let _quiet = FORKS.read().unwrap();
             let lookup = Lookup::open().unwrap();
             let alices = one_of(ALICE, 0);
             let port = alices.local_addr().unwrap().port();
@@ -133,6 +135,7 @@ mod tests {
     #[test]
     fn a_nobody_and_too_many_are_no_user() {
         alone(&["10.9.0.1/32"], || {
+            let _quiet = FORKS.read().unwrap();
             let lookup = Lookup::open().unwrap();
             let first = one_of(lookup.nobody, 0);
             let port = first.local_addr().unwrap().port();

@@ -4,6 +4,7 @@ use super::*;
 use crate::firewall::counts::Counts;
 use crate::firewall::outgoing::Sent;
 use crate::firewall::tests::{ALICE, BOB, alone, given, identity, listener_of, one_of, settings, shared};
+use crate::lookup::tests::FORKS;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 /// A machine that no node map has.
@@ -154,6 +155,7 @@ fn nobody_has_all_places_and_nobody_has_roots() {
 #[test]
 fn of_what_goes_to_many_this_node_says_what_it_does_with_it() {
     alone(&["10.9.0.1/32"], || {
+        let _quiet = FORKS.read().unwrap();
         let alices = one_of(ALICE, 0);
         let port = alices.local_addr().unwrap().port();
         let hers = given(UdpSocket::bind("10.9.0.1:0").unwrap(), ALICE).local_addr().unwrap();
