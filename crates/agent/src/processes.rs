@@ -128,7 +128,8 @@ impl Process {
         Ok(Self { pid, directory })
     }
 
-    /// Calls `held` with the inode of every socket the process has a descriptor of, until it breaks.
+    /// Calls `held` with the inode of every socket the process has a descriptor of, until it breaks. The highest descriptor
+    /// comes first: a new connection is mostly among those.
     pub(crate) fn each_socket(
         &self,
         budget: &mut Budget,
@@ -136,14 +137,16 @@ impl Process {
     ) -> Result<(), Unread> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let descriptors = openat(&self.directory, "fd", flags, Mode::empty())?;
-        let mut listing = Dir::from_fd(descriptors.try_clone()?)?;
-        for entry in listing.iter() {
+        let mut numbers = Vec::new();
+        for entry in Dir::from_fd(descriptors.try_clone()?)?.iter() {
             let entry = entry?;
-            if entry.file_name().to_bytes().starts_with(b".") {
-                continue;
+            if !entry.file_name().to_bytes().starts_with(b".") {
+                budget.0 = budget.0.checked_sub(1).ok_or(Unread::Hidden)?;
+                numbers.push(entry.file_name().to_owned());
             }
-            budget.0 = budget.0.checked_sub(1).ok_or(Unread::Hidden)?;
-            let link = match readlinkat(&descriptors, entry.file_name()) {
+        }
+        for number in numbers.iter().rev() {
+            let link = match readlinkat(&descriptors, number.as_c_str()) {
                 Ok(link) => link,
                 // This one descriptor was closed meanwhile.
                 Err(Errno::ENOENT) => continue,
@@ -223,6 +226,7 @@ fn parse_groups(status: &[u8]) -> Option<Vec<u32>> {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::os::fd::{AsFd, AsRawFd};
 
     #[test]
     fn links_that_are_sockets() {
@@ -299,8 +303,7 @@ mod tests {
     #[test]
     fn this_process_is_found_with_its_sockets() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let link =
-            fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&listener))).unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
         let inode = socket_inode(link.as_os_str().as_bytes()).unwrap();
         let me = nix::unistd::geteuid().as_raw();
         let mut found = false;
@@ -322,6 +325,26 @@ mod tests {
         })
         .unwrap();
         assert!(found);
+    }
+
+    #[test]
+    fn the_highest_descriptor_comes_first() {
+        let mut sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        sockets.sort_by_key(|socket| std::cmp::Reverse(socket.as_raw_fd()));
+        let inode = |socket: &TcpListener| {
+            let file = File::from(socket.as_fd().try_clone_to_owned().unwrap());
+            u32::try_from(file.metadata().unwrap().ino()).unwrap()
+        };
+        let inodes = sockets.each_ref().map(inode);
+        let process = Process::open(std::process::id(), nix::unistd::geteuid().as_raw()).unwrap();
+        let mut seen = Vec::new();
+        let see = |inode| {
+            seen.push(inode);
+            ControlFlow::Continue(())
+        };
+        process.each_socket(&mut Budget::new(), see).unwrap();
+        seen.retain(|inode| inodes.contains(inode));
+        assert_eq!(seen, inodes);
     }
 
     #[test]

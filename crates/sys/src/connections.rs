@@ -22,6 +22,12 @@ const MESSAGE_NEW: u8 = 0;
 const MESSAGE_GET: u8 = 1;
 const MESSAGE_DELETE: u8 = 2;
 const TUPLE_ORIGINAL: u16 = 1;
+/// `CTA_FILTER`: what of the tuples in a request counts (Linux 5.8). Older kernels pass it over, and tell of everything.
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+/// The protocol's number does.
+const COUNTS_PROTOCOL: u32 = 1 << 3;
 const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const V4_SOURCE: u16 = 1;
@@ -56,9 +62,7 @@ impl Connections {
         let mut flows = Vec::new();
         let mut buffer = vec![0; DUMP_BYTES];
         for family in [AF_INET, AF_INET6] {
-            let flags = NLM_F_REQUEST | NLM_F_DUMP;
-            let request = Message::new(SUBSYSTEM_CONNECTIONS, MESSAGE_GET, flags, family, 0);
-            self.ask(request, &mut buffer, &mut |datagram, sequence| {
+            self.ask(all_of_udp(family), &mut buffer, &mut |datagram, sequence| {
                 each_udp_flow(datagram, sequence, &mut flows)
             })?;
         }
@@ -157,6 +161,20 @@ fn udp_flow(attributes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     ))
 }
 
+/// Of TCP a node may have very many.
+fn all_of_udp(family: i32) -> Message {
+    let udp = [u8::try_from(IPPROTO_UDP).unwrap_or(u8::MAX)];
+    let (protocol, number) = nested(TUPLE_PROTOCOL, &[(PROTOCOL_NUMBER, &udp)]);
+    let (kind, tuple) = nested(TUPLE_ORIGINAL, &[(protocol, &number)]);
+    let (filter, flags) = nested(
+        FILTER,
+        &[(FILTER_ORIGINAL, &COUNTS_PROTOCOL.to_ne_bytes()), (FILTER_REPLY, &0u32.to_ne_bytes())],
+    );
+    Message::new(SUBSYSTEM_CONNECTIONS, MESSAGE_GET, NLM_F_REQUEST | NLM_F_DUMP, family, 0)
+        .attribute(kind, &tuple)
+        .attribute(filter, &flags)
+}
+
 fn forget_udp(from: SocketAddr, to: SocketAddr) -> Option<Message> {
     let (family, addresses) = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
@@ -184,6 +202,11 @@ fn forget_udp(from: SocketAddr, to: SocketAddr) -> Option<Message> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::process::Command;
+
+    use nix::sched::{CloneFlags, unshare};
+
     use super::*;
 
     fn two_ends(from: &str, to: &str) -> (SocketAddr, SocketAddr) {
@@ -270,6 +293,37 @@ mod tests {
             asked.is_err_and(|error| error.raw_os_error() == Some(1))
                 || !connections.forget_udp(from, to).unwrap()
         );
+    }
+
+    /// With a connection of TCP and a flow of UDP in the table.
+    #[test]
+    fn the_kernel_tells_of_udp_alone() {
+        let skipped = |why: &str| println!("SKIPPED: the_kernel_tells_of_udp_alone: {why}");
+        // Another thread's network namespace is its own, and ends with it.
+        let told = || -> Option<[usize; 2]> {
+            unshare(CloneFlags::CLONE_NEWNET).ok()?;
+            let script = "ip link set lo up && iptables -A INPUT -m conntrack --ctstate NEW";
+            Command::new("sh").args(["-c", script]).status().ok()?.success().then_some(())?;
+            let (tcp, udp) = (TcpListener::bind("127.0.0.1:0").ok()?, UdpSocket::bind("127.0.0.1:0").ok()?);
+            let _open = TcpStream::connect(tcp.local_addr().ok()?).ok()?;
+            UdpSocket::bind("127.0.0.1:0").ok()?.send_to(b"x", udp.local_addr().ok()?).ok()?;
+            let everything =
+                Message::new(SUBSYSTEM_CONNECTIONS, MESSAGE_GET, NLM_F_REQUEST | NLM_F_DUMP, AF_INET, 0);
+            let new = u16::from_be_bytes([SUBSYSTEM_CONNECTIONS, MESSAGE_NEW]);
+            Some([everything, all_of_udp(AF_INET)].map(|request| {
+                let (mut connections, mut count) = (Connections::open().unwrap(), 0);
+                let read = &mut |datagram: &[u8], sequence| {
+                    count += messages(datagram).filter(|message| message.kind == new).count();
+                    each_udp_flow(datagram, sequence, &mut Vec::new())
+                };
+                connections.ask(request, &mut vec![0; DUMP_BYTES], read).unwrap();
+                count
+            }))
+        };
+        match std::thread::spawn(told).join().unwrap() {
+            Some(counts) => assert_eq!(counts, [2, 1]),
+            None => skipped("needs root, ip, iptables and conntrack"),
+        }
     }
 
     #[test]
