@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use portreeve_tests::world::testbed::{Testbed, packages, progress};
-use portreeve_tests::world::{built_if_possible, repository, skip, system};
+use portreeve_tests::world::testbed::{Testbed, packages, progress, repository};
+use portreeve_tests::world::{built_if_possible, skip, system};
 
 /// The node that is used, which no other test needs.
 const NODE: &str = "c2";
