@@ -159,7 +159,8 @@ impl Holders {
             look.budget = Budget::small();
         }
         for pid in pids {
-            if look.visit(Process::open(pid, uid)).is_break() {
+            // Once something is hidden there is no full answer.
+            if look.visit(Process::open(pid, uid)).is_break() || look.hidden {
                 break;
             }
         }

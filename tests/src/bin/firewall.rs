@@ -11,7 +11,7 @@ use portreeve_agent::channel::tls::{client_config_for, server_config_for};
 use portreeve_agent::channel::{FrameReader, Identity};
 use portreeve_model::firewall::{Connector, ConnectorGroups};
 use portreeve_model::wire::encode;
-use portreeve_model::wire::firewall::{Answer, Ask, Flow, PROTOCOL, Transport};
+use portreeve_model::wire::firewall::{Answer, Ask, Flow, Groups, PROTOCOL, Transport};
 use portreeve_model::{KeyFile, NodeMap, NodeName, Speaker};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
@@ -82,7 +82,7 @@ async fn asks(own: &Identity, node: &NodeName, flow: Flow) -> Result<(), Box<dyn
     let stream = socket.connect(SocketAddr::new(address, PORT)).await?;
     let name = rustls::pki_types::ServerName::from(address);
     let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
-    stream.write_all(&encode(&Ask { id: 7, flow, groups: false })?).await?;
+    stream.write_all(&encode(&Ask { id: 7, flow, groups: Groups::No })?).await?;
     stream.flush().await?;
     let answer: Answer = FrameReader::new(stream).next(PATIENCE, PATIENCE).await?;
     match answer.found {

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use portreeve_model::AgentKey;
 use portreeve_model::firewall::{Connector, ConnectorGroups};
 use portreeve_model::firewall_config::PRIVILEGED;
-use portreeve_model::wire::firewall::{Answer, Ask, Flow, NoConnector, PROTOCOL};
+use portreeve_model::wire::firewall::{Answer, Ask, Flow, Groups, NoConnector, PROTOCOL};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -158,9 +158,10 @@ impl Desk {
                 Err(why) => Err(NoConnector::Refused(why)),
             };
             let found = match end {
-                Ok(end) if ask.groups => match (self.looks.connector_at_a_glance(&end), self.looks.place()) {
-                    (Some(groups), _) => Ok(Connector { uid: end.uid, groups }),
-                    (None, Some(place)) => {
+                Ok(end) => {
+                    if let Some(groups) = self.known_groups(&end, ask.groups) {
+                        Ok(Connector { uid: end.uid, groups })
+                    } else if let Some(place) = self.looks.place() {
                         self.shared.counts.looks.inc();
                         let (desk, queue) = (Arc::clone(self), queue.clone());
                         looks.spawn(async move {
@@ -176,17 +177,26 @@ impl Desk {
                             let _ = queue_frame(&queue, &Answer { id: ask.id, found }).await;
                         });
                         continue;
-                    }
-                    (None, None) => {
+                    } else {
                         Err(NoConnector::Lookup("too many looks at processes at once".to_owned()))
                     }
-                },
-                Ok(End { uid, .. }) => Ok(Connector { uid, groups: ConnectorGroups::NotLooked }),
+                }
                 Err(why) => Err(why),
             };
             if let Err(error) = queue_frame(queue, &Answer { id: ask.id, found }).await {
                 return FrameError::Wire(error);
             }
+        }
+    }
+
+    /// The groups as far as they are told without a search: others' searches must not keep the uid from whoever may do
+    /// without.
+    fn known_groups(&self, end: &End, wanted: Groups) -> Option<ConnectorGroups> {
+        let seen = || self.looks.connector_at_a_glance(end);
+        match wanted {
+            Groups::No => Some(ConnectorGroups::NotLooked),
+            Groups::AtAGlance => Some(seen().unwrap_or(ConnectorGroups::NotLooked)),
+            Groups::Yes => seen(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portreeve_model::firewall::{Connector, ConnectorGroups, Judgement, LetThrough, Refused};
-use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Explained, Flow, Status};
+use portreeve_model::wire::firewall::{ControlAnswer, ControlQuestion, Explained, Flow, Groups, Status};
 use portreeve_model::wire::{self, firewall::Transport};
 use portreeve_model::{LoginGroup, OwnerGroups, Port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -367,13 +367,15 @@ impl ControlDesk {
             ));
             Refused::UnknownNode(from)
         })?;
-        ask_once(settings, asked, flow, groups).await.map_err(|failure| match failure {
-            Failure::NoConnector(why) => nobody(steps, why.to_string()),
-            Failure::NoAnswer => {
-                steps.push(format!("{} does not answer.", settings.name_of(from)));
-                Refused::NoAnswer(from)
-            }
-        })
+        ask_once(settings, asked, flow, if groups { Groups::Yes } else { Groups::No }).await.map_err(
+            |failure| match failure {
+                Failure::NoConnector(why) => nobody(steps, why.to_string()),
+                Failure::NoAnswer => {
+                    steps.push(format!("{} does not answer.", settings.name_of(from)));
+                    Refused::NoAnswer(from)
+                }
+            },
+        )
     }
 }
 

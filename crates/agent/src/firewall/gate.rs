@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use portreeve_model::firewall::{Connector, ConnectorGroups, Judgement, LetThrough, Refused, Reply as Told};
-use portreeve_model::wire::firewall::{Flow, NoConnector, Transport};
+use portreeve_model::wire::firewall::{Flow, Groups, NoConnector, Transport};
 use portreeve_sys::nfqueue::{Queue, Verdict};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -230,7 +230,8 @@ impl Gate {
                     return self.decide(work, &waiting, Err(Refused::Overload));
                 }
                 (waiting.origin, waiting.asked) = (Some(origin), true);
-                let groups = self.looks.expects_groups(&waiting.to);
+                let expects = self.looks.expects_groups(&waiting.to);
+                let groups = if expects { Groups::AtAGlance } else { Groups::No };
                 let of = work.keep(waiting);
                 self.ask(work, asked, of, flow, groups);
                 Ok(())
@@ -295,7 +296,7 @@ impl Gate {
         work.settings.asked(from).map(Next::Ask).ok_or(Refused::UnknownNode(from))
     }
 
-    fn ask(&self, work: &mut Work, asked: Asked, of: u64, flow: Flow, groups: bool) {
+    fn ask(&self, work: &mut Work, asked: Asked, of: u64, flow: Flow, groups: Groups) {
         self.shared.counts.asked.inc();
         work.peers.ask_by(asked, of, flow, groups);
     }
@@ -408,7 +409,7 @@ impl Gate {
             None => {
                 let from = flow.from.ip();
                 let asked = work.settings.asked(from).ok_or(Refused::UnknownNode(from))?;
-                self.ask(work, asked, of, flow, true);
+                self.ask(work, asked, of, flow, Groups::Yes);
             }
         }
         Ok(is_all)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use portreeve_model::firewall::{Connector, ConnectorGroups};
 use portreeve_model::wire;
-use portreeve_model::wire::firewall::{AT_ONCE, Answer, Ask, Flow, NoConnector, PROTOCOL, Transport};
+use portreeve_model::wire::firewall::{AT_ONCE, Answer, Ask, Flow, Groups, NoConnector, PROTOCOL, Transport};
 use portreeve_model::wire::ident2::{Flags, Found, Op, Protocol, TcpStates};
 use portreeve_model::{AgentKey, NodeName, UnknownGroup};
 use rustls::pki_types::ServerName;
@@ -71,7 +71,7 @@ struct Silent(RefCell<HashMap<String, Seldom>>);
 struct Question {
     of: u64,
     flow: Flow,
-    groups: bool,
+    groups: Groups,
 }
 
 impl Peers {
@@ -82,7 +82,7 @@ impl Peers {
     }
 
     /// Asks whose program is at `flow.from`, in the way that the node map has for it.
-    pub(super) fn ask_by(&mut self, asked: Asked, of: u64, flow: Flow, groups: bool) {
+    pub(super) fn ask_by(&mut self, asked: Asked, of: u64, flow: Flow, groups: Groups) {
         match asked {
             Asked::ByKey(key) => self.ask(key, of, flow, groups),
             Asked::ByIdent2 => {
@@ -102,7 +102,7 @@ impl Peers {
     }
 
     /// Asks the node that has this key.
-    fn ask(&mut self, key: AgentKey, of: u64, flow: Flow, groups: bool) {
+    fn ask(&mut self, key: AgentKey, of: u64, flow: Flow, groups: Groups) {
         let line = self.lines.entry(key).or_insert_with(|| {
             let (line, questions) = mpsc::channel(limits::QUESTIONS);
             let task = Line {
@@ -317,7 +317,7 @@ pub(super) async fn ask_once(
     settings: &Settings,
     asked: Asked,
     flow: Flow,
-    groups: bool,
+    groups: Groups,
 ) -> Result<Connector, Failure> {
     let key = match (asked, &settings.config.ident2_socket) {
         (Asked::ByKey(key), _) => key,
@@ -348,13 +348,14 @@ pub(super) async fn ask_once(
 async fn by_ident2(
     ident2: &Ident2,
     flow: Flow,
-    groups: bool,
+    groups: Groups,
     patience: Duration,
 ) -> Result<Result<Connector, Failure>, AskError> {
     let (protocol, states) = match flow.transport {
         Transport::Tcp => (Protocol::Tcp, TcpStates::CONNECTED),
         Transport::Udp => (Protocol::Udp, TcpStates::ANY),
     };
+    let groups = groups == Groups::Yes;
     let flags = if groups { Flags::PROCESS.and(Flags::GROUPS) } else { Flags::default() };
     let question =
         ident2::Question { op: Op::Remote, flags, protocol, states, local: flow.from, remote: flow.to };

@@ -45,7 +45,19 @@ pub struct Ask {
     /// `from` must be an address of the node that is asked, `to` one of the node that asks.
     pub flow: Flow,
     /// Whether the groups of the holding processes are wanted as well.
-    pub groups: bool,
+    pub groups: Groups,
+}
+
+/// How much is done to find the groups of the processes that hold a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Groups {
+    /// They are not wanted.
+    No,
+    /// They are told if it is known where to look, and nobody waits for a search.
+    AtAGlance,
+    /// They are searched for.
+    Yes,
 }
 
 /// The answer.

@@ -2,6 +2,7 @@ use super::*;
 use crate::channel::Identity;
 use crate::channel::tls::client_config_for;
 use crate::firewall::tests::{alone, identity, settings, shared, skip};
+use portreeve_model::wire::firewall::Groups;
 use portreeve_model::wire::{self, firewall::Transport};
 use rustls::pki_types::ServerName;
 use std::time::Duration;
@@ -66,6 +67,16 @@ fn a_node_may_ask_about_flows_to_itself_alone() {
 
 /// What is answered to whoever connects from there and has this key.
 async fn answer(own: &Identity, desk: AgentKey, from: &str, at: SocketAddr) -> io::Result<Answer> {
+    answer_with(own, desk, from, at, Groups::No).await
+}
+
+async fn answer_with(
+    own: &Identity,
+    desk: AgentKey,
+    from: &str,
+    at: SocketAddr,
+    groups: Groups,
+) -> io::Result<Answer> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(from.parse().unwrap()).unwrap();
     let stream = socket.connect(at).await?;
@@ -73,7 +84,7 @@ async fn answer(own: &Identity, desk: AgentKey, from: &str, at: SocketAddr) -> i
     let tls = client_config_for(PROTOCOL, own, vec![desk]).unwrap();
     let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
-    stream.write_all(&wire::encode(&Ask { id: 7, flow, groups: false }).unwrap()).await?;
+    stream.write_all(&wire::encode(&Ask { id: 7, flow, groups }).unwrap()).await?;
     stream.flush().await?;
     FrameReader::new(stream).next(PATIENCE, PATIENCE).await.map_err(io::Error::other)
 }
@@ -160,6 +171,37 @@ fn with_the_last_place_taken_nobody_is_heard_until_one_is_given_back() {
                     drop(taken.split(1));
                 }
             }
+        });
+    });
+}
+
+/// Many searches are for others' groups: they must not keep a user from their own ports.
+#[test]
+fn with_all_searches_taken_the_uid_is_told_all_the_same() {
+    alone(&["10.9.0.1/32", "10.9.0.2/32"], || {
+        let [own, c2] = [(); 2].map(|()| identity());
+        let nodes: [(&str, AgentKey, &[&str]); 1] = [("c2", c2.public(), &["10.9.0.2"])];
+        let desk = Desk::listen(0, &shared(settings(&own, &nodes))).unwrap();
+        let at = SocketAddr::from(([10, 9, 0, 1], desk.socket.local_addr().unwrap().port()));
+        let mut searches: Vec<_> = (0..limits::LOOKS).map(|_| desk.looks.place().unwrap()).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::spawn(desk.serve().unwrap());
+            let uid = nix::unistd::geteuid().as_raw();
+            let own = own.public();
+            for (port, groups) in [(600, Groups::No), (601, Groups::AtAGlance)] {
+                let told = answer_with(&c2, own, &format!("10.9.0.2:{port}"), at, groups).await.unwrap();
+                assert_eq!(
+                    told.found,
+                    Ok(Connector { uid, groups: ConnectorGroups::NotLooked }),
+                    "{groups:?}"
+                );
+            }
+            let refused = answer_with(&c2, own, "10.9.0.2:602", at, Groups::Yes).await.unwrap();
+            assert!(matches!(refused.found, Err(NoConnector::Lookup(_))), "{refused:?}");
+            searches.pop();
+            let told = answer_with(&c2, own, "10.9.0.2:603", at, Groups::Yes).await.unwrap();
+            assert!(told.found.is_ok_and(|found| found.groups != ConnectorGroups::NotLooked));
         });
     });
 }

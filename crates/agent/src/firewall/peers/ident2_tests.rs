@@ -1,6 +1,7 @@
 //! What is asked and believed by ident2, of nodes that have no key of ours.
 
 use nix::sys::socket::{MsgFlags, recv};
+use portreeve_model::wire::firewall::Groups;
 use portreeve_model::wire::ident2::{Message, Request, parse};
 use std::os::fd::AsRawFd;
 
@@ -74,13 +75,13 @@ async fn ident2_is_asked_about_the_socket_at_the_other_node() {
     let tcp = Flow { transport: Transport::Tcp, from, to };
     let udp = Flow { transport: Transport::Udp, ..tcp };
     // Without a socket in the configuration nothing is asked.
-    let none = ask_once(&told, Asked::ByIdent2, tcp, true).await;
+    let none = ask_once(&told, Asked::ByIdent2, tcp, Groups::Yes).await;
     assert!(matches!(none, Err(Failure::NoAnswer)), "{none:?}");
     told.config.ident2_socket = Some(path);
-    let alice = ask_once(&told, Asked::ByIdent2, tcp, true).await.unwrap();
+    let alice = ask_once(&told, Asked::ByIdent2, tcp, Groups::Yes).await.unwrap();
     assert_eq!(alice.uid, ALICE);
     for flow in [tcp, udp] {
-        let nobody = ask_once(&told, Asked::ByIdent2, flow, false).await;
+        let nobody = ask_once(&told, Asked::ByIdent2, flow, Groups::No).await;
         assert!(matches!(nobody, Err(Failure::NoConnector(_))), "{nobody:?}");
     }
     let asked = service.join().unwrap();
@@ -128,7 +129,7 @@ fn a_node_that_does_not_answer_by_ident2_is_named_in_the_log_and_not_for_each_pa
         for (of, from) in (0..).zip(froms) {
             let (from, to) = (from.parse().unwrap(), "192.0.2.1:5000".parse().unwrap());
             let flow = Flow { transport: Transport::Tcp, from, to };
-            peers.ask_by(Asked::ByIdent2, of, flow, false);
+            peers.ask_by(Asked::ByIdent2, of, flow, Groups::No);
         }
         for _ in froms {
             let reply = replied.recv().await.unwrap();

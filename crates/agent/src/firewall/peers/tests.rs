@@ -5,6 +5,7 @@ use super::*;
 use crate::channel::tls::server_config_for;
 use crate::firewall::tests::{ALICE, BOB, alone, identity, settings};
 use portreeve_model::wire::MAX_FRAME;
+use portreeve_model::wire::firewall::Groups;
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio_rustls::TlsAcceptor;
@@ -73,7 +74,7 @@ fn flow() -> Flow {
 
 impl Asking {
     fn asks(&mut self, of: u64) {
-        self.peers.ask_by(Asked::ByKey(self.key), of, flow(), false);
+        self.peers.ask_by(Asked::ByKey(self.key), of, flow(), Groups::No);
     }
 
     /// The next reply: to which question, and which user it names.
@@ -120,7 +121,7 @@ fn an_answer_that_was_not_asked_for_ends_the_connection_and_answers_nothing() {
         for (of, wrong) in [(1, 7), (2, 1), (3, u32::MAX)] {
             asking.asks(of);
             let mut heard = node.accepts().await;
-            assert_eq!(heard.question().await, Ask { id: 0, flow: flow(), groups: false });
+            assert_eq!(heard.question().await, Ask { id: 0, flow: flow(), groups: Groups::No });
             heard.answers(wrong, ALICE).await;
             assert_eq!(asking.hears().await, (of, None), "{wrong}");
             heard.is_given_up().await;
@@ -239,7 +240,7 @@ fn an_answer_to_a_question_asked_once_must_be_to_that_question() {
                 heard.answers(id, ALICE).await;
                 heard
             };
-            let asked = ask_once(&asking.settings, Asked::ByKey(asking.key), flow(), false);
+            let asked = ask_once(&asking.settings, Asked::ByKey(asking.key), flow(), Groups::No);
             let (_heard, found) = tokio::join!(answers, asked);
             assert_eq!(found.ok().map(|connector| connector.uid), named, "{id}");
         }
