@@ -65,8 +65,13 @@ enum Memory {
 }
 
 impl Sockets {
-    fn of(&self, uid: u32) -> Of {
-        if self.listening.is_empty() { Of::ConnectionsOf(uid) } else { Of::Listener(self.listener) }
+    /// Of a connection that was asked about alone nothing is remembered, unless it is asked what whoever connects may do.
+    fn of(&self, uid: u32, with_groups: bool) -> Option<Of> {
+        match (self.listening.is_empty(), with_groups) {
+            (false, _) => Some(Of::Listener(self.listener)),
+            (true, true) => Some(Of::ConnectionsOf(uid)),
+            (true, false) => None,
+        }
     }
 }
 
@@ -91,7 +96,7 @@ impl Holders {
         with_groups: bool,
         now: Instant,
     ) -> Result<Holder, UnknownGroup> {
-        let of = sockets.of(uid);
+        let of = sockets.of(uid, with_groups);
         if let Some(found) = self.look_again(uid, sockets, with_groups, now, usize::MAX) {
             return found;
         }
@@ -103,18 +108,19 @@ impl Holders {
         }
         match look.verdict() {
             Ok(holder) => {
-                self.remember(
-                    of,
-                    now,
-                    Memory::Held { uid, inodes: sockets.listening.clone(), pids: look.pids },
-                );
+                if let Some(of) = of {
+                    let held = Memory::Held { uid, inodes: sockets.listening.clone(), pids: look.pids };
+                    self.remember(of, now, held);
+                }
                 self.named(holder)
             }
             Err(why) => {
                 // A connection that ended meanwhile says nothing about the next one to the same listener.
                 let only_the_connection_is_missing = why == UnknownGroup::NoHolderSeen
                     && look.missing.iter().all(|m| Some(*m) == sockets.accepted);
-                if matches!(of, Of::Listener(_)) && !only_the_connection_is_missing {
+                if let Some(of @ Of::Listener(_)) = of
+                    && !only_the_connection_is_missing
+                {
                     self.remember(of, now, Memory::Refused { uid, why });
                 }
                 Err(why)
@@ -148,7 +154,7 @@ impl Holders {
         now: Instant,
         most: usize,
     ) -> Option<Result<Holder, UnknownGroup>> {
-        let (inodes, pids) = match self.recall(uid, sockets.of(uid), now)? {
+        let (inodes, pids) = match self.recall(uid, sockets.of(uid, with_groups)?, now)? {
             Memory::Refused { why, .. } => return Some(Err(why)),
             Memory::Held { pids, .. } if pids.len() > most => return None,
             Memory::Held { inodes, pids, .. } => (inodes, pids),

@@ -123,6 +123,8 @@ fn a_glance_finds_a_users_next_connection_where_the_last_one_was() {
     let groups = Process::open(ours, me()).unwrap().status(true).unwrap().supplementary_groups().unwrap();
     assert_eq!((holder.pid, holder.gid), (ours, nix::unistd::getegid().as_raw()));
     assert_eq!(holder.groups, Some(groups));
+    let opened = connected_before(now, &[ours]).glance(me(), &sockets, false, now);
+    assert_eq!(opened, None, "where its own group opens it, all that hold it are searched for");
     // One that nobody remembered holds, one of a process that has ended, another user's, one of too many processes, and
     // one that is looked for too late must be searched for.
     for (of, pids, sockets, after) in [
@@ -172,8 +174,8 @@ fn a_glance_is_not_at_a_process_with_many_descriptors() {
     let last = TcpListener::bind("127.0.0.1:0").unwrap();
     let sockets = Sockets { listener: ListenerId(1), listening: Vec::new(), accepted: Some(inode(&last)) };
     let holders = connected_before(now, &[std::process::id()]);
-    assert_eq!(holders.glance(me(), &sockets, false, now), None);
-    assert!(holders.holder(me(), &sockets, false, now).is_ok(), "whoever may take the time looks at all");
+    assert_eq!(holders.glance(me(), &sockets, true, now), None);
+    assert!(holders.holder(me(), &sockets, true, now).is_ok(), "whoever may take the time looks at all");
     drop(more);
 }
 
