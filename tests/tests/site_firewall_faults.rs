@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use portreeve_tests::world::site::{PROGRAMS, Player, Site, guarded};
+use portreeve_tests::world::site::{CHECK_FIREWALL, PROGRAMS, Player, Site, guarded};
 use portreeve_tests::world::skip;
 
 /// A SYN is sent again after one second, two more, and four more.
@@ -383,8 +383,7 @@ fn where_a_group_opened_a_port_a_moment_ago_one_question_is_enough() {
 fn the_check_sees_a_daemon_that_is_stuck_or_dead() {
     guarded("the_check_sees_a_daemon_that_is_stuck_or_dead", |site| async {
         alone!(site);
-        let check = "portreeve check --live 2>&1 | grep '^firewall: '; exit ${PIPESTATUS[0]}";
-        let checked = |site: &Site| site.shell("c2", "root", check);
+        let checked = |site: &Site| site.checks_firewall("c2");
         let fine = checked(site);
         assert!(fine.status == 0 && fine.out.contains("firewall: ok: queue 0"), "{fine:?}");
         let pid = site.main_pid("c2", "portreeve-firewall");
@@ -397,7 +396,7 @@ fn the_check_sees_a_daemon_that_is_stuck_or_dead() {
             "{hanging:?}"
         );
         stuck.mend();
-        site.until("c2", &format!("({check}) | grep --count 'firewall: ok: queue'"), "1");
+        site.until("c2", &format!("({CHECK_FIREWALL}) | grep --count 'firewall: ok: queue'"), "1");
         let dead = site.breaks("c2", STOP, START);
         // Not enabled: it is missed by its rules.
         let stopped = checked(site);

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use portreeve_tests::world::site::{Site, guarded};
-use portreeve_tests::world::skip;
+use portreeve_tests::world::site::guarded;
+use portreeve_tests::world::{Finished, skip};
 
 const REFUSED: &str = "EHOSTUNREACH";
 const REFUSED_6: &str = "EACCES";
@@ -19,24 +19,10 @@ const QUEUE: u64 = 8192;
 const WHERE_IT_BEGAN: Duration = Duration::from_secs(4);
 const ASK: &str = "ask('d', 'hello', 0.2)";
 
-/// Begins when no other test of this file runs.
-macro_rules! alone {
-    ($site:ident) => {
-        let _alone = $site.alone();
-    };
-}
-
-/// What the check says of the firewall, and how it ends.
-fn checked(site: &Site, node: &str) -> (String, i32) {
-    let check = "portreeve check --live 2>&1 | grep '^firewall: '; exit ${PIPESTATUS[0]}";
-    let done = site.shell(node, "root", check);
-    (done.out, done.status)
-}
-
 #[test]
 fn while_a_queue_is_full_nothing_gets_through_and_then_it_goes_on() {
     guarded("while_a_queue_is_full_nothing_gets_through", |site| async {
-        alone!(site);
+        let _alone = site.alone();
         let mut listener = site.player("c1", "alice", None);
         let port = listener.listens("0.0.0.0");
         let [mut alice, mut bob, mut root] =
@@ -58,7 +44,7 @@ fn while_a_queue_is_full_nothing_gets_through_and_then_it_goes_on() {
             player.must("connected('b', 0.5)", "timeout");
         }
         listener.must("accept('l', 'a', 0.05)", "timeout");
-        let (said, status) = checked(site, "c1");
+        let Finished { out: said, status, .. } = site.checks_firewall("c1");
         assert!(status == 1 && said.contains("did not answer in time"), "{said}");
         assert!(said.contains("its rules are in force, so nobody gets in"), "{said}");
         stuck.mend();
@@ -71,7 +57,7 @@ fn while_a_queue_is_full_nothing_gets_through_and_then_it_goes_on() {
         let after = (lost(), let_through());
         assert!(after.0 >= before.0 + 16_000 - QUEUE, "{before:?} {after:?}");
         assert_eq!(after.1, before.1 + 1, "hers alone");
-        let (said, status) = checked(site, "c1");
+        let Finished { out: said, status, .. } = site.checks_firewall("c1");
         assert!(status == 0 && said.contains("warning: queue 0 lost "), "{said}");
         assert_eq!(site.main_pid("c1", "portreeve-firewall"), pid);
     });
@@ -80,7 +66,7 @@ fn while_a_queue_is_full_nothing_gets_through_and_then_it_goes_on() {
 #[test]
 fn whoever_shares_a_flows_port_by_an_interface_gets_no_answers_for_long() {
     guarded("whoever_shares_a_flows_port_by_an_interface", |site| async {
-        alone!(site);
+        let _alone = site.alone();
         let mut there = site.player("c2", "alice", None);
         let port = there.takes_datagrams("0.0.0.0");
         let mut own = site.player("c1", "alice", None);
@@ -112,7 +98,7 @@ fn whoever_shares_a_flows_port_by_an_interface_gets_no_answers_for_long() {
 #[test]
 fn whoever_takes_all_places_of_the_control_socket_takes_nobody_elses() {
     guarded("whoever_takes_all_places_of_the_control_socket", |site| async {
-        alone!(site);
+        let _alone = site.alone();
         let knocks = "knocks('/run/portreeve-firewall/control.sock', 40)";
         let mut alice = site.player("c1", "alice", None);
         alice.must(knocks, "4");
@@ -131,7 +117,7 @@ fn whoever_takes_all_places_of_the_control_socket_takes_nobody_elses() {
 #[test]
 fn the_first_port_is_the_rules_and_the_daemons() {
     guarded("the_first_port_is_the_rules_and_the_daemons", |site| async {
-        alone!(site);
+        let _alone = site.alone();
         let first = site.restarted("c1", "first_port", "3000");
         let mut alice = site.player("c1", "alice", None);
         let mut bob = site.player("c2", "bob", None);
@@ -152,7 +138,7 @@ fn the_first_port_is_the_rules_and_the_daemons() {
 #[test]
 fn without_its_exemption_roots_port_is_roots_alone() {
     guarded("without_its_exemption_roots_port_is_roots_alone", |site| async {
-        alone!(site);
+        let _alone = site.alone();
         let none = site.reconfigured("c1", "exempt_listeners", "[]");
         let (mut root, mut of_proj) =
             (site.player("c1", "root", None), site.player("c1", "root", Some("proj")));
@@ -186,13 +172,13 @@ fn without_its_exemption_roots_port_is_roots_alone() {
 #[test]
 fn rules_for_a_queue_that_nobody_serves_are_a_problem() {
     guarded("rules_for_a_queue_that_nobody_serves", |site| async {
-        alone!(site);
+        let _alone = site.alone();
         let install = "portreeve-agent rules install";
         let others = site.breaks("c2", &format!("{install} --queues 7 --without-daemon"), install);
-        let (said, status) = checked(site, "c2");
+        let Finished { out: said, status, .. } = site.checks_firewall("c2");
         assert!(status == 1 && said.contains("into queue 7, which nobody serves"), "{said}");
         others.mend();
-        let (said, status) = checked(site, "c2");
+        let Finished { out: said, status, .. } = site.checks_firewall("c2");
         assert!(status == 0 && !said.contains("nobody serves"), "{said}");
     });
 }
@@ -201,7 +187,7 @@ fn rules_for_a_queue_that_nobody_serves_are_a_problem() {
 fn rules_of_nftables_hand_over_what_those_of_iptables_do() {
     let name = "rules_of_nftables_hand_over_what_those_of_iptables_do";
     guarded(name, move |site| async move {
-        alone!(site);
+        let _alone = site.alone();
         let install = "portreeve-agent rules install --backend nftables";
         let back = "portreeve-agent rules remove && portreeve-agent rules install";
         let done = site.shell("c1", "root", install);
@@ -229,7 +215,7 @@ fn rules_of_nftables_hand_over_what_those_of_iptables_do() {
             assert_eq!(alice.ends("told").said, "hello");
             bob.must(ASK, REFUSED);
         }
-        let (said, status) = checked(site, "c1");
+        let Finished { out: said, status, .. } = site.checks_firewall("c1");
         assert_eq!(status, 0, "{said}");
         installed.mend();
         assert_eq!(site.player("c2", "bob", None).connects(("10.77.0.11", port)).said, REFUSED);

@@ -97,7 +97,7 @@ impl Holders {
         now: Instant,
     ) -> Result<Holder, UnknownGroup> {
         let of = sockets.of(uid, with_groups);
-        if let Some(found) = self.look_again(uid, sockets, with_groups, now, usize::MAX) {
+        if let Some(found) = self.look_again(uid, sockets, with_groups, now, (usize::MAX, Budget::new())) {
             return found;
         }
         let mut look = Look::new(uid, sockets, with_groups);
@@ -137,7 +137,7 @@ impl Holders {
         with_groups: bool,
         now: Instant,
     ) -> Option<Result<Holder, UnknownGroup>> {
-        self.look_again(uid, sockets, with_groups, now, FEW)
+        self.look_again(uid, sockets, with_groups, now, (FEW, Budget::small()))
     }
 
     /// Whether it is known who holds this listener.
@@ -145,14 +145,14 @@ impl Holders {
         matches!(self.recall(uid, Of::Listener(listener), now), Some(Memory::Held { .. }))
     }
 
-    /// Looks where the holders were, if those were no more than so many.
+    /// Looks where the holders were, if those were no more than `most`.
     fn look_again(
         &self,
         uid: u32,
         sockets: &Sockets,
         with_groups: bool,
         now: Instant,
-        most: usize,
+        (most, budget): (usize, Budget),
     ) -> Option<Result<Holder, UnknownGroup>> {
         let (inodes, pids) = match self.recall(uid, sockets.of(uid, with_groups)?, now)? {
             Memory::Refused { why, .. } => return Some(Err(why)),
@@ -161,9 +161,7 @@ impl Holders {
         };
         let mut look = Look::new(uid, sockets, with_groups);
         look.want(&inodes);
-        if most != usize::MAX {
-            look.budget = Budget::small();
-        }
+        look.budget = budget;
         for pid in pids {
             // Once something is hidden there is no full answer.
             if look.visit(Process::open(pid, uid)).is_break() || look.hidden {

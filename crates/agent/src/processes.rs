@@ -18,14 +18,15 @@ use std::os::unix::fs::MetadataExt;
 const MAX_PROCESSES: usize = 32_768;
 /// How many descriptors are looked at in one go, over all processes.
 const MAX_DESCRIPTORS: usize = 262_144;
-/// The same where others wait for the one who looks: a tenth of a millisecond.
+/// The same where others wait for the one who looks. To look at them takes a tenth of a millisecond; their list comes first,
+/// and takes longer where a process has thousands.
 const FEW_DESCRIPTORS: usize = 128;
 /// The identities stand at the top of `status`, before the one line that can get long (`Groups:`).
 const STATUS_BYTES: u64 = 2048;
-/// What a file in proc(5) mostly fits into.
-const PAGE: usize = 4096;
 /// With that line: some 6,000 groups.
 const GROUPS_BYTES: u64 = 64 * 1024;
+/// What a file in proc(5) mostly fits into.
+const PAGE: usize = 4096;
 
 /// One process, held by its directory under /proc.
 pub(crate) struct Process {

@@ -21,7 +21,7 @@ use super::people::{Skip, skip};
 use super::testbed::{Testbed, packages, repository, target};
 
 pub use self::apps::{Report, SiteApp};
-pub use self::guarded::guarded;
+pub use self::guarded::{CHECK_FIREWALL, guarded};
 pub use self::jobs::Job;
 pub use self::players::{Outcome, Player, end};
 pub use self::workspace::Started;

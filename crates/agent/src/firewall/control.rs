@@ -237,7 +237,7 @@ impl ControlDesk {
             }
             None => {
                 owners.asked = true;
-                let connector = self.connector(settings, flow, false, steps).await?;
+                let connector = self.connector(settings, flow, Groups::No, steps).await?;
                 owners.connector = Some(connector.uid);
                 steps.push(format!(
                     "On {}, the program at {} is uid {}'s.",
@@ -324,7 +324,7 @@ impl ControlDesk {
             OwnerGroups::Unknown(why) => steps.push(format!("The listener's group is not known: {why}.")),
             OwnerGroups::NotLooked => {}
         }
-        let connector = self.connector(settings, flow, true, steps).await?;
+        let connector = self.connector(settings, flow, Groups::Yes, steps).await?;
         if connector.uid != before.uid {
             steps.push("It is another user's by now.".to_owned());
             return Err(Refused::NoConnector(flow.from.ip()));
@@ -343,7 +343,7 @@ impl ControlDesk {
         self: &Arc<Self>,
         settings: &Settings,
         flow: Flow,
-        groups: bool,
+        groups: Groups,
         steps: &mut Vec<String>,
     ) -> Result<Connector, Refused> {
         let from = flow.from.ip();
@@ -353,7 +353,7 @@ impl ControlDesk {
         };
         if self.own.has(from) {
             let end = self.lookup.comes_from(&flow).map_err(|why| nobody(steps, why.to_string()))?;
-            if !groups {
+            if groups == Groups::No {
                 return Ok(Connector { uid: end.uid, groups: ConnectorGroups::NotLooked });
             }
             let desk = Arc::clone(self);
@@ -367,15 +367,13 @@ impl ControlDesk {
             ));
             Refused::UnknownNode(from)
         })?;
-        ask_once(settings, asked, flow, if groups { Groups::Yes } else { Groups::No }).await.map_err(
-            |failure| match failure {
-                Failure::NoConnector(why) => nobody(steps, why.to_string()),
-                Failure::NoAnswer => {
-                    steps.push(format!("{} does not answer.", settings.name_of(from)));
-                    Refused::NoAnswer(from)
-                }
-            },
-        )
+        ask_once(settings, asked, flow, groups).await.map_err(|failure| match failure {
+            Failure::NoConnector(why) => nobody(steps, why.to_string()),
+            Failure::NoAnswer => {
+                steps.push(format!("{} does not answer.", settings.name_of(from)));
+                Refused::NoAnswer(from)
+            }
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use super::limits;
 use crate::lookup::{Lookup, Takers};
 
 const MOST: NonZeroUsize = NonZeroUsize::new(limits::FLOWS).expect("not 0");
-/// Of the flows, one part is looked at in one go: a look takes microseconds, and packets wait meanwhile.
+/// Of the flows, one part is looked at in one go, since packets wait meanwhile. Their sockets are read at once, as a round begins.
 const PARTS: usize = 20;
 
 /// The flows that one queue has let through.

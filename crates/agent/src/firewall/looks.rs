@@ -47,19 +47,15 @@ impl Looks {
         ends: &[End],
     ) -> (OwnerGroups, Option<LoginGroup>) {
         let group = self.lookup.listeners_group(flow, interface, ends);
-        let login = match (group, ends.first()) {
-            (OwnerGroups::Egid(_), Some(end)) => self.login_group(end.uid),
-            _ => None,
-        };
-        (group, login)
+        (group, owner_of_group(group, ends).and_then(|uid| self.login_group(uid)))
     }
 
     /// The same if it is known where to look; takes less time than to have another thread do it.
     pub(super) fn listener_at_a_glance(&self, ends: &[End]) -> Option<(OwnerGroups, Option<LoginGroup>)> {
         let group = self.lookup.listeners_group_at_a_glance(ends)?;
-        let login = match (group, ends.first()) {
-            (OwnerGroups::Egid(_), Some(end)) => self.known_login_group(end.uid)?,
-            _ => None,
+        let login = match owner_of_group(group, ends) {
+            Some(uid) => self.known_login_group(uid)?,
+            None => None,
         };
         Some((group, login))
     }
@@ -103,4 +99,10 @@ impl Looks {
         let (since, group) = known.get(&uid)?;
         (since.elapsed() < limits::LOGIN_GROUP_FRESH).then_some(*group)
     }
+}
+
+/// Whose login group makes a difference, once a group was found.
+fn owner_of_group(group: OwnerGroups, ends: &[End]) -> Option<u32> {
+    let end = ends.first().filter(|_| matches!(group, OwnerGroups::Egid(_)))?;
+    Some(end.uid)
 }

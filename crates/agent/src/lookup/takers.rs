@@ -1,7 +1,8 @@
 //! To whom datagrams of many flows go. For the firewall's looks at flows of UDP. Before: the flows. After: whether each goes
 //! on.
-//! Invariant: the kernel is asked once, or for a few ports once for each, however many flows there are; and a user is named only if nobody else has a socket
-//! that could take the flow's datagrams, whichever of them the kernel picks and whatever interface one is bound to.
+//! Invariant: the kernel is asked once, or for a few ports once for each, however many flows there are; and a user is named
+//! only if nobody else has a socket that could take the flow's datagrams, whichever of them the kernel picks and whatever
+//! interface one is bound to.
 
 use std::collections::HashMap;
 use std::io;

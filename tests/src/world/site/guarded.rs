@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use super::{Site, outside};
 use crate::world::process::Finished;
 
+/// What the check says of a node's firewall, and its exit status.
+pub const CHECK_FIREWALL: &str = "portreeve check --live 2>&1 | grep '^firewall: '; exit ${PIPESTATUS[0]}";
+
 /// Of whoever is guarded. The time is shorter than what is shipped, so that a test need not wait; slurmctld is that user's.
 const GUARDED: &str = "udp_again = \"2s\"\nexempt_connectors = [\"root\", \"slurm\"]\n";
 const ANSWERS: &str = "queues = \"\"\n";
@@ -131,6 +134,12 @@ impl Site {
             .lines()
             .find_map(|line| line.strip_prefix("portreeve_firewall_")?.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{node}: no {name}: {text:?}"))
+    }
+
+    /// [`CHECK_FIREWALL`], by root.
+    #[must_use]
+    pub fn checks_firewall(&self, node: &str) -> Finished {
+        self.shell(node, "root", CHECK_FIREWALL)
     }
 
     /// `portreeve why`, as somebody types it.
