@@ -60,7 +60,7 @@ enum Of {
 
 #[derive(Clone)]
 enum Memory {
-    Held { uid: u32, inodes: Vec<u32>, pids: Vec<u32> },
+    Held { uid: u32, pids: Vec<u32> },
     Refused { uid: u32, why: UnknownGroup },
 }
 
@@ -109,8 +109,7 @@ impl Holders {
         match look.verdict() {
             Ok(holder) => {
                 if let Some(of) = of {
-                    let held = Memory::Held { uid, inodes: sockets.listening.clone(), pids: look.pids };
-                    self.remember(of, now, held);
+                    self.remember(of, now, Memory::Held { uid, pids: look.pids });
                 }
                 self.named(holder)
             }
@@ -128,8 +127,7 @@ impl Holders {
         }
     }
 
-    /// The same if it takes no more than a look at a few processes, 20 microseconds each. Of a listener `sockets` may leave
-    /// out those that share its address: those of before are looked for as well. `None`: it must be searched for.
+    /// The same if it takes no more than a look at a few processes, 20 microseconds each. `None`: it must be searched for.
     pub(crate) fn glance(
         &self,
         uid: u32,
@@ -154,13 +152,12 @@ impl Holders {
         now: Instant,
         (most, budget): (usize, Budget),
     ) -> Option<Result<Holder, UnknownGroup>> {
-        let (inodes, pids) = match self.recall(uid, sockets.of(uid, with_groups)?, now)? {
+        let pids = match self.recall(uid, sockets.of(uid, with_groups)?, now)? {
             Memory::Refused { why, .. } => return Some(Err(why)),
             Memory::Held { pids, .. } if pids.len() > most => return None,
-            Memory::Held { inodes, pids, .. } => (inodes, pids),
+            Memory::Held { pids, .. } => pids,
         };
         let mut look = Look::new(uid, sockets, with_groups);
-        look.want(&inodes);
         look.budget = budget;
         for pid in pids {
             // Once something is hidden there is no full answer.
@@ -244,16 +241,6 @@ impl Look {
             disagree: false,
             hidden: false,
             budget: Budget::new(),
-        }
-    }
-
-    /// These are to be held as well.
-    fn want(&mut self, inodes: &[u32]) {
-        for inode in inodes {
-            if !self.wanted.contains(inode) {
-                self.wanted.push(*inode);
-                self.missing.push(*inode);
-            }
         }
     }
 

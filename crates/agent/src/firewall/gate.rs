@@ -385,7 +385,7 @@ impl Gate {
         (waiting.looking, waiting.asked) = (true, true);
         let (flow, from, interface) = (waiting.flow, waiting.from, waiting.interface);
         if waiting.listener.is_none() {
-            waiting.listener = self.looks.listener_at_a_glance(&waiting.to);
+            waiting.listener = self.looks.listener_at_a_glance(&flow, interface, &waiting.to);
         }
         if let (ConnectorGroups::NotLooked, Some(from)) = (&connector.groups, &from)
             && let Some(groups) = self.looks.connector_at_a_glance(from)

@@ -51,8 +51,13 @@ impl Looks {
     }
 
     /// The same if it is known where to look; takes less time than to have another thread do it.
-    pub(super) fn listener_at_a_glance(&self, ends: &[End]) -> Option<(OwnerGroups, Option<LoginGroup>)> {
-        let group = self.lookup.listeners_group_at_a_glance(ends)?;
+    pub(super) fn listener_at_a_glance(
+        &self,
+        flow: &Flow,
+        interface: u32,
+        ends: &[End],
+    ) -> Option<(OwnerGroups, Option<LoginGroup>)> {
+        let group = self.lookup.listeners_group_at_a_glance(flow, interface, ends)?;
         let login = match owner_of_group(group, ends) {
             Some(uid) => self.known_login_group(uid)?,
             None => None,

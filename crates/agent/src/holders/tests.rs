@@ -77,7 +77,7 @@ fn ours_first() -> u32 {
 /// the outcome depend on what else does.
 fn found_before(no_group: u32, now: Instant) -> Holders {
     let holders = Holders::new(no_group);
-    let held = Memory::Held { uid: me(), inodes: Vec::new(), pids: vec![std::process::id()] };
+    let held = Memory::Held { uid: me(), pids: vec![std::process::id()] };
     holders.remember(Of::Listener(ListenerId(1)), now, held);
     holders
 }
@@ -103,7 +103,7 @@ fn our_own_listener_is_held_by_our_own_group() {
 /// Memories as if these processes had been found to hold a user's connections.
 fn connected_before(now: Instant, pids: &[u32]) -> Holders {
     let holders = Holders::new(3_999_999_999);
-    let held = Memory::Held { uid: me(), inodes: Vec::new(), pids: pids.to_vec() };
+    let held = Memory::Held { uid: me(), pids: pids.to_vec() };
     holders.remember(Of::ConnectionsOf(me()), now, held);
     holders
 }
@@ -139,27 +139,24 @@ fn a_glance_finds_a_users_next_connection_where_the_last_one_was() {
 }
 
 #[test]
-fn a_glance_at_a_listener_is_at_all_that_shared_its_address() {
+fn a_glance_at_a_listener_is_at_all_that_share_its_address() {
     let (now, ours) = (Instant::now(), std::process::id());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let one = inode(&listener);
-    let sockets = Sockets { listener: ListenerId(1), listening: vec![one], accepted: None };
-    let glance = |inodes: &[u32], pids: &[u32]| {
+    let glance = |listening: &[u32], pids: &[u32]| {
+        let sockets = Sockets { listener: ListenerId(1), listening: listening.to_vec(), accepted: None };
         let holders = Holders::new(3_999_999_999);
-        assert_eq!(
-            (holders.glance(me(), &sockets, false, now), holders.know(me(), ListenerId(1), now)),
-            (None, false)
-        );
-        let held = Memory::Held { uid: me(), inodes: inodes.to_vec(), pids: pids.to_vec() };
-        holders.remember(Of::Listener(ListenerId(1)), now, held);
+        let before = (holders.glance(me(), &sockets, false, now), holders.know(me(), ListenerId(1), now));
+        assert_eq!(before, (None, false));
+        holders.remember(Of::Listener(ListenerId(1)), now, Memory::Held { uid: me(), pids: pids.to_vec() });
         assert!(holders.know(me(), ListenerId(1), now));
         assert!(!holders.know(me() ^ 1, ListenerId(1), now), "another user's");
         holders.glance(me(), &sockets, false, now)
     };
-    for inodes in [&[][..], &[one], &[one, one]] {
-        assert_eq!(glance(inodes, &[ours]).unwrap().unwrap().pid, ours, "{inodes:?}");
+    for listening in [&[one][..], &[one, one]] {
+        assert_eq!(glance(listening, &[ours]).unwrap().unwrap().pid, ours, "{listening:?}");
     }
-    assert_eq!(glance(&[one, 1], &[ours]), None, "nobody holds the other one any more");
+    assert_eq!(glance(&[one, 1], &[ours]), None, "who holds the other one is not known");
     let many: Vec<u32> =
         (0..u32::try_from(FEW).unwrap()).map(|number| u32::MAX - number).chain([ours]).collect();
     assert_eq!(glance(&[one], &many), None, "too many processes");
@@ -194,7 +191,7 @@ fn a_user_has_several_programs() {
     let (holders, now) = (Holders::new(65_534), Instant::now());
     let of = Of::ConnectionsOf(5);
     let found = |pid, at| {
-        holders.remember(of, at, Memory::Held { uid: 5, inodes: Vec::new(), pids: vec![pid] });
+        holders.remember(of, at, Memory::Held { uid: 5, pids: vec![pid] });
     };
     let pids = |at| match holders.recall(5, of, at) {
         Some(Memory::Held { pids, .. }) => pids,
@@ -216,7 +213,7 @@ fn memories_end() {
     let holders = Holders::new(65_534);
     let now = Instant::now();
     let (one, two) = (Of::Listener(ListenerId(1)), Of::Listener(ListenerId(2)));
-    holders.remember(one, now, Memory::Held { uid: 5, inodes: Vec::new(), pids: vec![1] });
+    holders.remember(one, now, Memory::Held { uid: 5, pids: vec![1] });
     holders.remember(two, now, Memory::Refused { uid: 5, why: UnknownGroup::Disagree });
     for (listener, uid, after, kept) in [
         (one, 5, Duration::ZERO, true),

@@ -132,38 +132,45 @@ impl Lookup {
     /// The effective group with which all holders of the ends run that [`goes_to`](Self::goes_to) found. Looks at
     /// processes.
     pub fn listeners_group(&self, flow: &Flow, interface: u32, ends: &[End]) -> OwnerGroups {
-        let unseen = OwnerGroups::Unknown(UnknownGroup::NoHolderSeen);
-        let (first, mut sockets) = match of_one(ends) {
-            Ok(of_one) => of_one,
-            Err(why) => return OwnerGroups::Unknown(why),
-        };
+        match self.to_be_held(flow, interface, ends) {
+            Ok((uid, sockets)) => self.holders.group(uid, &sockets, Instant::now()),
+            Err(why) => OwnerGroups::Unknown(why),
+        }
+    }
+
+    /// The same, if it was found a moment ago which few processes hold them.
+    pub fn listeners_group_at_a_glance(
+        &self,
+        flow: &Flow,
+        interface: u32,
+        ends: &[End],
+    ) -> Option<OwnerGroups> {
+        let (uid, sockets) = self.to_be_held(flow, interface, ends).ok()?;
+        let holder = self.holders.glance(uid, &sockets, false, Instant::now())?;
+        Some(holder.map_or_else(OwnerGroups::Unknown, |holder| OwnerGroups::Egid(holder.gid)))
+    }
+
+    /// The ends' owner, and all that must be held by processes with one group: of TCP also what shares the listener's address.
+    fn to_be_held(&self, flow: &Flow, interface: u32, ends: &[End]) -> Result<(u32, Sockets), UnknownGroup> {
+        let (uid, mut sockets) = of_one(ends)?;
         if flow.transport == Transport::Tcp
             && let Some(listener) = ends.iter().find(|end| end.listens)
         {
             let mut diag = self.diag();
             sockets.listening = match diag.listener_by(flow.to, interface) {
                 Ok(Some(record)) if record.cookie == listener.cookie => match sharing(&mut diag, &record) {
-                    Ok(sharing) => inodes(sharing.iter().filter(|other| other.uid == first.uid)),
-                    Err(_) => return unseen,
+                    Ok(sharing) => inodes(sharing.iter().filter(|other| other.uid == uid)),
+                    Err(_) => return Err(UnknownGroup::NoHolderSeen),
                 },
-                _ => return unseen,
+                _ => return Err(UnknownGroup::NoHolderSeen),
             };
         }
-        self.holders.group(first.uid, &sockets, Instant::now())
-    }
-
-    /// The same, if it was found a moment ago which few processes hold them. Whether those are still the ends must be seen
-    /// afterwards.
-    pub fn listeners_group_at_a_glance(&self, ends: &[End]) -> Option<OwnerGroups> {
-        let (first, sockets) = of_one(ends).ok()?;
-        let holder = self.holders.glance(first.uid, &sockets, false, Instant::now())?;
-        Some(holder.map_or_else(OwnerGroups::Unknown, |holder| OwnerGroups::Egid(holder.gid)))
+        Ok((uid, sockets))
     }
 
     /// Whether a group of these ends was found a moment ago, so that one who connects is likely to come by it as well.
     pub fn expects_groups(&self, ends: &[End]) -> bool {
-        of_one(ends)
-            .is_ok_and(|(first, sockets)| self.holders.know(first.uid, sockets.listener, Instant::now()))
+        of_one(ends).is_ok_and(|(uid, sockets)| self.holders.know(uid, sockets.listener, Instant::now()))
     }
 
     /// The groups of an end that [`comes_from`](Self::comes_from) found. Looks at processes. A set-group-id program has a
@@ -186,15 +193,15 @@ impl Lookup {
     }
 }
 
-/// The first of the ends, and what is to be held of all; unless they are of several users.
-fn of_one(ends: &[End]) -> Result<(End, Sockets), UnknownGroup> {
-    let first = *ends.first().ok_or(UnknownGroup::NoHolderSeen)?;
+/// The ends' owner, and what is to be held of all; unless they are of several users.
+fn of_one(ends: &[End]) -> Result<(u32, Sockets), UnknownGroup> {
+    let first = ends.first().ok_or(UnknownGroup::NoHolderSeen)?;
     if ends.iter().any(|other| other.uid != first.uid) {
         return Err(UnknownGroup::Disagree);
     }
     let listening = ends.iter().filter(|end| end.listens).map(|end| end.inode).collect();
     let accepted = ends.iter().find(|end| !end.listens).map(|end| end.inode);
-    Ok((first, Sockets { listener: ListenerId(first.cookie), listening, accepted }))
+    Ok((first.uid, Sockets { listener: ListenerId(first.cookie), listening, accepted }))
 }
 
 fn groups_of(holder: Result<Holder, UnknownGroup>) -> ConnectorGroups {

@@ -200,12 +200,12 @@ fn where_groups_decided_a_moment_ago_they_do_at_once() {
         let (_, waiting) = work.waiting.first_key_value().expect("nobody knows who holds the listener");
         let (flow, to) = (waiting.flow, waiting.to.clone());
         assert!(!gate.looks.expects_groups(&to));
-        assert_eq!(gate.looks.listener_at_a_glance(&to), None);
+        assert_eq!(gate.looks.listener_at_a_glance(&flow, outside, &to), None);
         // What the thread does which it waits for.
         let (group, login) = gate.looks.listener(&flow, outside, &to);
         assert_eq!(group, OwnerGroups::Egid(7));
         assert!(gate.looks.expects_groups(&to));
-        assert_eq!(gate.looks.listener_at_a_glance(&to), Some((group, login)));
+        assert_eq!(gate.looks.listener_at_a_glance(&flow, outside, &to), Some((group, login)));
         let of = *work.waiting.first_key_value().unwrap().0;
         gate.looked(work, Found::Listener(of, group, login)).unwrap();
         assert_eq!((work.waiting.len(), gate.decided()), (0, vec![said("group-grants-nothing", 1)]));
